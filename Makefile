@@ -1,0 +1,46 @@
+# `make help` lists what there is. The environment is .venv, made from requirements.lock when that changes.
+SHELL := bash
+PYTHON ?= python3
+LOCK := $(shell sha256sum requirements.lock | cut -c1-16)
+STAMP := .venv/.requirements-$(LOCK)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
+# Two threads pools of the same size fight over the same cores.
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help env repro test check lab lock format
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+env: $(STAMP)  ## create .venv from requirements.lock, and check that it imports
+
+$(STAMP): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fgsynth: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv/bin/python -m fgsynth check-env
+	rm -f .venv/.requirements-* && touch $@
+
+repro: env  ## rebuild every figure, table and verdict (dvc repro)
+	dvc repro
+
+test: env check  ## everything CI checks on a clean clone: format, lint, types, tests, notebooks, pipeline
+	python -m pytest
+	FGSYNTH_QUIET=1 python -m pytest --nbval-lax notebooks -p no:cacheprovider
+
+check: env  ## format, lint and types only
+	ruff format --check
+	ruff check
+	mypy
+
+lab: env  ## JupyterLab on the notebooks
+	jupyter lab --notebook-dir=. notebooks/01_toy_2d.ipynb
+
+lock: env  ## write requirements.lock from the environment in .venv
+	python tools/lock.py
+
+format:  ## format the code in place
+	ruff format && ruff check --fix

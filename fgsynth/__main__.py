@@ -1,0 +1,67 @@
+"""Command line: `python -m fgsynth COMMAND`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fgsynth.errors import UserError
+
+
+def _check_env(_: argparse.Namespace) -> None:
+    from fgsynth.environment import check
+
+    print(", ".join(f"{name} {version}" for name, version in check().items()))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from fgsynth.runner import run
+
+    run(arguments.stage)
+
+
+def _clean(arguments: argparse.Namespace) -> None:
+    from fgsynth import notebook, paths
+
+    paths.write_text(arguments.copy, notebook.to_text(notebook.clean(notebook.read(arguments.notebook))))
+
+
+def _report(_: argparse.Namespace) -> None:
+    from fgsynth import paths, report
+
+    report.build(paths.root())
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(prog="python -m fgsynth", description="Stages of the fgsynth pipeline.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("check-env", help="import the large libraries and print their versions").set_defaults(
+        do=_check_env
+    )
+    run = commands.add_parser("run", help="run a stage's notebook and publish what it makes")
+    run.add_argument("stage")
+    run.set_defaults(do=_run)
+    clean = commands.add_parser("clean", help="write a copy of a notebook without outputs, counts and ids")
+    clean.add_argument("notebook", type=Path)
+    clean.add_argument("copy", type=Path)
+    clean.set_defaults(do=_clean)
+    commands.add_parser("report", help="derive ledger, claims and index.html").set_defaults(do=_report)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; a user's mistake is one sentence on stderr and exit status 1."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.do(arguments)
+    except UserError as error:
+        print(f"fgsynth: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("fgsynth: interrupted; nothing was published, run the stage again.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

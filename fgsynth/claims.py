@@ -1,0 +1,104 @@
+"""The papers' claims: each a rule that turns results into evidence, and evidence into a verdict."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from fgsynth.errors import UserError
+from fgsynth.ledger import DIRECTION, FAILS, NOT_RUN, REPRODUCED, largest_scale, paired
+from fgsynth.metrics import Interval
+
+COLUMNS = ["id", "paper", "claim", "quantity", "printed", "where", "evidence", "verdict", "scale", "stage"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A difference over paired seeds that the claim says is positive; None where it was not run."""
+
+    what: str
+    value: Interval | None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.what}: not run"
+        return f"{self.what}: {self.value.mean:+.1f} ± {self.value.half_width:.1f} ({self.value.n} seeds)"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a claim is decided: its benchmark's rows -> evidence.
+
+    own_scales: the scales at which the paper's own experiment is run in full; only there can a
+    claim be reproduced, elsewhere its direction can hold.
+    """
+
+    stage: str
+    benchmark: str
+    evidence: Callable[[pd.DataFrame], list[Evidence]]
+    own_scales: tuple[str, ...] = ("paper",)
+
+
+def toy_plane(rows: pd.DataFrame) -> list[Evidence]:
+    """C15: more minority samples, higher minority accuracy, a straighter boundary.
+
+    Against no guidance: that synthesis alone does it would not be the claim.
+    """
+
+    def against(metric: str, reference: str, method: str = "entropy") -> Interval | None:
+        return paired(rows, metric, method, reference)
+
+    return [
+        Evidence("minority share of samples, points over unguided", against("minority_share", "unguided")),
+        Evidence("minority accuracy, points over real only", against("minority_accuracy", "real only")),
+        Evidence("minority accuracy, points over real + unguided", against("minority_accuracy", "unguided")),
+        Evidence(
+            "boundary tilt taken away from real only, degrees",
+            against("boundary_tilt", "entropy", "real only"),
+        ),
+        Evidence(
+            "boundary tilt taken away from real + unguided, degrees",
+            against("boundary_tilt", "entropy", "unguided"),
+        ),
+    ]
+
+
+RULES = {"C15": Rule("toy_2d", "toy_2d", toy_plane, own_scales=("mini", "paper"))}
+"""Claims without a rule stand in the table as not run."""
+
+
+def decide(rule: Rule, results: pd.DataFrame) -> tuple[str, str, str | None]:
+    """(evidence, verdict, scale): every piece of evidence must be positive with an interval above zero."""
+    rows = largest_scale(results, rule.benchmark)
+    if rows.empty:
+        return "", NOT_RUN, None
+    scale, evidence = str(rows["scale"].iloc[0]), rule.evidence(rows)
+    text = "; ".join(map(str, evidence))
+    if any(e.value is None for e in evidence):
+        return text, NOT_RUN, scale
+    if not all(e.value is not None and e.value.sign > 0 for e in evidence):
+        return text, FAILS, scale
+    return text, REPRODUCED if scale in rule.own_scales else DIRECTION, scale
+
+
+def claims(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """One row per claim of data/paper/claims.csv with evidence and verdict.
+
+    Raises UserError if the file is missing or a rule names a claim that is not in it.
+    """
+    path = folder / "claims.csv"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: restore it with 'git checkout {path}'.")
+    table = pd.read_csv(path, dtype=str).rename(columns={"value": "printed"})
+    unknown = sorted(set(RULES) - set(table["id"]))
+    if unknown:
+        raise UserError(f"{path} has no claim {unknown[0]}, but there is a rule for it.")
+    decided = [_row(claim_id, results) for claim_id in table["id"]]
+    return pd.concat([table, pd.DataFrame(decided)], axis=1)[COLUMNS]
+
+
+def _row(claim_id: str, results: pd.DataFrame) -> dict[str, str | None]:
+    rule = RULES.get(claim_id)
+    evidence, verdict, scale = decide(rule, results) if rule else ("", NOT_RUN, None)
+    return {"evidence": evidence, "verdict": verdict, "scale": scale, "stage": rule.stage if rule else None}

@@ -1,0 +1,89 @@
+"""One look for every figure, and a slider that becomes a picture where nothing can slide."""
+
+import io
+from collections.abc import Callable, Sequence
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+COLOURS = {
+    "unguided": "#7a8691",
+    "entropy": "#0b62a4",
+    "loss": "#c2571a",
+    "hardness": "#6a3d9a",
+    "class 0": "#3b7dd8",
+    "class 1": "#e08214",
+}
+"""One colour per criterion and class in every figure."""
+
+
+def use_style() -> None:
+    """The house style for all following figures."""
+    sns.set_theme(style="ticks", context="notebook", font_scale=0.85)
+    plt.rcParams.update(
+        {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 96, "legend.frameon": False}
+    )
+
+
+def plane(axes: Axes, x: Tensor, y: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
+    """Points of the plane (n, 2) by class (n,), with the boundary of a linear classifier if given.
+
+    weight (2, 2) and bias (2,): one row per class; the boundary is where the two logits are equal.
+    """
+    for c in (0, 1):
+        mine = x[y == c]
+        axes.scatter(
+            mine[:, 0], mine[:, 1], s=4, alpha=0.5, lw=0, color=COLOURS[f"class {c}"], label=f"class {c}"
+        )
+    axes.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+    if weight is not None and bias is not None:
+        w, b = weight[1] - weight[0], bias[1] - bias[0]
+        foot = -b * w / w.square().sum()
+        along = foot + w.flip(0) * w.new_tensor([-1.0, 1.0])
+        axes.axline(tuple(foot.tolist()), tuple(along.tolist()), color="black", lw=1.2)
+
+
+def curves(axes: Axes, data: pd.DataFrame, x: str, y: str, hue: str, ylabel: str) -> None:
+    """Mean over seeds with its 95 % confidence band (normal theory, as seaborn's `se` scaled by 1.96)."""
+    sns.lineplot(data, x=x, y=y, hue=hue, palette=COLOURS, errorbar=("se", 1.96), marker="o", ax=axes)
+    axes.set_ylabel(ylabel)
+
+
+def slider(draw: Callable[[float], Figure], values: Sequence[float], label: str) -> None:
+    """A slider over pictures drawn beforehand; a strip of the same pictures where it cannot work.
+
+    One output carries both: JupyterLab shows the widget, everything else (papermill's stored
+    copy, HTML, GitHub) the strip.
+    """
+    pictures = [_png(draw(value)) for value in values]
+    control = ipywidgets.SelectionSlider(options=list(values), description=label, continuous_update=True)
+    image = ipywidgets.Image(value=pictures[0], format="png")
+    control.observe(lambda change: setattr(image, "value", pictures[change["owner"].index]), names="index")
+    bundle = ipywidgets.VBox([control, image])._repr_mimebundle_() or {}
+    bundle = dict(bundle) | {"image/png": _strip(pictures), "text/plain": f"slider: {label}"}
+    display(bundle, raw=True)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=96, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def _strip(pictures: Sequence[bytes]) -> bytes:
+    """The pictures side by side, at most five in a row, as one PNG."""
+    columns = min(5, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.5 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, picture in zip(axes.flat, pictures, strict=False):
+        ax.imshow(plt.imread(io.BytesIO(picture)))
+    return _png(figure)

@@ -1,0 +1,106 @@
+"""params.yaml as typed, frozen models: an unknown or mistyped key is an error that names it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fgsynth.errors import UserError
+
+Count = Annotated[int, Field(ge=1)]
+Scales = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
+ScaleName = Literal["smoke", "mini", "paper"]
+
+
+class Frozen(BaseModel):
+    """Strict about types and names, and unchangeable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Toy2d(Frozen):
+    """Parameters of the toy plane; their meanings stand beside them in params.yaml."""
+
+    seeds: Annotated[int, Field(ge=2)]
+    selection_seeds: Count
+    n_points: Annotated[int, Field(ge=20)]
+    n_samples: Count
+    updates: Count
+    epochs: Count
+    n_steps: Annotated[int, Field(ge=1, le=1000)]
+    every: Count
+    scales: Scales
+
+
+class LatentProbe(Frozen):
+    """Parameters of the latent probe; their meanings stand beside them in params.yaml."""
+
+    seeds: Annotated[int, Field(ge=2)]
+    n_max: Annotated[int, Field(ge=2)]
+    n_min: Annotated[int, Field(ge=2)]
+    n_val: Count
+    n_test: Count
+    filters: Count
+    weight_decay: Scales
+
+
+class Stages(Frozen):
+    """One block per notebook stage."""
+
+    toy_2d: Toy2d
+    latent_probe: LatentProbe
+
+
+class Params(Frozen):
+    """The whole of params.yaml. The smoke block only overrides the notebooks' own cells."""
+
+    scale: ScaleName
+    smoke: dict[str, dict[str, Any]]
+    mini: Stages
+    paper: Stages
+
+    def overrides(self, stage: str) -> dict[str, Any]:
+        """The parameters of a stage at the current scale, to be laid over the notebook's own cell.
+
+        Raises UserError for a stage without parameters.
+        """
+        if stage not in Stages.model_fields:
+            raise UserError(f"No stage '{stage}': choose one of {', '.join(Stages.model_fields)}.")
+        if self.scale == "smoke":
+            return dict(self.smoke.get(stage, {}))
+        return dict(getattr(getattr(self, self.scale), stage).model_dump())
+
+
+def load(path: Path) -> Params:
+    """Read and check params.yaml. Raises UserError naming the file and the key."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: restore it with 'git checkout {path.name}'.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected keys with values, found {type(raw).__name__}.")
+    return _validated(Params, raw, str(path))
+
+
+def check_stage(stage: str, values: dict[str, Any], source: str) -> None:
+    """Check a stage's complete parameters. Raises UserError naming the source and the key."""
+    _validated(Stages.model_fields[stage].annotation, values, source)
+
+
+def _validated(model: Any, values: dict[str, Any], source: str) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError("; ".join(_sentence(source, e) for e in error.errors())) from error
+
+
+def _sentence(source: str, error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{source}: unknown key '{key}': check its spelling or remove it."
+    if error["type"] == "missing":
+        return f"{source}: key '{key}' is missing: add it."
+    return f"{source}: key '{key}' is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}."

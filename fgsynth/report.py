@@ -1,0 +1,89 @@
+"""The report: results.csv, ledger.csv, claims.csv and index.html, from stored files alone."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from fgsynth import page, paths, results
+from fgsynth.claims import claims
+from fgsynth.ledger import NOT_RUN, ledger, tables
+from fgsynth.metrics import interval
+from fgsynth.runner import NOTEBOOKS
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report; paths relative to reports/."""
+
+    picture: str
+    data: str
+    caption: str
+    width: int
+    height: int
+
+
+def build(root: Path) -> None:
+    """Derive and write all four files. Raises UserError naming a damaged or missing input."""
+    reports, printed = root / "reports", root / "data" / "paper"
+    rows = results.read_all(reports / "results")
+    book, verdicts = ledger(printed, rows), claims(printed, rows)
+    paths.write_text(reports / "results.csv", results.to_csv(rows))
+    paths.write_text(reports / "ledger.csv", book.to_csv(index=False, float_format="%.6g"))
+    paths.write_text(reports / "claims.csv", verdicts.to_csv(index=False))
+    counts = {f"claims {name}": int(n) for name, n in verdicts["verdict"].value_counts().sort_index().items()}
+    counts |= {f"numbers {name}": int(n) for name, n in book["verdict"].value_counts().sort_index().items()}
+    paths.write_text(reports / "metrics" / "report.json", json.dumps(counts, indent=2))
+    index = page.render(
+        "index.html",
+        claims=verdicts.fillna("").to_dict("records"),
+        summary=verdicts["verdict"].value_counts().to_dict(),
+        stages=[_stage(reports, stage, name, rows) for stage, name in NOTEBOOKS.items()],
+        tables=[_table(book, name, t.title, t.stage) for name, t in tables(printed).items()],
+    )
+    paths.write_text(reports / "index.html", index)
+
+
+def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict[str, object]:
+    figures = []
+    for picture in sorted((reports / "figures" / stage).glob("*.png")):
+        with Image.open(picture) as image:
+            caption, (width, height) = image.text.get("Description", ""), image.size  # type: ignore[attr-defined]
+        relative = picture.relative_to(reports)
+        figures.append(Figure(str(relative), str(relative.with_suffix(".csv")), caption, width, height))
+    mine = rows[rows["benchmark"] == stage]
+    return {
+        "name": stage,
+        "notebook": notebook,
+        "figures": figures,
+        "scale": ", ".join(mine["scale"].unique()),
+        "summary": summary(mine),
+        "selection": "; ".join(mine["selection"].unique()),
+        "split": "; ".join(mine["split"].unique()),
+    }
+
+
+def summary(rows: pd.DataFrame) -> list[dict[str, str]]:
+    """Mean and 95 % half-width over seeds, one record per method, one key per metric."""
+    records = []
+    for method, of_method in rows.groupby("method", sort=False):
+        cells = {
+            str(metric): str(interval(g["value"].to_numpy(float)))
+            for metric, g in of_method.groupby("metric")
+        }
+        records.append({"method": str(method), **cells, "seeds": str(of_method["seed"].nunique())})
+    return records
+
+
+def _table(book: pd.DataFrame, name: str, title: str, stage: str) -> dict[str, object]:
+    mine = book[book["table"] == name]
+    columns = list(mine["column"].unique())
+    lines = []
+    for row, cells in mine.groupby("row", sort=False):
+        by_column = {c["column"]: c for c in cells.fillna("").to_dict("records")}
+        notes = [n for n in cells["note"].dropna().unique() if n]
+        lines.append({"row": row, "cells": [by_column.get(c) for c in columns], "note": " ".join(notes)})
+    run = bool((mine["verdict"] != NOT_RUN).any())
+    return {"name": name, "title": title, "stage": stage, "columns": columns, "lines": lines, "run": run}
