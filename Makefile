@@ -5,8 +5,6 @@ LOCK := $(shell sha256sum requirements.lock | cut -c1-16)
 STAMP := .venv/.requirements-$(LOCK)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
-# Two threads pools of the same size fight over the same cores.
-export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 .PHONY: help env repro test check lab lock format
@@ -22,6 +20,8 @@ $(STAMP): requirements.lock
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	.venv/bin/python -m fgsynth check-env
+	@# An environment shared by several clones must not point at one of them; PYTHONPATH serves it.
+	test -L .venv || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	rm -f .venv/.requirements-* && touch $@
 
 repro: env  ## rebuild every figure, table and verdict (dvc repro)

@@ -36,7 +36,8 @@ class Hardness:
     C = 1/2 [ (e-mu_y)^T Sigma_y^-1 (e-mu_y) + ln det Sigma_y + k ln 2 pi ] (Sehwag et al. 2022), with
     mu_y and Sigma_y of all real training samples of the class. A class with few samples has a
     singular covariance, so Sigma_y is shrunk toward a multiple of the identity: by OAS (default),
-    Ledoit-Wolf or not at all. The papers print no rule: this is our choice.
+    Ledoit-Wolf (which leaves a class of two singular) or not at all. The papers print no rule:
+    this is our choice.
     """
 
     def __init__(self, mean: Tensor, precision: Tensor, log_det: Tensor) -> None:
@@ -61,15 +62,14 @@ class Hardness:
                     "add pictures or choose another criterion."
                 )
             sigma = torch.from_numpy(_covariance(e, shrinkage))
-            sign, log_det = torch.linalg.slogdet(sigma)
-            if sign <= 0 or not torch.isfinite(log_det):
+            if torch.linalg.matrix_rank(sigma, hermitian=True) < len(sigma):
                 raise UserError(
                     f"The covariance of class {y} ({len(e)} embeddings of {e.shape[1]} dimensions) is "
-                    "singular: use shrinkage 'oas' or 'ledoit_wolf'."
+                    "singular: use shrinkage 'oas'."
                 )
             means.append(e.mean(0))
             precisions.append(torch.linalg.inv(sigma))
-            log_dets.append(log_det)
+            log_dets.append(torch.logdet(sigma))
         return cls(*(torch.stack(part).to(embedding.dtype) for part in (means, precisions, log_dets)))
 
     def __call__(self, logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:

@@ -5,12 +5,16 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
+
+from fgsynth.metrics import interval
 
 COLOURS = {
     "unguided": "#7a8691",
@@ -29,6 +33,12 @@ def use_style() -> None:
     plt.rcParams.update(
         {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 96, "legend.frameon": False}
     )
+
+
+def band(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % interval of the mean, for seaborn's `errorbar`: the same as in the tables."""
+    over_seeds = interval(values)
+    return over_seeds.low, over_seeds.high
 
 
 def plane(axes: Axes, x: Tensor, y: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
@@ -50,8 +60,8 @@ def plane(axes: Axes, x: Tensor, y: Tensor, weight: Tensor | None = None, bias: 
 
 
 def curves(axes: Axes, data: pd.DataFrame, x: str, y: str, hue: str, ylabel: str) -> None:
-    """Mean over seeds with its 95 % confidence band (normal theory, as seaborn's `se` scaled by 1.96)."""
-    sns.lineplot(data, x=x, y=y, hue=hue, palette=COLOURS, errorbar=("se", 1.96), marker="o", ax=axes)
+    """Mean over seeds with its 95 % band."""
+    sns.lineplot(data, x=x, y=y, hue=hue, palette=COLOURS, errorbar=band, marker="o", ax=axes)
     axes.set_ylabel(ylabel)
 
 

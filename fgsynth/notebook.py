@@ -68,7 +68,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         )
         if cell.cell_type == "code":
             outputs = [o for o in map(_normal_output, cell.outputs) if o is not None]
-            new.update(outputs=outputs, execution_count=cell.execution_count)
+            new.update(outputs=_joined_streams(outputs), execution_count=cell.execution_count)
         cells.append(new)
     return _with_cells(cells)
 
@@ -93,6 +93,18 @@ def _normal_output(output: NotebookNode) -> NotebookNode | None:
     if isinstance(plain, str):
         data["text/plain"] = _ADDRESS.sub("0x", plain)
     return NotebookNode(output, data=data, metadata={})
+
+
+def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Neighbouring pieces of one stream as one: where the kernel flushed is chance."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def to_text(notebook: NotebookNode) -> str:

@@ -11,7 +11,7 @@ from fgsynth import page, paths, results
 from fgsynth.claims import claims
 from fgsynth.ledger import NOT_RUN, ledger, tables
 from fgsynth.metrics import interval
-from fgsynth.runner import NOTEBOOKS
+from fgsynth.stages import NOTEBOOKS
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def summary(rows: pd.DataFrame) -> list[dict[str, str]]:
     for method, of_method in rows.groupby("method", sort=False):
         cells = {
             str(metric): str(interval(g["value"].to_numpy(float)))
-            for metric, g in of_method.groupby("metric")
+            for metric, g in of_method.groupby("metric", sort=False)
         }
         records.append({"method": str(method), **cells, "seeds": str(of_method["seed"].nunique())})
     return records
@@ -82,7 +82,7 @@ def _table(book: pd.DataFrame, name: str, title: str, stage: str) -> dict[str, o
     columns = list(mine["column"].unique())
     lines = []
     for row, cells in mine.groupby("row", sort=False):
-        by_column = {c["column"]: c for c in cells.fillna("").to_dict("records")}
+        by_column = {c["column"]: c for c in cells.astype(object).fillna("").to_dict("records")}
         notes = [n for n in cells["note"].dropna().unique() if n]
         lines.append({"row": row, "cells": [by_column.get(c) for c in columns], "note": " ".join(notes)})
     run = bool((mine["verdict"] != NOT_RUN).any())

@@ -12,12 +12,12 @@ KEY = ["scale", "benchmark", "method", "seed", "metric", "split", "selection"]
 
 
 def to_csv(rows: pd.DataFrame) -> str:
-    """Checked CSV text of tidy rows, six significant digits, sorted by key.
+    """Checked CSV text of tidy rows, six significant digits, in the order they came.
 
     Raises UserError for missing or unknown columns, a repeated key, or a value that is infinite.
     """
     check(rows, "results")
-    return rows[COLUMNS].sort_values(KEY).to_csv(index=False, float_format="%.6g")
+    return rows[COLUMNS].to_csv(index=False, float_format="%.6g")
 
 
 def check(rows: pd.DataFrame, source: str) -> None:

@@ -15,9 +15,8 @@ from fgsynth import page, paths
 from fgsynth.errors import UserError
 from fgsynth.params import check_stage, load
 from fgsynth.progress import QUIET
+from fgsynth.stages import NOTEBOOKS
 
-NOTEBOOKS = {"toy_2d": "01_toy_2d", "latent_probe": "02_latent_probe"}
-"""Stage -> notebook, as in dvc.yaml."""
 INJECTED = ("scale", "reports", "runs")
 """Parameters every notebook declares and the pipeline fills in."""
 STAGING = ".staging"
@@ -66,7 +65,7 @@ def run(stage: str) -> None:
     values |= {
         "scale": params.scale,
         "reports": str((staging / "reports").relative_to(root)),
-        "runs": str((staging / "runs").relative_to(root)),
+        "runs": str((staging / "data" / "runs").relative_to(root)),
     }
     _execute(root, staging, name, nb.to_text(cleaned), values)
     _publish(root, staging, stage, name)
@@ -100,26 +99,27 @@ def _execute(root: Path, staging: Path, name: str, source: str, values: dict[str
 
 
 def _publish(root: Path, staging: Path, stage: str, name: str) -> None:
+    """Move what the notebook made to its place, after making sure that all of it is there."""
     executed = nb.normalise(nb.read(staging / "executed.ipynb"))
-    shown = root / "reports" / "notebooks"
+    shown = staging / "reports" / "notebooks"
     paths.write_text(shown / f"{name}.ipynb", nb.to_text(executed))
     paths.write_text(shown / f"{name}.html", page.notebook_page(name, nb.to_html_body(executed)))
-    made = staging / "reports"
-    for target in ("results/{}.csv", "metrics/{}.json", "figures/{}"):
-        _swap(made / target.format(stage), root / "reports" / target.format(stage))
-    _swap(staging / "runs" / stage, root / "data" / "runs" / stage)
+    published = [
+        *(f"reports/results/{stage}.csv", f"reports/metrics/{stage}.json", f"reports/figures/{stage}"),
+        *(f"reports/notebooks/{name}.ipynb", f"reports/notebooks/{name}.html", f"data/runs/{stage}"),
+    ]
+    made = {staging / path: root / path for path in published}
+    for new, old in made.items():
+        if not new.exists():
+            raise UserError(
+                f"notebooks/{name}.ipynb ended without writing {old.relative_to(root)}: it must call Output."
+            )
+    for new, old in made.items():
+        old.parent.mkdir(parents=True, exist_ok=True)
+        if old.is_dir():
+            shutil.rmtree(old)
+        new.replace(old)
     shutil.rmtree(staging)
-
-
-def _swap(new: Path, old: Path) -> None:
-    if not new.exists():
-        raise UserError(
-            f"The notebook ended without writing {old.parent.name}/{old.name}: it must call Output."
-        )
-    old.parent.mkdir(parents=True, exist_ok=True)
-    if old.is_dir():
-        shutil.rmtree(old)
-    new.replace(old)
 
 
 def _require_writable(folder: Path) -> None:

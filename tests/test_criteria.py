@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal
 
-from fgsynth.criteria import CRITERIA, SHRINKAGE, Hardness, combined, entropy, loss
+from fgsynth.criteria import CRITERIA, Hardness, combined, entropy, loss
 from fgsynth.errors import UserError
 
 LABEL = torch.tensor([0, 1, 2, 0])
@@ -41,7 +41,9 @@ def test_loss_gradient_in_closed_form():
 
 def real_embeddings():
     g = torch.Generator().manual_seed(0)
-    e = torch.randn(60, 4, generator=g, dtype=torch.double) @ torch.randn(4, 4, generator=g, dtype=torch.double)
+    e = torch.randn(60, 4, generator=g, dtype=torch.double) @ torch.randn(
+        4, 4, generator=g, dtype=torch.double
+    )
     return e, torch.arange(60) % 3
 
 
@@ -58,18 +60,20 @@ def test_hardness_is_the_gaussian_negative_log_likelihood():
         torch.testing.assert_close(gradient(hardness, x, x, label)[1], expected)
 
 
-@pytest.mark.parametrize("shrinkage", [s for s in SHRINKAGE if s != "none"])
-def test_shrinkage_makes_a_class_of_two_usable(shrinkage):
-    e = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]])
-    hardness = Hardness.fit(e, torch.tensor([0, 0]), 1, shrinkage=shrinkage)
-    assert torch.isfinite(hardness(e, e, torch.tensor([0, 0]))).all()
+@pytest.mark.parametrize(("shrinkage", "n"), [("oas", 2), ("ledoit_wolf", 3)])
+def test_shrinkage_makes_a_class_of_few_usable(shrinkage, n):
+    e, y = torch.randn(n, 10, generator=torch.Generator().manual_seed(0)), torch.zeros(n).long()
+    hardness = Hardness.fit(e, y, 1, shrinkage=shrinkage)
+    assert torch.isfinite(hardness(e, e, y)).all()
+    with pytest.raises(UserError, match="singular"):
+        Hardness.fit(e, y, 1, shrinkage="none")
 
 
 def test_hardness_names_the_class_it_cannot_fit():
     e, y = real_embeddings()
     with pytest.raises(UserError, match="Class 3 has 0 real embeddings"):
         Hardness.fit(e, y, 4)
-    with pytest.raises(UserError, match="covariance of class 0 .* singular"):
+    with pytest.raises(UserError, match=r"covariance of class 0 .* singular"):
         Hardness.fit(e[y == 0][:3], torch.zeros(3, dtype=torch.long), 1, shrinkage="none")
     with pytest.raises(UserError, match="Unknown shrinkage 'lw'"):
         Hardness.fit(e, y, 3, shrinkage="lw")

@@ -8,7 +8,9 @@ from fgsynth.losses import balanced_softmax
 def test_balanced_softmax_on_hand_made_logits():
     logits, label = torch.zeros(1, 2), torch.tensor([1])
     # p = 1 / (9 + 1) for the class with one sample of ten.
-    torch.testing.assert_close(balanced_softmax(logits, label, torch.tensor([9, 1])), torch.tensor(10.0).log())
+    torch.testing.assert_close(
+        balanced_softmax(logits, label, torch.tensor([9, 1])), torch.tensor(10.0).log()
+    )
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])

@@ -55,7 +55,9 @@ def test_missing_and_damaged_files(tmp_path):
 def test_overrides_by_scale(root, tmp_path):
     mini = params.load(root / "params.yaml")
     assert mini.overrides("toy_2d")["n_steps"] == 30
-    smoke = params.load(changed(root, tmp_path, lambda p: p.update(scale="smoke", smoke={"toy_2d": {"seeds": 2}})))
+    smoke = params.load(
+        changed(root, tmp_path, lambda p: p.update(scale="smoke", smoke={"toy_2d": {"seeds": 2}}))
+    )
     assert smoke.overrides("toy_2d") == {"seeds": 2}
     assert smoke.overrides("latent_probe") == {}
     with pytest.raises(UserError, match="No stage 'toy'"):

@@ -16,7 +16,9 @@ def test_points_have_the_shares_they_should():
     for c in (0, 1):
         mine = points.y == c
         assert points.minority[mine].float().mean() == pytest.approx(0.1, abs=0.01)
-        torch.testing.assert_close(points.x[mine & points.minority].mean(0), toy.MODES[c, 1], atol=0.03, rtol=0)
+        torch.testing.assert_close(
+            points.x[mine & points.minority].mean(0), toy.MODES[c, 1], atol=0.03, rtol=0
+        )
     assert not torch.equal(points.x, toy.draw_points(20_000, 0.1, 1).x)
     assert torch.equal(points.x, toy.draw_points(20_000, 0.1, 0).x)
 

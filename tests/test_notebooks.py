@@ -1,0 +1,88 @@
+"""The notebooks as they are committed: short cells, prose, parameters, nothing hidden."""
+
+import ast
+
+import pytest
+import yaml
+
+from fgsynth import notebook, params
+from fgsynth.runner import INJECTED
+from fgsynth.stages import NOTEBOOKS
+
+
+@pytest.fixture(params=NOTEBOOKS.items(), ids=NOTEBOOKS.get)
+def nb(request, root):
+    stage, name = request.param
+    return stage, notebook.read(root / "notebooks" / f"{name}.ipynb"), root / "notebooks" / f"{name}.ipynb"
+
+
+def code(nb):
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def test_the_parameters_cell_is_exactly_the_stages_model(nb):
+    stage, content, path = nb
+    declared = notebook.parameters(content, path)
+    assert list(declared) == [*INJECTED, *params.Stages.model_fields[stage].annotation.model_fields]
+    assert declared["scale"] == "smoke"
+    assert declared["reports"].startswith("scratch/")
+    params.check_stage(stage, {k: v for k, v in declared.items() if k not in INJECTED}, str(path))
+
+
+def test_cells_are_short_and_prose_comes_first(nb):
+    _, content, _ = nb
+    cells = code(content)
+    assert content.cells[0].source.startswith("# 0")
+    assert len(content.cells) - len(cells) >= 0.6 * len(cells)
+    for cell in cells:
+        lines = cell.source.splitlines()
+        assert len(lines) <= 16, cell.source
+        assert max(map(len, lines)) <= 82, cell.source
+
+
+def test_only_checked_cells_keep_an_output(nb):
+    _, content, _ = nb
+    checked = [cell for cell in code(content) if "nbval-check-output" in cell.metadata.get("tags", [])]
+    assert checked
+    assert [cell for cell in code(content) if cell.outputs] == checked
+
+
+def modules_used(source: str) -> set[str]:
+    """Names of fgsynth modules that a piece of Python imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fgsynth":
+            inner = node.module.split(".")[1:]
+            found |= {inner[0]} if inner else {alias.name for alias in node.names}
+    return found
+
+
+def closure(root, first: set[str]) -> set[str]:
+    seen, todo = set(), set(first)
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        todo |= modules_used((root / "fgsynth" / f"{name}.py").read_text()) - seen
+    return seen
+
+
+# What cannot change a number: sentences, bars.
+HARMLESS = {"errors", "progress"}
+
+
+def test_a_stage_depends_on_all_the_code_it_runs(nb, root):
+    stage, content, path = nb
+    used = closure(root, modules_used("\n".join(cell.source for cell in code(content)))) - HARMLESS
+    pipeline = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]
+    declared = {
+        d.removeprefix("fgsynth/").removesuffix(".py") for d in pipeline["deps"] if d.startswith("fgsynth/")
+    }
+    assert declared == used
+    assert {f"data/notebooks/{path.name}", "requirements.lock"} <= set(pipeline["deps"])
+
+
+def test_the_report_depends_on_all_the_code_it_runs(root):
+    used = closure(root, {"report"}) - HARMLESS
+    deps = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["report"]["deps"]
+    declared = {d.removeprefix("fgsynth/").removesuffix(".py") for d in deps if d.endswith(".py")}
+    assert declared == used

@@ -1,0 +1,192 @@
+"""The pipeline itself, in a copy of the tree at scale smoke: DVC, papermill and git for real."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+ENVIRONMENT = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}  # noqa: PTH120
+
+
+def run(folder, *command):
+    environment = ENVIRONMENT | {"PYTHONPATH": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def dvc(folder, *arguments):
+    return run(folder, sys.executable, "-m", "dvc", *arguments)
+
+
+def ran(process):
+    """The stages that DVC ran, in order."""
+    return re.findall(r"Running stage '([^']+)'", process.stdout)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory, root):
+    """A clone of what git would commit, at scale smoke, run once from nothing."""
+    folder = tmp_path_factory.mktemp("clone")
+    files = run(root, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout
+    for name in filter(None, files.split("\0")):
+        if (root / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((root / name).read_bytes())
+    text = (folder / "params.yaml").read_text()
+    text = text.replace("scale: mini", "scale: smoke").replace("latent_probe: {}", "latent_probe: {seeds: 2}")
+    (folder / "params.yaml").write_text(text)
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "config", "user.email", "test@example.org"],
+        ["git", "config", "user.name", "test"],
+        ["git", "add", "."],
+        ["git", "commit", "-qm", "clone"],
+    ):
+        assert run(folder, *command).returncode == 0
+    first = dvc(folder, "repro")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert ran(first) == [
+        "clean@01_toy_2d", "clean@02_latent_probe", "toy_2d", "latent_probe", "report"
+    ]  # fmt: skip
+    return folder
+
+
+def test_a_second_repro_does_nothing_and_git_sees_no_rest(pipeline):
+    second = dvc(pipeline, "repro")
+    assert second.returncode == 0
+    assert ran(second) == []
+    assert "up to date" in second.stdout
+    untracked = run(pipeline, "git", "status", "--porcelain", "--untracked-files=all").stdout
+    assert [line for line in untracked.splitlines() if line.startswith("??")] == []
+
+
+def test_smoke_results_are_named_smoke(pipeline):
+    assert "\nsmoke,toy_2d,entropy," in (pipeline / "reports" / "results.csv").read_text()
+    assert "\nmini," not in (pipeline / "reports" / "results.csv").read_text()
+    assert "at scale smoke" in (pipeline / "reports" / "index.html").read_text()
+
+
+def test_running_and_saving_in_jupyterlab_makes_nothing_stale(pipeline):
+    path = pipeline / "notebooks" / "02_latent_probe.ipynb"
+    original = path.read_bytes()
+    executed = run(
+        pipeline,
+        sys.executable,
+        "-m",
+        "jupyter",
+        "nbconvert",
+        "--to",
+        "notebook",
+        "--execute",
+        "--inplace",
+        str(path),
+    )
+    assert executed.returncode == 0, executed.stderr
+    notebook = nbformat.read(path, as_version=4)
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"saved-{i}"
+    nbformat.write(notebook, path)
+    assert path.read_bytes() != original
+    assert ran(dvc(pipeline, "repro")) == ["clean@02_latent_probe"]
+    notebook.cells[-1].source += " Changed."
+    nbformat.write(notebook, path)
+    assert ran(dvc(pipeline, "repro", "--dry", "latent_probe")) == ["clean@02_latent_probe"]
+    assert dvc(pipeline, "repro", "clean@02_latent_probe").returncode == 0
+    assert ran(dvc(pipeline, "repro", "--dry", "latent_probe")) == ["latent_probe"]
+    path.write_bytes(original)
+    assert ran(dvc(pipeline, "repro")) == ["clean@02_latent_probe"]
+
+
+def test_metrics_and_plots_are_declared(pipeline):
+    shown = json.loads(dvc(pipeline, "metrics", "show", "--json").stdout)[""]["data"]
+    assert shown["reports/metrics/report.json"]["data"]["claims not run"] >= 1
+    assert "minority_share_gain" in shown["reports/metrics/toy_2d.json"]["data"]
+    plots = dvc(pipeline, "plots", "show", "--json")
+    assert plots.returncode == 0, plots.stderr
+    drawn = json.loads(plots.stdout)["data"]
+    assert len(drawn) == 3
+    assert all(entries and all(entry.get("type") for entry in entries) for entries in drawn.values())
+
+
+def test_an_experiment_changes_a_parameter_and_reruns_what_depends_on_it(pipeline):
+    experiment = dvc(pipeline, "exp", "run", "-S", "smoke.latent_probe.seeds=3", "--name", "more-seeds")
+    assert experiment.returncode == 0, experiment.stdout + experiment.stderr
+    assert ran(experiment) == ["latent_probe", "report"]
+    assert ",2,few," in (pipeline / "reports" / "results" / "latent_probe.csv").read_text()
+    restored = dvc(pipeline, "exp", "run", "-S", "smoke.latent_probe.seeds=2")
+    assert restored.returncode == 0, restored.stdout + restored.stderr
+
+
+def test_a_misspelt_parameter_is_one_sentence(pipeline):
+    before = (pipeline / "reports" / "results" / "latent_probe.csv").read_bytes()
+    wrong = dvc(pipeline, "exp", "run", "-S", "+smoke.latent_probe.sedes=3")
+    assert wrong.returncode != 0
+    assert "does not declare the parameter 'sedes'" in wrong.stdout + wrong.stderr
+    assert "Traceback" not in wrong.stdout + wrong.stderr
+    assert (pipeline / "reports" / "results" / "latent_probe.csv").read_bytes() == before
+    assert run(pipeline, "git", "checkout", "-q", "params.yaml").returncode == 0
+    assert ran(dvc(pipeline, "repro")) == []
+
+
+def test_a_missing_file_of_printed_numbers_is_one_sentence(pipeline):
+    table = pipeline / "data" / "paper" / "table1_imagenet_lt.csv"
+    text = table.read_bytes()
+    table.unlink()
+    wrong = dvc(pipeline, "repro")
+    assert wrong.returncode != 0
+    assert "table1_imagenet_lt.csv is missing: restore it" in wrong.stdout + wrong.stderr
+    table.write_bytes(text)
+    assert dvc(pipeline, "repro").returncode == 0
+
+
+def test_an_interrupted_repro_loses_nothing_and_the_next_one_completes(pipeline):
+    results = pipeline / "reports" / "results" / "latent_probe.csv"
+    before = results.read_bytes()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "latent_probe"],
+        cwd=pipeline, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    staging = pipeline / ".staging" / "latent_probe"
+    deadline = time.monotonic() + 60
+    while not staging.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert staging.exists()
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, output
+    assert results.read_bytes() == before
+    again = dvc(pipeline, "repro", "--force", "--single-item", "latent_probe")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert results.read_bytes() == before
+    assert not staging.exists()
+
+
+def test_what_is_committed_is_what_was_run(root):
+    """No stage whose code, notebook, parameters or reports differ from dvc.lock.
+
+    Only DVC's own cache may be absent, as it is on a fresh clone.
+    """
+    status = dvc(root, "status", "--json")
+    assert status.returncode == 0, status.stderr
+    stale = {}
+    for stage, changes in json.loads(status.stdout).items():
+        files = {}
+        for change in changes:
+            for kind in ("changed deps", "changed outs"):
+                files |= change.get(kind, {}) if isinstance(change, dict) else {}
+        absent = {
+            f
+            for f, how in files.items()
+            if how == "deleted" and f.startswith(("data/runs/", "data/notebooks/"))
+        }
+        if set(files) - absent or any(not isinstance(change, dict) for change in changes):
+            stale[stage] = changes
+    assert stale == {}
+    lock = (root / "dvc.lock").read_text()
+    assert all(f"  {stage}:" in lock for stage in ("toy_2d", "latent_probe", "report"))

@@ -1,0 +1,47 @@
+import pandas as pd
+import pytest
+
+from fgsynth import results
+from fgsynth.errors import UserError
+
+ROW = {"scale": "mini", "benchmark": "b", "method": "m", "seed": 0, "metric": "few", "value": 1.0,
+       "split": "test", "selection": "none"}  # fmt: skip
+
+
+def test_round_trip(tmp_path):
+    rows = pd.DataFrame([ROW | {"seed": 1}, ROW])
+    (tmp_path / "a.csv").write_text(results.to_csv(rows))
+    assert results.read_all(tmp_path)["seed"].tolist() == [1, 0]
+
+
+def test_no_results_is_an_empty_table(tmp_path):
+    assert list(results.read_all(tmp_path).columns) == results.COLUMNS
+
+
+def test_tidy_leaves_out_what_was_not_measured():
+    wide = pd.DataFrame({"method": ["a", "b"], "seed": 0, "x": [1.0, None], "y": [2.0, 3.0]})
+    rows = results.tidy(wide, ["x", "y"], benchmark="b", split="test", selection="none")
+    assert len(rows) == 3
+    assert rows.query("method == 'b'")["metric"].tolist() == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([ROW, ROW], "is there twice"),
+        ([ROW | {"value": float("inf")}], "no finite value"),
+        ([ROW | {"value": float("nan")}], "no finite value"),
+        ([ROW | {"value": "62.x"}], "no finite value"),
+        ([ROW | {"extra": 1}], "columns extra"),
+        ([{k: v for k, v in ROW.items() if k != "split"}], "columns split"),
+    ],
+)
+def test_untidy_rows_are_refused(rows, sentence):
+    with pytest.raises(UserError, match=sentence):
+        results.check(pd.DataFrame(rows), "here")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(UserError, match=r"a\.csv: not a readable CSV"):
+        results.read_all(tmp_path)
