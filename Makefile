@@ -17,7 +17,8 @@ env: $(STAMP)  ## create .venv from requirements.lock, and check that it imports
 $(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "fgsynth: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@# .venv may be a link to a shared environment, which venv itself refuses to create.
+	test -x .venv/bin/python || $(PYTHON) -m venv "$$(readlink -m .venv)"
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	.venv/bin/python -m fgsynth check-env
 	@# An environment shared by several clones must not point at one of them; PYTHONPATH serves it.
