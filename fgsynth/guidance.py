@@ -79,7 +79,8 @@ class GuidedModel:
             eps = eps - (1 - abar).sqrt() * w * gradient
             return x0_from_eps(z, eps, abar), eps
         # The released sampler moves the latent and keeps the noise prediction: x0 moves by 1/sqrt(abar).
-        return x0 + w * _norm(z) / (_norm(gradient) + 1e-8) * gradient / abar.sqrt(), eps
+        push = w * _norm(z) / (_norm(gradient) + 1e-8) * gradient / abar.sqrt()
+        return x0 + push.to(x0.dtype), eps
 
     def _gradient(self, z: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
         abar = self.schedule.abar(t).to(z.device)

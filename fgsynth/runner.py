@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -86,6 +87,8 @@ def _execute(root: Path, staging: Path, name: str, source: str, values: dict[str
             kernel_name="python3",
             extra_arguments=["--log-level=40"],
         )
+    except NoSuchKernel as error:
+        raise UserError("No Jupyter kernel 'python3' in this environment: run 'make env'.") from error
     except (PapermillExecutionError, DeadKernelError) as error:
         kept = staging / f"{name}.failed.ipynb"
         executed.replace(kept)

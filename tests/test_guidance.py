@@ -83,6 +83,13 @@ def test_the_criterion_of_every_sample_rises(schedule, criterion, scaling, throu
     assert (final(0.02) > final(0.0)).all()
 
 
+def test_a_half_precision_latent_stays_half(schedule):
+    predict = model_function(lambda z, t: z / 2, schedule, "epsilon")
+    guided = guide(predict, lambda x: (x.float(), x), entropy, LABEL, schedule, Guidance(0.1, every=1))
+    x0, eps = guided(z0().half(), T)
+    assert x0.dtype == eps.dtype == torch.half
+
+
 def test_scale_zero_is_no_guidance_and_never_asks_the_classifier(schedule, network):
     predict = model_function(network, schedule, "epsilon")
 

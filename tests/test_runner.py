@@ -108,6 +108,17 @@ def test_a_kernel_that_dies(small, capsys):
     assert published(small) == {}
 
 
+def test_an_environment_without_a_kernel(small, monkeypatch):
+    from jupyter_client import kernelspec
+
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "ensure_native_kernel", False)
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(small))
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "find_kernel_specs", lambda self: {})
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "_find_spec_directory", lambda self, name: None)
+    with pytest.raises(UserError, match="No Jupyter kernel 'python3'"):
+        runner.run("latent_probe")
+
+
 def test_a_notebook_that_writes_nothing(small):
     put(small, PARAMETERS, "1 + 1")
     with pytest.raises(UserError, match=r"ended without writing reports/results/latent_probe\.csv"):
