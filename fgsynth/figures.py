@@ -69,14 +69,19 @@ def slider(draw: Callable[[float], Figure], values: Sequence[float], label: str)
     """A slider over pictures drawn beforehand; a strip of the same pictures where it cannot work.
 
     One output carries both: JupyterLab shows the widget, everything else (papermill's stored
-    copy, HTML, GitHub) the strip.
+    copy, HTML, GitHub) the strip. Slider and pictures are linked in the browser, so that it answers
+    while the kernel is busy with the cells below.
     """
     pictures = [_png(draw(value)) for value in values]
-    control = ipywidgets.SelectionSlider(options=list(values), description=label, continuous_update=True)
-    image = ipywidgets.Image(value=pictures[0], format="png")
-    control.observe(lambda change: setattr(image, "value", pictures[change["owner"].index]), names="index")
-    bundle = ipywidgets.VBox([control, image])._repr_mimebundle_() or {}
-    bundle = dict(bundle) | {"image/png": _strip(pictures), "text/plain": f"slider: {label}"}
+    control = ipywidgets.SelectionSlider(options=list(values), description=label)
+    narrow = ipywidgets.Layout(width="26rem")
+    images = [ipywidgets.Image(value=picture, format="png", layout=narrow) for picture in pictures]
+    stack = ipywidgets.Stack(images, selected_index=0)
+    ipywidgets.jslink((control, "index"), (stack, "selected_index"))
+    bundle = dict(ipywidgets.VBox([control, stack])._repr_mimebundle_()) | {
+        "image/png": _strip(pictures),
+        "text/plain": f"slider: {label}",
+    }
     display(bundle, raw=True)
 
 
