@@ -43,5 +43,5 @@ lab: env  ## JupyterLab on the notebooks
 lock: env  ## write requirements.lock from the environment in .venv
 	python tools/lock.py
 
-format:  ## format the code in place
-	ruff format && ruff check --fix
+format:  ## format the code and clear the notebooks in place
+	ruff format && ruff check --fix && python -m fgsynth tidy notebooks/*.ipynb

@@ -25,6 +25,14 @@ def _clean(arguments: argparse.Namespace) -> None:
     paths.write_text(arguments.copy, notebook.to_text(notebook.clean(notebook.read(arguments.notebook))))
 
 
+def _tidy(arguments: argparse.Namespace) -> None:
+    from fgsynth import notebook, paths
+
+    for path in arguments.notebooks:
+        tidy = notebook.clean(notebook.read(path), keep_checked=True)
+        paths.write_text(path, notebook.to_text(tidy))
+
+
 def _report(_: argparse.Namespace) -> None:
     from fgsynth import paths, report
 
@@ -45,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     clean.add_argument("notebook", type=Path)
     clean.add_argument("copy", type=Path)
     clean.set_defaults(do=_clean)
+    tidy = commands.add_parser("tidy", help="clear notebooks in place, but for outputs that are checked")
+    tidy.add_argument("notebooks", type=Path, nargs="+")
+    tidy.set_defaults(do=_tidy)
     commands.add_parser("report", help="derive ledger, claims and index.html").set_defaults(do=_report)
     return top
 

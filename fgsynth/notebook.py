@@ -12,6 +12,7 @@ from nbformat import NotebookNode
 from fgsynth.errors import UserError
 
 PARAMETERS = "parameters"
+CHECKED = "nbval-check-output"
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]+")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -28,25 +29,21 @@ def read(path: Path) -> NotebookNode:
         ) from error
 
 
-def clean(notebook: NotebookNode) -> NotebookNode:
+def clean(notebook: NotebookNode, *, keep_checked: bool = False) -> NotebookNode:
     """The source of a notebook alone: no outputs, counts, run metadata or random cell ids.
 
     Two notebooks with equal cleaned copies do the same thing, so a stage depends on this copy and
-    running and saving a notebook in JupyterLab does not make the stage stale.
+    running and saving a notebook in JupyterLab does not make the stage stale. `keep_checked` keeps
+    the outputs that nbval compares, for the notebook as it is committed.
     """
     cells = []
     for i, cell in enumerate(notebook.cells):
-        tags = [tag for tag in cell.metadata.get("tags", []) if tag != "injected-parameters"]
-        if "injected-parameters" in cell.metadata.get("tags", []):
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
             continue
-        new = NotebookNode(
-            id=f"cell-{i:02}",
-            cell_type=cell.cell_type,
-            metadata=NotebookNode(tags=tags) if tags else NotebookNode(),
-            source=cell.source,
-        )
-        if cell.cell_type == "code":
-            new.update(outputs=[], execution_count=None)
+        new = _source(i, cell)
+        if cell.cell_type == "code" and keep_checked and CHECKED in tags and cell.execution_count:
+            new.update(outputs=_normal_outputs(cell), execution_count=cell.execution_count)
         cells.append(new)
     return _with_cells(cells)
 
@@ -59,18 +56,20 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     """
     cells = []
     for i, cell in enumerate(notebook.cells):
-        tags = cell.metadata.get("tags", [])
-        new = NotebookNode(
-            id=f"cell-{i:02}",
-            cell_type=cell.cell_type,
-            metadata=NotebookNode(tags=tags) if tags else NotebookNode(),
-            source=cell.source,
-        )
+        new = _source(i, cell)
         if cell.cell_type == "code":
-            outputs = [o for o in map(_normal_output, cell.outputs) if o is not None]
-            new.update(outputs=_joined_streams(outputs), execution_count=cell.execution_count)
+            new.update(outputs=_normal_outputs(cell), execution_count=cell.execution_count)
         cells.append(new)
     return _with_cells(cells)
+
+
+def _source(i: int, cell: NotebookNode) -> NotebookNode:
+    tags = cell.metadata.get("tags", [])
+    metadata = NotebookNode(tags=tags) if tags else NotebookNode()
+    new = NotebookNode(id=f"cell-{i:02}", cell_type=cell.cell_type, metadata=metadata, source=cell.source)
+    if cell.cell_type == "code":
+        new.update(outputs=[], execution_count=None)
+    return new
 
 
 def _with_cells(cells: list[NotebookNode]) -> NotebookNode:
@@ -95,10 +94,10 @@ def _normal_output(output: NotebookNode) -> NotebookNode | None:
     return NotebookNode(output, data=data, metadata={})
 
 
-def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Neighbouring pieces of one stream as one: where the kernel flushed is chance."""
+def _normal_outputs(cell: NotebookNode) -> list[NotebookNode]:
+    """Normal outputs, neighbouring pieces of one stream joined: where the kernel flushed is chance."""
     joined: list[NotebookNode] = []
-    for output in outputs:
+    for output in filter(None, map(_normal_output, cell.outputs)):
         last = joined[-1] if joined else None
         if last and output.output_type == last.output_type == "stream" and output.name == last.name:
             last.text += output.text

@@ -3,6 +3,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from fgsynth import notebook
+from fgsynth.__main__ import main
 from fgsynth.errors import UserError
 
 
@@ -73,6 +74,19 @@ def test_where_a_stream_was_flushed_does_not_show(nb):
         return notebook.to_text(notebook.normalise(nb))
 
     assert pieces("ab", "c\n") == pieces("abc\n")
+
+
+def test_tidying_keeps_only_the_outputs_that_are_checked(nb, tmp_path):
+    path = tmp_path / "n.ipynb"
+    saved = saved_by_jupyterlab(nb)
+    saved.cells[2].metadata["tags"] = [notebook.CHECKED]
+    nbformat.write(saved, path)
+    assert main(["tidy", str(path)]) == 0
+    tidy = notebook.read(path)
+    assert [cell.get("execution_count") for cell in tidy.cells] == [None, None, 9]
+    assert tidy.cells[1].outputs == []
+    assert tidy.cells[2].outputs[0].text == "hello"
+    assert notebook.clean(tidy) == notebook.clean(saved)
 
 
 def test_parameters_are_read_as_literals(nb, tmp_path):

@@ -40,9 +40,10 @@ def test_cells_are_short_and_prose_comes_first(nb):
         assert max(map(len, lines)) <= 82, cell.source
 
 
-def test_only_checked_cells_keep_an_output(nb):
-    _, content, _ = nb
-    checked = [cell for cell in code(content) if "nbval-check-output" in cell.metadata.get("tags", [])]
+def test_it_is_tidy_and_has_outputs_for_nbval_to_check(nb):
+    _, content, path = nb
+    assert notebook.to_text(notebook.clean(content, keep_checked=True)) == path.read_text().rstrip("\n")
+    checked = [cell for cell in code(content) if notebook.CHECKED in cell.metadata.get("tags", [])]
     assert checked
     assert [cell for cell in code(content) if cell.outputs] == checked
 
