@@ -26,13 +26,12 @@ class Table(Frozen):
     title: str
     paper: str
     key: list[str]
-    numbers: list[str]
+    numbers: dict[str, float]
     stage: str
     notebook: str
     benchmark: str
     baseline: str
     headline: str
-    tolerance: float
 
 
 def tables(folder: Path) -> dict[str, Table]:
@@ -100,11 +99,12 @@ def verdict(
 ) -> str:
     """The verdict on one printed number; the rule is in data/paper/tables.yaml.
 
-    reproduced: at paper scale and within the tolerance, the printed spread or our interval.
+    reproduced: at paper scale and within the column's tolerance or the printed spread.
     direction holds: the difference to the reference row has the printed sign and its interval
     over paired seeds excludes zero. does not hold: anything else.
     """
-    allowed = max(table.tolerance, number["printed_spread"] or 0, ours.half_width if ours.n > 1 else 0)
+    spread = number["printed_spread"]
+    allowed = max(table.numbers[number["column"]], 0 if pd.isna(spread) else spread)
     if scale == "paper" and abs(ours.mean - number["printed"]) <= allowed:
         return REPRODUCED
     reference = table.headline if number["row"] == table.baseline else table.baseline

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fgsynth.errors import UserError
 
@@ -31,6 +31,13 @@ class Toy2d(Frozen):
     n_steps: Annotated[int, Field(ge=1, le=1000)]
     every: Count
     scales: Scales
+
+    @field_validator("scales")
+    @classmethod
+    def _has_the_reference(cls, scales: list[float]) -> list[float]:
+        if 0.0 not in scales:
+            raise ValueError("must contain 0.0, the unguided reference")
+        return scales
 
 
 class LatentProbe(Frozen):

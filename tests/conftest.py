@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,12 @@ from fgsynth.schedule import Schedule
 
 os.environ["FGSYNTH_QUIET"] = "1"
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def listening():
+    """`preexec_fn` of children to be interrupted: a background test run ignores SIGINT, and so would they."""
+    return lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

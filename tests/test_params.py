@@ -29,6 +29,7 @@ def test_the_committed_file_is_whole_and_frozen(root):
         (lambda p: p["mini"]["toy_2d"].update(seeds="8"), "key 'mini.toy_2d.seeds' is '8'"),
         (lambda p: p["mini"]["toy_2d"].update(seeds=1), "key 'mini.toy_2d.seeds' is 1"),
         (lambda p: p["mini"]["toy_2d"].update(scales=[0.1, -1.0]), "key 'mini.toy_2d.scales.1' is -1.0"),
+        (lambda p: p["mini"]["toy_2d"].update(scales=[0.1]), "must contain 0.0, the unguided reference"),
         (lambda p: p.update(scale="large"), "key 'scale' is 'large'"),
     ],
 )

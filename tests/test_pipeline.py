@@ -11,6 +11,7 @@ import time
 import nbformat
 import pytest
 
+
 ENVIRONMENT = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}  # noqa: PTH120
 
 
@@ -146,13 +147,13 @@ def test_a_missing_file_of_printed_numbers_is_one_sentence(pipeline):
     assert dvc(pipeline, "repro").returncode == 0
 
 
-def test_an_interrupted_repro_loses_nothing_and_the_next_one_completes(pipeline):
+def test_an_interrupted_repro_loses_nothing_and_the_next_one_completes(pipeline, listening):
     results = pipeline / "reports" / "results" / "latent_probe.csv"
     before = results.read_bytes()
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "latent_probe"],
         cwd=pipeline, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=listening,
     )  # fmt: skip
     staging = pipeline / ".staging" / "latent_probe"
     deadline = time.monotonic() + 60

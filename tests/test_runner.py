@@ -162,11 +162,13 @@ def test_a_read_only_reports_folder(small):
         runner.run("latent_probe")
 
 
-def test_an_interrupted_run_publishes_nothing_and_the_next_one_is_whole(small, root):
+def test_an_interrupted_run_publishes_nothing_and_the_next_one_is_whole(small, root, listening):
     put(small, PARAMETERS, WRITES, "import time; time.sleep(60)")
     environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "fgsynth", "run", "latent_probe"]
-    process = subprocess.Popen(command, cwd=small, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=small, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=listening
+    )
     written = small / ".staging/latent_probe/data/runs/latent_probe/r.txt"
     deadline = time.monotonic() + 60
     while not written.exists() and time.monotonic() < deadline:
