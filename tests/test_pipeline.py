@@ -11,7 +11,6 @@ import time
 import nbformat
 import pytest
 
-
 ENVIRONMENT = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}  # noqa: PTH120
 
 
