@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fgsynth.errors import UserError
+from fgsynth.errors import UserError, missing
 from fgsynth.ledger import DIRECTION, FAILS, NOT_RUN, REPRODUCED, largest_scale, paired
 from fgsynth.metrics import Interval
 
@@ -45,23 +45,15 @@ def toy_plane(rows: pd.DataFrame) -> list[Evidence]:
 
     Against no guidance: that synthesis alone does it would not be the claim.
     """
-
-    def against(metric: str, reference: str, method: str = "entropy") -> Interval | None:
-        return paired(rows, metric, method, reference)
-
-    return [
-        Evidence("minority share of samples, points over unguided", against("minority_share", "unguided")),
-        Evidence("minority accuracy, points over real only", against("minority_accuracy", "real only")),
-        Evidence("minority accuracy, points over real + unguided", against("minority_accuracy", "unguided")),
-        Evidence(
-            "boundary tilt taken away from real only, degrees",
-            against("boundary_tilt", "entropy", "real only"),
-        ),
-        Evidence(
-            "boundary tilt taken away from real + unguided, degrees",
-            against("boundary_tilt", "entropy", "unguided"),
-        ),
+    share, accuracy, tilt = "minority_share", "minority_accuracy", "boundary_tilt"
+    differences = [
+        ("minority share of samples, points over unguided", share, "entropy", "unguided"),
+        ("minority accuracy, points over real only", accuracy, "entropy", "real only"),
+        ("minority accuracy, points over real + unguided", accuracy, "entropy", "unguided"),
+        ("boundary tilt taken away from real only, degrees", tilt, "real only", "entropy"),
+        ("boundary tilt taken away from real + unguided, degrees", tilt, "unguided", "entropy"),
     ]
+    return [Evidence(what, paired(rows, metric, more, less)) for what, metric, more, less in differences]
 
 
 RULES = {"C15": Rule("toy_2d", "toy_2d", toy_plane, own_scales=("mini", "paper"))}
@@ -89,7 +81,7 @@ def claims(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
     """
     path = folder / "claims.csv"
     if not path.is_file():
-        raise UserError(f"{path} is missing: restore it with 'git checkout {path}'.")
+        raise missing(path)
     table = pd.read_csv(path, dtype=str).rename(columns={"value": "printed"})
     unknown = sorted(set(RULES) - set(table["id"]))
     if unknown:

@@ -192,17 +192,17 @@ def trial(
     The weight decay of each row is the one with the best average validation accuracy.
     """
     counts = label[split.train].bincount()
+
+    def evaluate(probe: Probe, part: Ints) -> dict[str, float]:
+        return long_tail_accuracy(probe.predict(features[part]), label[part], counts)
+
     rows = []
     for method in METHODS:
         mine = split.balanced if method.full else split.train
         e, y = features[mine], label[mine]
         if method.sampler:
             e, y = fill(e, y, method.sampler.fit(e, y), seed)
-        probes = {wd: fit_probe(e, y, counts, wd, method.balance) for wd in weight_decays}
-
-        def score(wd: float, part: Ints, probes: dict[float, Probe] = probes) -> dict[str, float]:
-            return long_tail_accuracy(probes[wd].predict(features[part]), label[part], counts)
-
-        best = max(weight_decays, key=lambda wd: score(wd, split.val)["overall"])
-        rows.append({"method": method.name, "weight_decay": best, **score(best, split.test)})
+        fitted = [(wd, fit_probe(e, y, counts, wd, method.balance)) for wd in weight_decays]
+        wd, probe = max(fitted, key=lambda pair: evaluate(pair[1], split.val)["overall"])
+        rows.append({"method": method.name, "weight_decay": wd, **evaluate(probe, split.test)})
     return pd.DataFrame(rows).assign(seed=seed)

@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
-from fgsynth.errors import UserError
+from fgsynth.errors import UserError, missing
 from fgsynth.metrics import Interval, interval
 from fgsynth.params import Frozen
 
@@ -41,7 +41,7 @@ def tables(folder: Path) -> dict[str, Table]:
         raw: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {name: Table.model_validate(value) for name, value in raw.items()}
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: restore it with 'git checkout {path}'.") from error
+        raise missing(path) from error
     except ValidationError as error:
         raise UserError(f"{path}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}.") from error
 
@@ -53,7 +53,7 @@ def printed_numbers(folder: Path, name: str, table: Table) -> pd.DataFrame:
     """
     path = folder / f"{name}.csv"
     if not path.is_file():
-        raise UserError(f"{path} is missing: restore it with 'git checkout {path}'.")
+        raise missing(path)
     wide = pd.read_csv(path, keep_default_na=False, na_values=[""])
     absent = [c for c in (*table.key, *table.numbers) if c not in wide.columns]
     if absent:

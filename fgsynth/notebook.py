@@ -9,7 +9,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from fgsynth.errors import UserError
+from fgsynth.errors import UserError, missing
 
 PARAMETERS = "parameters"
 CHECKED = "nbval-check-output"
@@ -22,7 +22,7 @@ def read(path: Path) -> NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: restore it with 'git checkout {path}'.") from error
+        raise missing(path) from error
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is not a readable notebook: restore it with 'git checkout {path}'."

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from fgsynth.errors import UserError
+from fgsynth.errors import UserError, missing
 
 Count = Annotated[int, Field(ge=1)]
 Scales = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
@@ -84,7 +84,7 @@ def load(path: Path) -> Params:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: restore it with 'git checkout {path.name}'.") from error
+        raise missing(path) from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(raw, dict):

@@ -1,6 +1,4 @@
-import pandas as pd
 import pytest
-from PIL import Image
 
 from fgsynth import paths
 from fgsynth.errors import UserError
@@ -34,14 +32,3 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "a").write_text("a file")
     with pytest.raises(UserError, match=r"Cannot write into .*a"):
         paths.write_text(tmp_path / "a" / "x.txt", "text")
-
-
-def test_a_figure_carries_its_caption(checkout):
-    import matplotlib.pyplot as plt
-
-    out = paths.Output("toy_2d", "smoke", "scratch/reports", "scratch/runs")
-    out.figure("f", plt.figure(figsize=(1, 1)), pd.DataFrame({"x": [1 / 3]}), "What it shows.")
-    folder = checkout / "scratch/reports/figures/toy_2d"
-    with Image.open(folder / "f.png") as image:
-        assert image.text["Description"] == "What it shows."
-    assert (folder / "f.csv").read_text() == "x\n0.333333\n"

@@ -26,7 +26,7 @@ filters = 2
 weight_decay = [0.1]"""
 WRITES = """import pandas as pd
 import matplotlib.pyplot as plt
-from fgsynth.paths import Output
+from fgsynth.output import Output
 out = Output("latent_probe", scale, reports, runs)
 rows = pd.DataFrame([dict(method="m", seed=s, metric="few", value=s, split="test", selection="none",
                           benchmark="latent_probe") for s in range(seeds)])

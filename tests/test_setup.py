@@ -34,12 +34,9 @@ def test_conda_and_pip_install_the_lock_and_nothing_else(root):
 
 
 def test_everything_asked_for_is_locked(root, lock):
-    wanted = [
-        line for line in (root / "requirements.in").read_text().split() if re.fullmatch("[a-z0-9-]+", line)
-    ]
-    lines = [line for line in (root / "requirements.in").read_text().splitlines() if line[:1] != "#"]
-    assert set(lines) <= set(wanted)
-    assert set(lines) <= set(lock)
+    wanted = [line for line in (root / "requirements.in").read_text().splitlines() if line[:1] != "#"]
+    assert all(re.fullmatch("[a-z0-9-]+", line) for line in wanted)
+    assert set(wanted) <= set(lock)
 
 
 def test_this_environment_is_the_locked_one(lock):
