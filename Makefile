@@ -3,6 +3,9 @@ SHELL := bash
 PYTHON ?= python3
 LOCK := $(shell sha256sum requirements.lock | cut -c1-16)
 STAMP := .venv/.requirements-$(LOCK)
+# Where .venv really is: scripts that pip writes name the path that pip was called by, and .venv may be
+# a link to an environment that outlives this clone.
+VENV := $(shell $(PYTHON) -c 'import os; print(os.path.realpath(".venv"))')
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
@@ -14,34 +17,33 @@ help:  ## this list
 
 env: $(STAMP)  ## create .venv from requirements.lock, and check that it imports
 
-$(STAMP): requirements.lock
+$(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "fgsynth: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@# .venv may be a link to a shared environment, which venv itself refuses to create.
-	test -x .venv/bin/python || $(PYTHON) -m venv "$$(readlink -m .venv)"
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	.venv/bin/python -m fgsynth check-env
+	test -x "$(VENV)/bin/python" || $(PYTHON) -m venv "$(VENV)"
+	"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	"$(VENV)/bin/python" -m fgsynth check-env
 	@# An environment shared by several clones must not point at one of them; PYTHONPATH serves it.
-	test -L .venv || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	test -L .venv || "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	rm -f .venv/.requirements-* && touch $@
 
 repro: env  ## rebuild every figure, table and verdict (dvc repro)
-	dvc repro
+	python -m dvc repro
 
 test: env check  ## everything CI checks on a clean clone: format, lint, types, tests, notebooks, pipeline
 	python -m pytest
 	FGSYNTH_QUIET=1 python -m pytest --nbval-lax notebooks -p no:cacheprovider
 
 check: env  ## format, lint and types only
-	ruff format --check
-	ruff check
-	mypy
+	python -m ruff format --check
+	python -m ruff check
+	python -m mypy
 
 lab: env  ## JupyterLab on the notebooks
-	jupyter lab --notebook-dir=. notebooks/01_toy_2d.ipynb
+	python -m jupyterlab --notebook-dir=. notebooks/01_toy_2d.ipynb
 
 lock: env  ## write requirements.lock from the environment in .venv
 	python tools/lock.py
 
 format:  ## format the code and clear the notebooks in place
-	ruff format && ruff check --fix && python -m fgsynth tidy notebooks/*.ipynb
+	python -m ruff format && python -m ruff check --fix && python -m fgsynth tidy notebooks/*.ipynb

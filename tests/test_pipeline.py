@@ -78,7 +78,6 @@ def test_running_and_saving_in_jupyterlab_makes_nothing_stale(pipeline):
         pipeline,
         sys.executable,
         "-m",
-        "jupyter",
         "nbconvert",
         "--to",
         "notebook",
