@@ -25,6 +25,7 @@ class Guidance:
     every, start, stop: guided steps are range(start, stop, every), counted from the noisiest.
     through_network: differentiate the one-step prediction through the network (exact), or treat
         its noise prediction as constant (cheap).
+    reuse: push again by the last gradient on the steps in between (FG's future work); it costs nothing.
     """
 
     scale: float = 0.03
@@ -33,6 +34,7 @@ class Guidance:
     start: int = 0
     stop: int | None = None
     through_network: bool = True
+    reuse: bool = False
 
     def __post_init__(self) -> None:
         if self.scaling not in ("relative", "raw"):
@@ -65,14 +67,20 @@ class GuidedModel:
     def __post_init__(self) -> None:
         self.non_finite = torch.zeros(len(self.label), dtype=torch.long)
         g = self.guidance
-        steps = self.schedule.steps[g.start : g.stop : g.every] if g.scale > 0 else ()
-        self._guided = {t for t, _ in steps}
+        window = [t for t, _ in self.schedule.steps[g.start : g.stop]] if g.scale > 0 else []
+        self._guided = set(window[:: g.every])
+        self._reused = set(window) - self._guided if g.reuse else set()
+        self._last: Tensor | None = None
 
     def __call__(self, z: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """The model function contract: (z_t (n, ...), t) -> (x0_hat, eps_hat), detached."""
-        if t not in self._guided:
+        if t in self._guided:
+            x0, eps, gradient = self._gradient(z, t)
+            self._last = gradient
+        elif t in self._reused and self._last is not None:
+            (x0, eps), gradient = self.predict(z, t), self._last
+        else:
             return self.predict(z, t)
-        x0, eps, gradient = self._gradient(z, t)
         w, abar = self.guidance.scale, self.schedule.abar(t).to(z.device)
         if self.guidance.scaling == "raw":
             # The score gains w g, so eps loses sqrt(1-abar) w g; x0 follows from z and eps.
