@@ -1,7 +1,7 @@
 """One look for every figure, and a slider that becomes a picture where nothing can slide."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -21,6 +21,7 @@ COLOURS = {
     "entropy": "#0b62a4",
     "loss": "#c2571a",
     "hardness": "#6a3d9a",
+    "none": "#7a8691",
     "class 0": "#3b7dd8",
     "class 1": "#e08214",
 }
@@ -63,6 +64,25 @@ def curves(axes: Axes, data: pd.DataFrame, x: str, y: str, hue: str, ylabel: str
     """Mean over seeds with its 95 % band."""
     sns.lineplot(data, x=x, y=y, hue=hue, palette=COLOURS, errorbar=band, marker="o", ax=axes)
     axes.set_ylabel(ylabel)
+
+
+def pictures(rows: Mapping[str, NDArray[np.uint8]], titles: Sequence[str] = (), side: float = 0.72) -> Figure:
+    """Rows of pictures (n, h, w, 3), each row with its name; titles over the columns, at most n."""
+    columns = max(map(len, rows.values()))
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(side * columns + 1.6, side * len(rows) + 0.3), squeeze=False,
+        gridspec_kw={"wspace": 0.04, "hspace": 0.04},
+    )  # fmt: skip
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for line, (name, shown) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        for ax, picture in zip(line, shown, strict=False):
+            ax.imshow(picture, interpolation="nearest")
+    for ax, title in zip(axes[0], titles, strict=False):
+        ax.set_title(title, fontsize=8)
+    return figure
 
 
 def slider(draw: Callable[[float], Figure], values: Sequence[float], label: str) -> None:

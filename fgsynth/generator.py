@@ -80,7 +80,9 @@ class Generator:
         """
         pipe = _pipeline(model, revision, dtype)
         # The file's own clip_sample, if any, is of no use to latents.
-        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False, thresholding=False)
+        pipe.scheduler = DDIMScheduler.from_config(
+            pipe.scheduler.config, clip_sample=False, thresholding=False
+        )
         schedule = Schedule.from_scheduler(pipe.scheduler, n_steps)
         for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.image_encoder, pipe.image_normalizer):
             part.requires_grad_(False).eval().to(device)
@@ -157,7 +159,9 @@ class Generator:
 
     def no_image(self, n: int) -> Tensor:
         """The condition of text-only sampling: all zeros, as unCLIP's unconditional half, (n, 2 width)."""
-        return torch.zeros(n, 2 * self.pipe.image_encoder.config.projection_dim, device=self.device, dtype=self.dtype)
+        return torch.zeros(
+            n, 2 * self.pipe.image_encoder.config.projection_dim, device=self.device, dtype=self.dtype
+        )
 
     def predict(self, text: Tensor, image: Tensor, cfg: float) -> Predict:
         """The model function under classifier-free guidance (FG eq. 2): (z_t, t) -> (x0_hat, eps_hat).
@@ -182,7 +186,7 @@ class Generator:
         return model_function(network, self.schedule, self.pipe.scheduler.config.prediction_type)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The autoencoder's picture of latents (n, c, h, w), in float32: (n, 3, height, width), about [-1, 1].
+        """The autoencoder's picture of latents (n, c, h, w): float32 (n, 3, height, width), about [-1, 1].
 
         Where gradients are on, the decoder's activations are computed again on the way back, not kept.
         """
@@ -211,7 +215,7 @@ def _pipeline(model: str | Path, revision: str | None, dtype: torch.dtype) -> An
         )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"The unCLIP model '{model}' cannot be loaded ({str(error).splitlines()[0]}). Stable unCLIP 2-1 was "
-            f"withdrawn from the hub; the mirror '{MIRROR}' holds it. Set the parameter `generator` to the "
+            f"The unCLIP model '{model}' cannot be loaded ({str(error).splitlines()[0]}). Stable unCLIP 2-1 "
+            f"was withdrawn from the hub; the mirror '{MIRROR}' holds it. Set the parameter `generator` to the "
             "mirror's id or to a local folder."
         ) from error

@@ -75,7 +75,7 @@ class GuidedModel:
     def __call__(self, z: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """The model function contract: (z_t (n, ...), t) -> (x0_hat, eps_hat), detached."""
         if t in self._guided:
-            x0, eps, gradient = self._gradient(z, t)
+            x0, eps, gradient = self.gradient(z, t)
             self._last = gradient
         elif t in self._reused and self._last is not None:
             (x0, eps), gradient = self.predict(z, t), self._last
@@ -90,7 +90,8 @@ class GuidedModel:
         push = w * _norm(z) / (_norm(gradient) + 1e-8) * gradient / abar.sqrt()
         return x0 + push.to(x0.dtype), eps
 
-    def _gradient(self, z: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+    def gradient(self, z: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+        """x0_hat, eps_hat and grad_z C of every sample, (n, ...) each; the record grows by one step."""
         abar = self.schedule.abar(t).to(z.device)
         if not self.guidance.through_network:
             x0, eps = self.predict(z, t)

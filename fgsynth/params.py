@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fgsynth.errors import UserError, missing
 
 Count = Annotated[int, Field(ge=1)]
 Scales = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 ScaleName = Literal["smoke", "mini", "paper"]
 
 
@@ -52,11 +53,81 @@ class LatentProbe(Frozen):
     weight_decay: Scales
 
 
+class Ablations(Frozen):
+    """Parameters of the sampler ablations; their meanings stand beside them in params.yaml."""
+
+    generator: str
+    seeds: Annotated[int, Field(ge=2)]
+    n_max: Annotated[int, Field(ge=2)]
+    n_min: Annotated[int, Field(ge=2)]
+    updates: Count
+    n_steps: Annotated[int, Field(ge=10, le=1000)]
+    cfg: Annotated[float, Field(ge=1)]
+    cfg_text: Annotated[float, Field(ge=1)]
+    noise_level: Annotated[int, Field(ge=0, le=999)]
+    per_class: Count
+    few_classes: Annotated[int, Field(ge=1, le=24)]
+    per_few: Count
+    dropout: Share
+    dropouts: Annotated[list[Share], Field(min_length=2)]
+    scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
+    scale_of_methods: Annotated[float, Field(gt=0)]
+    followed: Count
+
+    @model_validator(mode="after")
+    def _has_the_references(self) -> "Ablations":
+        if 0.0 not in self.dropouts or self.dropout not in self.dropouts:
+            raise ValueError("dropouts must contain 0.0 and the value of dropout")
+        if self.scale_of_methods not in self.scales:
+            raise ValueError("scales must contain the value of scale_of_methods")
+        return self
+
+
 class Stages(Frozen):
     """One block per notebook stage."""
 
     toy_2d: Toy2d
     latent_probe: LatentProbe
+    ablations: Ablations
+
+
+class Training(Frozen):
+    """How one network of the mini unCLIP is trained.
+
+    The learning rate warms up over 500 updates (a tenth, if fewer), stays at `rate`, and falls to zero
+    over the last `cool` share; `decay` is that of the moving average of the weights.
+    """
+
+    updates: Count
+    batch: Count
+    rate: Annotated[float, Field(gt=0)]
+    decay: Share
+    cool: Share
+
+
+class Conditioning(Frozen):
+    """What of its condition a training picture of the denoiser loses; meanings in params.yaml."""
+
+    no_text: Share
+    no_image: Share
+    nothing: Share
+    sibling: Share
+    noised: Share
+    level: Count
+
+
+class Pretrain(Frozen):
+    """The recipe of the mini unCLIP: sizes of its corpora, the training of its parts."""
+
+    pictures: Count
+    judged: Count
+    judge: Training
+    features: Training
+    vae: Training
+    vae_sharp: Training
+    clip: Training
+    denoiser: Training
+    conditioning: Conditioning
 
 
 class Params(Frozen):
@@ -66,6 +137,7 @@ class Params(Frozen):
     smoke: dict[str, dict[str, Any]]
     mini: Stages
     paper: Stages
+    pretrain: Pretrain
 
     def overrides(self, stage: str) -> dict[str, Any]:
         """The parameters of a stage at the current scale, to be laid over the notebook's own cell.

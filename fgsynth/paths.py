@@ -49,3 +49,9 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, UTF-8, newline at the end."""
     with atomic(path) as partial:
         partial.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def from_root(name: str) -> str:
+    """A name that may be a folder below the root, as a full path; any other (a hub id) as it is."""
+    folder = root() / name
+    return str(folder) if folder.exists() else name

@@ -25,7 +25,11 @@ def as_rgb(picture: Picture, name: str = "the picture") -> Image.Image:
     if isinstance(picture, Tensor):
         picture = picture.cpu().numpy()
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
+        if (
+            picture.dtype != np.uint8
+            or picture.ndim not in (2, 3)
+            or (picture.ndim == 3 and picture.shape[2] != 3)
+        ):
             raise UserError(
                 f"{name} is an array of {picture.dtype} and shape {picture.shape}: a uint8 array of shape "
                 "(height, width, 3) or (height, width) is needed."
@@ -62,7 +66,9 @@ def _from_deep(picture: Image.Image, name: str) -> Image.Image:
     """16-bit, 32-bit and float grey; the scale is told by the largest value."""
     values = np.asarray(picture, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
-        raise UserError(f"{name} has values outside 0 to 65535 (mode {picture.mode}): convert it to 8 or 16 bit.")
+        raise UserError(
+            f"{name} has values outside 0 to 65535 (mode {picture.mode}): convert it to 8 or 16 bit."
+        )
     if picture.mode == "F" and values.max() <= 1:
         values = values * 255
     elif picture.mode.startswith("I;16") or values.max() > 255:

@@ -1,4 +1,4 @@
 """The stages that run a notebook."""
 
-NOTEBOOKS = {"toy_2d": "01_toy_2d", "latent_probe": "02_latent_probe"}
+NOTEBOOKS = {"toy_2d": "01_toy_2d", "latent_probe": "02_latent_probe", "ablations": "03_ablations"}
 """Stage -> notebook, as in dvc.yaml; the order of the report."""

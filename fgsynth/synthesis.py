@@ -1,7 +1,7 @@
 """Synthetic pictures: prompts, conditions and seeds to 8-bit pictures, with what feedback did to each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Feedback:
     classifier: Classifier
     criteria: Mapping[str, Criterion]
     n_classes: int
-    guidance: Guidance = Guidance()
+    guidance: Guidance = field(default_factory=Guidance)
 
     def criterion(self, seeds: Sequence[int]) -> Criterion:
         """The criterion for a batch of samples with these seeds."""
@@ -44,8 +44,8 @@ class Plan:
     def __post_init__(self) -> None:
         if not len(self.prompts) == len(self.image) == len(self.label) == len(self.seeds):
             raise UserError(
-                f"{len(self.prompts)} prompts, {len(self.image)} image conditions, {len(self.label)} labels and "
-                f"{len(self.seeds)} seeds: one of each per picture is needed."
+                f"{len(self.prompts)} prompts, {len(self.image)} image conditions, {len(self.label)} labels "
+                f"and {len(self.seeds)} seeds: one of each per picture is needed."
             )
 
     def part(self, rows: slice) -> "Plan":
@@ -92,8 +92,9 @@ def synthesise(
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
+            smaller = max(1, len(part.seeds) // 2)
             raise UserError(
-                f"A batch of {len(part.seeds)} pictures does not fit into memory: set batch to {max(1, batch // 2)}."
+                f"A batch of {len(part.seeds)} pictures does not fit into memory: set batch to {smaller}."
             ) from error
     if not parts:
         raise UserError("Nothing to synthesise: the plan has no entries.")
@@ -110,7 +111,13 @@ def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | No
         return Synthetic(to_uint8(pictures), nothing, nothing, torch.zeros(n, dtype=torch.long))
     label, criterion = plan.label.to(device), feedback.criterion(plan.seeds)
     guided = guide(
-        predict, feedback.classifier, criterion, label, generator.schedule, feedback.guidance, generator.decode
+        predict,
+        feedback.classifier,
+        criterion,
+        label,
+        generator.schedule,
+        feedback.guidance,
+        generator.decode,
     )
     pictures = decoded(generator, ddim(guided, noise, generator.schedule))
     with torch.no_grad():

@@ -67,7 +67,10 @@ def test_float_pictures_outside_the_range_are_refused():
 
 
 def test_float_pictures_from_0_to_1():
-    assert np.asarray(as_rgb(Image.fromarray(np.array([[0.0, 1.0]], np.float32))))[0, :, 0].tolist() == [0, 255]
+    assert np.asarray(as_rgb(Image.fromarray(np.array([[0.0, 1.0]], np.float32))))[0, :, 0].tolist() == [
+        0,
+        255,
+    ]
 
 
 def test_a_broken_file_is_named(tmp_path):
@@ -86,5 +89,5 @@ def test_a_truncated_file_is_named(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere.png"):
+    with pytest.raises(UserError, match=r"nowhere\.png"):
         as_rgb(tmp_path / "nowhere.png")

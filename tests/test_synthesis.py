@@ -47,7 +47,9 @@ def test_scale_zero_is_the_unguided_sampler(tiny, plan, classifier):
 def test_the_criterion_rises(tiny, plan, classifier, criterion, through_network):
     criteria = {criterion: CRITERIA[criterion]}
     off = synthesise(tiny, plan, 3.0, feedback(classifier, criteria, scale=0.0))
-    on = synthesise(tiny, plan, 3.0, feedback(classifier, criteria, scale=0.1, through_network=through_network))
+    on = synthesise(
+        tiny, plan, 3.0, feedback(classifier, criteria, scale=0.1, through_network=through_network)
+    )
     assert (on.after > off.after).all()
     assert on.before.isfinite().all()
     assert (on.non_finite == 0).all()
@@ -100,7 +102,7 @@ def test_a_batch_larger_than_memory_proposes_a_smaller_one(tiny, plan, monkeypat
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(tiny, "decode", full)
-    with pytest.raises(UserError, match="A batch of 3 pictures does not fit into memory: set batch to 32"):
+    with pytest.raises(UserError, match="A batch of 3 pictures does not fit into memory: set batch to 1"):
         synthesise(tiny, plan, 3.0)
 
 

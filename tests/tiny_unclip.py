@@ -38,7 +38,7 @@ def save(folder: Path) -> Path:
         patch_size=8, projection_dim=WIDTH, hidden_act="gelu",
     )  # fmt: skip
     pipe = StableUnCLIPImg2ImgPipeline(
-        feature_extractor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32),
         image_encoder=CLIPVisionModelWithProjection(vision).eval(),
         image_normalizer=StableUnCLIPImageNormalizer(WIDTH),
         image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),

@@ -1,0 +1,1 @@
+"""The mini world: a procedural world of small pictures whose hidden factors are known."""

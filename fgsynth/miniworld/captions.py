@@ -25,7 +25,9 @@ def captions(factors: pd.DataFrame) -> list[str]:
     """The web's caption of every picture; it depends on the picture's own row only."""
     return [
         _caption(*row, np.random.Generator(np.random.Philox(key=int(seed) | 2 << 100)).random(4))
-        for seed, *row in factors[["seed", "kind", "name", "context", "mode", "style"]].itertuples(index=False)
+        for seed, *row in factors[["seed", "kind", "name", "context", "mode", "style"]].itertuples(
+            index=False
+        )
     ]
 
 
@@ -36,5 +38,13 @@ def _caption(kind: str, name: str, context: str, mode: int, style: str, u: np.nd
         return f"{opening}{name}{_OVER[WEATHER[mode]] if says else ''}"
     unnamed = _UNNAMED_MISREAD if kind in CLASSES and CLASSES[kind].ambiguity == "misread" else _UNNAMED
     look = KINDS[kind].modes[mode]
-    words = "" if u[2] >= _SAYS_MODE else f"{look.colour} " if look.pattern == "plain" else f"{look.pattern} {look.colour} "
-    return opening + words + prompt("thing" if u[3] < unnamed else name, context if u[1] < _SAYS_CONTEXT else "")
+    words = (
+        ""
+        if u[2] >= _SAYS_MODE
+        else f"{look.colour} "
+        if look.pattern == "plain"
+        else f"{look.pattern} {look.colour} "
+    )
+    return (
+        opening + words + prompt("thing" if u[3] < unnamed else name, context if u[1] < _SAYS_CONTEXT else "")
+    )

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fgsynth.miniworld.kinds import KINDS, SILHOUETTES, Material, Mode
+from fgsynth.miniworld.kinds import KINDS, Mode
 from fgsynth.miniworld.places import PLACES, WEATHER
 from fgsynth.miniworld.scenery import CONTEXT_PAINTERS, GROUNDS, mix, rgb, step
 from fgsynth.miniworld.shapes import Array
+from fgsynth.miniworld.silhouettes import SILHOUETTES, Material
 
 SIDE = 32
 """Pictures are SIDE x SIDE pixels."""
@@ -42,7 +43,9 @@ _FINE, _COARSE = _upsampling(8), _upsampling(5)
 
 def _randomness(seeds: NDArray[np.int64]) -> tuple[Array, Array, Array]:
     """Two smooth fields per picture (n, 2, side, side), four knobs (n, 4), jitter of things (n, 6, 4)."""
-    draws = np.stack([np.random.Generator(np.random.Philox(key=int(s))).random(117, np.float32) for s in seeds])
+    draws = np.stack(
+        [np.random.Generator(np.random.Philox(key=int(s))).random(117, np.float32) for s in seeds]
+    )
     coarse, fine = draws[:, :25].reshape(-1, 5, 5), draws[:, 25:89].reshape(-1, 8, 8)
     fields = np.stack([_COARSE @ coarse @ _COARSE.T, _FINE @ fine @ _FINE.T], 1)
     return fields, draws[:, 89:93], draws[:, 93:].reshape(-1, 6, 4)
@@ -121,9 +124,13 @@ def _objects(factors: pd.DataFrame, fields: Array, knobs: Array) -> Array:
     picture = np.empty((n, SIDE, SIDE, 3), np.float32)
     for context, rows in _groups(list(factors["context"])).items():
         picture[rows] = CONTEXT_PAINTERS[str(context)](_X, _Y, fields[rows], knobs[rows])
-    picture = mix(picture, _PAPER, np.broadcast_to(0.45 * drawing[:, None, None].astype(np.float32), (n, 1, 1)))
+    picture = mix(
+        picture, _PAPER, np.broadcast_to(0.45 * drawing[:, None, None].astype(np.float32), (n, 1, 1))
+    )
     ground = picture.copy()
-    columns = {key: factors[key].to_numpy(np.float32) for key in ("x", "y", "size", "angle", "flip", "light", "tone")}
+    columns = {
+        key: factors[key].to_numpy(np.float32) for key in ("x", "y", "size", "angle", "flip", "light", "tone")
+    }
     columns["angle"] = np.deg2rad(columns["angle"])
     columns["light"] = np.deg2rad(columns["light"])
     for key, rows in _groups(list(zip(factors["kind"], factors["mode"], strict=True))).items():
@@ -176,9 +183,6 @@ def _places(factors: pd.DataFrame, fields: Array, knobs: Array, jitter: Array) -
 
 def _look(kind: str, mode: int) -> Mode:
     return KINDS[kind].modes[mode] if kind in KINDS else Mode(("orange", "white")[mode])
-
-
-
 
 
 def render(factors: pd.DataFrame) -> NDArray[np.uint8]:

@@ -12,11 +12,13 @@ CONTEXTS = ("autumn", "dim", "grass", "outdoor", "rock", "water")
 
 def rgb(text: str) -> Array:
     """Colours written as hexadecimal triples, shape (number of colours, 3) in [0, 1]."""
-    return np.array([[int(word[i : i + 2], 16) / 255 for i in (0, 2, 4)] for word in text.split()], np.float32)
+    return np.array(
+        [[int(word[i : i + 2], 16) / 255 for i in (0, 2, 4)] for word in text.split()], np.float32
+    )
 
 
 def mix(a: Array, b: Array, share: Array) -> Array:
-    """a where share (n, s, s) is 0, b where it is 1; colours broadcast over the pixels."""
+    """A where share (n, s, s) is 0, b where it is 1; colours broadcast over the pixels."""
     return a + (b - a) * share[..., None]
 
 

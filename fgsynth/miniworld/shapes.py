@@ -13,7 +13,7 @@ Shape = Callable[[Array, Array], Array]
 
 def circle(x: float, y: float, r: float) -> Shape:
     """A disk of radius r about (x, y)."""
-    return lambda u, v: np.hypot(u - x, v - y) - r
+    return lambda u, v: np.asarray(np.hypot(u - x, v - y) - r, np.float32)
 
 
 def ring(x: float, y: float, r: float, width: float) -> Shape:

@@ -12,6 +12,8 @@ from fgsynth.miniworld.places import PLACES
 from fgsynth.miniworld.scenery import CONTEXTS
 
 N_MODES = 4
+SUBJECTS = (*KINDS, *PLACES)
+"""Everything a picture can show."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ def sample(
             "name": [KINDS[k].name if k in KINDS else k for k in kinds],
             "context": np.where(place, "", np.where(given == "", own, given)),
             "mode": np.searchsorted(edges, u[:, 1], side="right"),
-            "style": np.where(u[:, 2] < np.where(drawn, draw.drawn_classes, draw.drawings), "drawing", "photo"),
+            "style": np.where(
+                u[:, 2] < np.where(drawn, draw.drawn_classes, draw.drawings), "drawing", "photo"
+            ),
             "x": 0.26 * (u[:, 3] - 0.5),
             "y": 0.26 * (u[:, 4] - 0.5),
             "size": 0.6 + 0.28 * u[:, 5],
@@ -80,7 +84,9 @@ def sample(
             "flip": np.where(u[:, 7] < 0.5, -1, 1),
             "light": 360 * u[:, 8],
             "tone": 0.95 + 0.2 * u[:, 9],
-            "occlusion": np.where((u[:, 10] < draw.occluded) & ~place, 0.1 + (draw.covered - 0.1) * u[:, 11], 0.0),
+            "occlusion": np.where(
+                (u[:, 10] < draw.occluded) & ~place, 0.1 + (draw.covered - 0.1) * u[:, 11], 0.0
+            ),
             "cover_angle": 360 * u[:, 12],
         }
     )

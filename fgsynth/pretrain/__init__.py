@@ -1,0 +1,1 @@
+"""How the mini unCLIP of data/pretrained was made, measured and described."""

@@ -52,15 +52,29 @@ def clip(tokens: CLIPTokenizer) -> CLIPModel:
     """A small CLIPModel for 32 x 32 pictures in patches of 8."""
     end, start = tokens.eos_token_id, tokens.bos_token_id
     text = CLIPTextConfig(
-        vocab_size=len(tokens), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=LENGTH, projection_dim=WIDTH,
-        eos_token_id=end, bos_token_id=start, pad_token_id=end,
+        vocab_size=len(tokens),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        projection_dim=WIDTH,
+        eos_token_id=end,
+        bos_token_id=start,
+        pad_token_id=end,
     )
     vision = CLIPVisionConfig(
-        hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
-        image_size=32, patch_size=8, projection_dim=WIDTH,
+        hidden_size=WIDTH,
+        intermediate_size=3 * WIDTH,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
+        projection_dim=WIDTH,
     )
-    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH))
+    return CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH)
+    )
 
 
 def processor() -> CLIPImageProcessor:

@@ -8,14 +8,10 @@ import torch
 from torch import Tensor
 
 from fgsynth.miniworld.captions import captions
-from fgsynth.miniworld.kinds import KINDS
-from fgsynth.miniworld.places import PLACES
 from fgsynth.miniworld.render import render
-from fgsynth.miniworld.world import WEB, Draw, sample
+from fgsynth.miniworld.world import SUBJECTS, WEB, Draw, sample
 from fgsynth.progress import progress
 from fgsynth.seeds import stable_seed
-
-SUBJECTS = (*KINDS, *PLACES)
 
 
 @dataclass(frozen=True)
@@ -32,11 +28,12 @@ class Corpus:
 
 
 def draw_corpus(n: int, name: str, draw: Draw) -> Corpus:
-    """n pictures, kinds and places in turn; `name` decides the seeds."""
+    """N pictures, kinds and places in turn; `name` decides the seeds."""
     seeds = [stable_seed(name, i) for i in range(n)]
     factors = sample(seeds, [SUBJECTS[i % len(SUBJECTS)] for i in range(n)], draw)
     blocks = [
-        render(factors.iloc[start : start + 4096]) for start in progress(range(0, n, 4096), f"{name} pictures")
+        render(factors.iloc[start : start + 4096])
+        for start in progress(range(0, n, 4096), f"{name} pictures")
     ]
     pictures = torch.from_numpy(np.concatenate(blocks)).permute(0, 3, 1, 2).contiguous()
     return Corpus(pictures, captions(factors), factors)
@@ -51,7 +48,9 @@ class Siblings:
     """For every picture the others of the same kind, mode and style: those on a web page about one thing."""
 
     def __init__(self, factors: pd.DataFrame) -> None:
-        self.group = torch.from_numpy(factors.groupby(["kind", "mode", "style"], sort=True).ngroup().to_numpy())
+        self.group = torch.from_numpy(
+            factors.groupby(["kind", "mode", "style"], sort=True).ngroup().to_numpy()
+        )
         self.order = self.group.argsort(stable=True)
         self.size = self.group.bincount()
         self.start = self.size.cumsum(0) - self.size

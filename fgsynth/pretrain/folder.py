@@ -1,42 +1,67 @@
-"""The mini unCLIP as a folder that diffusers' StableUnCLIPImg2ImgPipeline loads."""
+"""The mini unCLIP as a folder that diffusers loads, with its judge and what its card needs beside it."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableUnCLIPImg2ImgPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from fgsynth.networks import Classifier
 from fgsynth.pretrain.clip import processor
 from fgsynth.pretrain.unet import noising_scheduler, normaliser, scheduler
 
+JUDGE, PROJECTION, TRAINING = "judge.safetensors", "text_projection.safetensors", "training.json"
 
-def pipeline(
-    clip: CLIPModel, tokens: CLIPTokenizer, vae: AutoencoderKL, unet: UNet2DConditionModel, images: Tensor
-) -> StableUnCLIPImg2ImgPipeline:
-    """The trained parts put together; images: the web's image embeddings (n, width)."""
+
+@dataclass(frozen=True)
+class Trained:
+    """All that training leaves: the networks, the web's image embeddings (n, width), and its record."""
+
+    clip: CLIPModel
+    tokens: CLIPTokenizer
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    images: Tensor
+    judge: Classifier
+    record: dict[str, Any]
+
+
+def pipeline(trained: Trained) -> StableUnCLIPImg2ImgPipeline:
+    """The trained parts put together."""
+    clip = trained.clip
     text = CLIPTextModel(clip.config.text_config)
     text.load_state_dict(clip.text_model.state_dict())
     vision = CLIPVisionModelWithProjection(clip.config.vision_config)
-    vision.load_state_dict(
-        {
-            **{f"vision_model.{k}": v for k, v in clip.vision_model.state_dict().items()},
-            "visual_projection.weight": clip.visual_projection.weight,
-        }
-    )
+    seeing = {f"vision_model.{name}": p for name, p in clip.vision_model.state_dict().items()}
+    vision.load_state_dict({**seeing, "visual_projection.weight": clip.visual_projection.weight})
     return StableUnCLIPImg2ImgPipeline(
         feature_extractor=processor(),
         image_encoder=vision.eval(),
-        image_normalizer=normaliser(images),
+        image_normalizer=normaliser(trained.images),
         image_noising_scheduler=noising_scheduler(),
-        tokenizer=tokens,
+        tokenizer=trained.tokens,
         text_encoder=text.eval(),
-        unet=unet.eval(),
+        unet=trained.unet.eval(),
         scheduler=scheduler(),
-        vae=vae.eval(),
+        vae=trained.vae.eval(),
     )
 
 
-def save(pipe: StableUnCLIPImg2ImgPipeline, folder: Path) -> None:
-    """Saves in half precision, safetensors only."""
-    pipe.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
+def save(trained: Trained, folder: Path) -> None:
+    """Writes the folder in half precision, safetensors only."""
+    pipeline(trained).to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
+    judge = {name: p.half() if p.is_floating_point() else p for name, p in trained.judge.state_dict().items()}
+    save_file({name: p.contiguous().cpu() for name, p in judge.items()}, folder / JUDGE)
+    projection = trained.clip.text_projection.weight.detach().half().cpu().contiguous()
+    save_file({"weight": projection}, folder / PROJECTION)
+    (folder / TRAINING).write_text(json.dumps(trained.record, indent=2) + "\n", encoding="utf-8")
+
+
+def text_projection(folder: Path) -> Tensor:
+    """CLIP's text projection, (width, width), which unCLIP's own folder has no room for."""
+    return load_file(folder / PROJECTION)["weight"].float()

@@ -1,41 +1,27 @@
 """The training loop of the mini networks: AdamW, moving average, checkpoints that resume exactly."""
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from fgsynth.params import Training
 from fgsynth.progress import progress
 from fgsynth.seeds import generator
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How one network is trained: updates, pictures per batch, peak learning rate, average's half life.
-
-    The learning rate warms up over 500 updates, stays, and falls to zero over the last `cool` share.
-    """
-
-    updates: int
-    batch: int
-    rate: float
-    decay: float = 0.999
-    cool: float = 0.3
-
-    def at(self, update: int) -> float:
-        """Share of the peak learning rate at an update."""
-        warm = min(1.0, (update + 1) / min(500, max(1, self.updates // 10)))
-        return warm * min(1.0, (self.updates - update) / max(1, self.cool * self.updates))
+def rate(plan: Training, update: int) -> float:
+    """The learning rate at an update: warm-up, plateau, fall."""
+    warm = min(1.0, (update + 1) / min(500, max(1, plan.updates // 10)))
+    return plan.rate * warm * min(1.0, (plan.updates - update) / max(1.0, plan.cool * plan.updates))
 
 
 def train(
     network: nn.Module,
     loss: Callable[[Tensor, torch.Generator], Tensor],
     size: int,
-    plan: Plan,
+    plan: Training,
     checkpoint: Path,
     every: int = 500,
 ) -> list[float]:
@@ -47,7 +33,7 @@ def train(
     """
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.rate, weight_decay=0.01, betas=(0.9, 0.99))
     average = {name: p.detach().clone() for name, p in network.state_dict().items()}
-    start, losses = 0, list[float]()
+    start, losses, since = 0, list[float](), 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         network.load_state_dict(state["network"])
@@ -60,23 +46,33 @@ def train(
         draw = generator(checkpoint.stem, update)
         rows = torch.randint(size, (plan.batch,), generator=draw)
         for group in optimiser.param_groups:
-            group["lr"] = plan.rate * plan.at(update)
+            group["lr"] = rate(plan, update)
         optimiser.zero_grad(set_to_none=True)
         value = loss(rows, draw)
         value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         total += value.detach()
+        since += 1
         decay = min(plan.decay, (update + 1) / (update + 10))
         with torch.no_grad():
             for name, p in network.state_dict().items():
                 if p.is_floating_point():
                     average[name].lerp_(p, 1 - decay)
         if (update + 1) % every == 0 or update + 1 == plan.updates:
-            losses.append(float(total) / every)
+            losses.append(float(total) / since)
             total.zero_()
-            _save(checkpoint, {"network": network.state_dict(), "optimiser": optimiser.state_dict(),
-                               "average": average, "update": update + 1, "losses": losses})
+            since = 0
+            _save(
+                checkpoint,
+                {
+                    "network": network.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "average": average,
+                    "update": update + 1,
+                    "losses": losses,
+                },
+            )
     network.load_state_dict(average)
     network.eval()
     return losses
@@ -86,4 +82,4 @@ def _save(path: Path, state: dict[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
-    os.replace(partial, path)
+    partial.replace(path)

@@ -9,6 +9,7 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from fgsynth.params import Conditioning
 from fgsynth.pretrain.clip import WIDTH
 from fgsynth.pretrain.corpus import Siblings
 
@@ -58,23 +59,6 @@ def normaliser(embeddings: Tensor) -> StableUnCLIPImageNormalizer:
 
 
 @dataclass(frozen=True)
-class Conditioning:
-    """What of its condition a training picture loses; all chosen by us.
-
-    text, image, both: shares of pictures trained without; sibling: share whose image condition is
-    another picture of the same thing, so that where text and image differ in the context the text
-    counts; noised: share with a noised image embedding, at levels up to `level`.
-    """
-
-    text: float = 0.1
-    image: float = 0.2
-    both: float = 0.08
-    sibling: float = 0.6
-    noised: float = 0.5
-    level: int = 700
-
-
-@dataclass(frozen=True)
 class Encoded:
     """The corpus as the denoiser sees it.
 
@@ -99,6 +83,7 @@ class DenoisingLoss:
         self.normaliser = normaliser(data.images)
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """The mean loss of a batch of corpus rows."""
         device, data = self.unet.device, self.data
         z = data.latents[rows]
         noise = torch.randn(z.shape, generator=generator)
@@ -122,7 +107,7 @@ class DenoisingLoss:
         image = self.normaliser.unscale(self.noising.add_noise(image, noise, level))
         position = get_timestep_embedding(level, image.shape[1], flip_sin_to_cos=True, downscale_freq_shift=0)
         image = torch.cat([image, position], 1)
-        no_image = (u[2] < c.image + c.both)[:, None]
-        no_text = (u[2] >= c.image) & (u[2] < c.image + c.both + c.text)
+        no_image = (u[2] < c.no_image + c.nothing)[:, None]
+        no_text = (u[2] >= c.no_image) & (u[2] < c.no_image + c.nothing + c.no_text)
         caption = torch.where(no_text, torch.tensor(data.empty), data.caption[rows])
         return data.text[caption], torch.where(no_image, torch.zeros_like(image), image)

@@ -1,5 +1,7 @@
 """The mini autoencoder: 32 x 32 pictures to 8 x 8 latents of 4 channels."""
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
@@ -33,7 +35,9 @@ def reconstruction_loss(
     posterior = vae.encode(x).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator).to(x.device)
     y = vae.decode(posterior.mean + posterior.std * noise).sample
-    loss = (y - x).abs().mean() + 1e-5 * 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+    loss = (y - x).abs().mean() + 1e-5 * 0.5 * (
+        posterior.mean.square() + posterior.var - 1 - posterior.logvar
+    ).mean()
     loss = loss + sum((y.diff(dim=d) - x.diff(dim=d)).abs().mean() for d in (2, 3))
     if features is not None:
         with torch.no_grad():
@@ -44,8 +48,8 @@ def reconstruction_loss(
 
 
 def _features(network: Classifier, x: Tensor) -> list[Tensor]:
-    stages = network.network.forward_intermediates(x, indices=[1, 2, 3], intermediates_only=True)
-    return list(stages)
+    inner: Any = network.network
+    return list(inner.forward_intermediates(x, indices=[1, 2, 3], intermediates_only=True))
 
 
 @torch.no_grad()

@@ -1,0 +1,263 @@
+"""Sampler ablations in the mini world: one real long-tailed set, one guide, many ways to sample."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fgsynth.classify import embed, train_erm
+from fgsynth.criteria import CRITERIA, Criterion, Hardness
+from fgsynth.errors import UserError
+from fgsynth.generator import NO_DROPOUT, Dropout, Generator
+from fgsynth.guidance import Guidance, guide
+from fgsynth.miniworld.judge import read
+from fgsynth.miniworld.kinds import CLASSES
+from fgsynth.miniworld.render import render
+from fgsynth.miniworld.world import sample
+from fgsynth.networks import Classifier
+from fgsynth.progress import progress
+from fgsynth.seeds import generator as seeded
+from fgsynth.seeds import stable_seed
+from fgsynth.synthesis import Feedback, Plan, Synthetic, from_uint8, synthesise
+
+NAMES = list(CLASSES)
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """A long-tailed draw: factors, pictures (n, 32, 32, 3) uint8, label (n,), counts (c,)."""
+
+    factors: pd.DataFrame
+    pictures: Tensor
+    label: Tensor
+    counts: Tensor
+
+
+def long_tail(n_max: int, n_min: int, seed: int) -> RealSet:
+    """Exponentially falling class counts from n_max to n_min (Cui et al. 2019), classes in drawn order."""
+    share = torch.linspace(0, 1, len(NAMES), dtype=torch.float64)
+    falling = (n_max * (n_min / n_max) ** share).round().long()
+    counts = falling[torch.randperm(len(NAMES), generator=seeded("long tail", seed)).argsort()]
+    label = torch.repeat_interleave(torch.arange(len(NAMES)), counts)
+    seeds = [stable_seed("long tail", seed, i) for i in range(len(label))]
+    factors = sample(seeds, [NAMES[y] for y in label.tolist()])
+    return RealSet(factors, torch.from_numpy(render(factors)), label, counts)
+
+
+@dataclass(frozen=True)
+class World:
+    """What sampling needs; embedding: CLIP's, of the real pictures."""
+
+    generator: Generator
+    judge: Classifier
+    real: RealSet
+    guide: Classifier
+    criteria: Mapping[str, Criterion]
+    embedding: Tensor
+    seed: int
+
+
+def world(generator: Generator, judge: Classifier, n_max: int, n_min: int, updates: int, seed: int) -> World:
+    """Draws the real set of a seed and trains its guide, by ERM on that imbalanced set (FG step 1)."""
+    real = long_tail(n_max, n_min, seed)
+    x = from_uint8(real.pictures)
+    network = train_erm(x, real.label, len(NAMES), updates, seed)
+    hardness = Hardness.fit(embed(network, x)[1], real.label, len(NAMES))
+    embedding = generator.clip_embedding(list(real.pictures))
+    return World(generator, judge, real, network, {**CRITERIA, "hardness": hardness}, embedding, seed)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to sample; `criterion` None is without feedback."""
+
+    name: str
+    image: bool = True
+    dropout: Dropout = NO_DROPOUT
+    criterion: str | None = None
+    guidance: Guidance = field(default_factory=Guidance)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What every arm is asked for alike: labels, one picture each, and the settings of the generator."""
+
+    label: Tensor
+    cfg: float
+    cfg_text: float
+    noise_level: int
+
+
+def plan(w: World, asked: Asking, arm: Arm) -> Plan:
+    """Prompt: the class's name; condition: a real picture of the class, drawn by the sample's own seed."""
+    seeds = [stable_seed("ablations", w.seed, int(y), i) for i, y in enumerate(asked.label)]
+    if arm.image:
+        shown = w.embedding[
+            [conditioning_row(w.real, int(y), s) for y, s in zip(asked.label, seeds, strict=True)]
+        ]
+        image = w.generator.condition_image(shown, seeds, arm.dropout, asked.noise_level)
+    else:
+        image = w.generator.no_image(len(seeds))
+    return Plan([NAMES[y] for y in asked.label.tolist()], image, asked.label, seeds)
+
+
+def conditioning_row(real: RealSet, label: int, seed: int) -> int:
+    """A real picture of the class, drawn with replacement by the sample's seed (FG step 2)."""
+    rows = torch.nonzero(real.label == label)[:, 0]
+    if not len(rows):
+        raise UserError(
+            f"Class '{NAMES[label]}' has no real picture to condition on: sample it by text only."
+        )
+    return int(rows[torch.randint(len(rows), (), generator=seeded("condition", seed))])
+
+
+def run(w: World, asked: Asking, arm: Arm) -> tuple[pd.DataFrame, Synthetic]:
+    """One row per picture: what the judge reads, the guide's criteria, seconds; and the pictures.
+
+    Columns: arm, seed, label, wanted, kind, context, mode, style, recognised, each criterion at the
+    finished picture, before, non_finite, seconds (per picture of this arm).
+    """
+    feedback = None
+    if arm.criterion is not None:
+        feedback = Feedback(w.guide, {arm.criterion: w.criteria[arm.criterion]}, len(NAMES), arm.guidance)
+    asked_for = plan(w, asked, arm)
+    start = time.perf_counter()
+    out = synthesise(w.generator, asked_for, asked.cfg if arm.image else asked.cfg_text, feedback)
+    seconds = (time.perf_counter() - start) / len(asked.label)
+    x = from_uint8(out.pictures)
+    table = read(w.judge, x)
+    logits, embedding = embed(w.guide, x)
+    for name, criterion in w.criteria.items():
+        table[name] = criterion(logits, embedding, asked.label).numpy()
+    table["wanted"] = np.array(NAMES)[asked.label.numpy()]
+    table["recognised"] = table["kind"] == table["wanted"]
+    table = table.assign(arm=arm.name, seed=w.seed, label=asked.label.numpy(), seconds=seconds)
+    return table.assign(before=out.before.numpy(), non_finite=out.non_finite.numpy()), out
+
+
+def rarest(real: RealSet, n: int) -> Tensor:
+    """The n classes with the fewest real pictures."""
+    return real.counts.argsort(stable=True)[:n]
+
+
+def summary(table: pd.DataFrame, natural: pd.DataFrame) -> pd.Series:
+    """One arm and seed in numbers, percentages unless said otherwise.
+
+    natural: factors of a natural draw. distance: total variation between the shares of (right kind, mode,
+    style) here and there; 0 is what the real world shows of its classes. covered: hidden-factor combinations
+    (class, mode, context, style) among the recognised pictures, a count.
+    """
+    seen = table[table["recognised"]]
+    made = pd.Series(list(zip(table["recognised"], table["mode"], table["style"], strict=True)))
+    true = pd.Series([(True, m, s) for m, s in zip(natural["mode"], natural["style"], strict=True)])
+    shares = pd.concat([made.value_counts(normalize=True), true.value_counts(normalize=True)], axis=1).fillna(
+        0
+    )
+    return pd.Series(
+        {
+            "recognised": 100 * table["recognised"].mean(),
+            "rare_share": 100 * (table["mode"] > 0).mean(),
+            "photographs": 100 * (table["style"] == "photo").mean(),
+            "covered": len(seen[["wanted", "mode", "context", "style"]].drop_duplicates()),
+            "distance": 50 * (shares.iloc[:, 0] - shares.iloc[:, 1]).abs().sum(),
+            **{name: table[name].mean() for name in ("entropy", "loss", "hardness")},
+            "non_finite": table["non_finite"].sum(),
+            "seconds": table["seconds"].mean(),
+        }
+    )
+
+
+def natural(n: int = 24_000) -> pd.DataFrame:
+    """Factors of a large natural draw of the benchmark, all classes equally often."""
+    return sample([stable_seed("natural", i) for i in range(n)], [NAMES[i % len(NAMES)] for i in range(n)])
+
+
+def unlikeness(a: Synthetic, b: Synthetic) -> float:
+    """Root mean square difference of two sets of pictures from the same seeds, in grey levels."""
+    return float((a.pictures.float() - b.pictures.float()).square().mean().sqrt())
+
+
+def cosines(w: World, asked: Asking, arm: Arm) -> pd.DataFrame:
+    """Cosine similarity of the exact gradient with the cheap one, and with its own of `lag` steps before.
+
+    Along the unguided path of the arm, at every step; columns step, pair, cosine (mean over pictures).
+    """
+    asked_for = plan(w, asked, arm)
+    gen = w.generator
+    text = gen.embed_text(asked_for.prompts)
+    predict = gen.predict(text, asked_for.image, asked.cfg)
+    criterion = w.criteria[arm.criterion or "entropy"]
+    exact, cheap = (
+        guide(
+            predict,
+            w.guide,
+            criterion,
+            asked.label,
+            gen.schedule,
+            Guidance(through_network=through),
+            gen.decode,
+        )
+        for through in (True, False)
+    )
+    z, past, rows = gen.noise(asked_for.seeds), list[Tensor](), []
+    for i, (t, t_prev) in enumerate(gen.schedule.steps):
+        x0, eps, g = exact.gradient(z, t)
+        rows.append((i, "exact, cheap", _cosine(g, cheap.gradient(z, t)[2])))
+        rows += [(i, f"exact, {lag} steps old", _cosine(g, past[-lag])) for lag in (1, 4) if len(past) >= lag]
+        past.append(g)
+        abar = gen.schedule.abar(t_prev)
+        z = abar.sqrt() * x0 + (1 - abar).sqrt() * eps
+    return pd.DataFrame(rows, columns=["step", "pair", "cosine"])
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)).mean())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms on the same labels, seeds and conditions: a summary row, the pictures and the readings of each."""
+
+    summary: pd.DataFrame
+    made: dict[str, Synthetic]
+    readings: pd.DataFrame
+
+
+def compare(w: World, asked: Asking, arms: Sequence[Arm]) -> Comparison:
+    """Runs every arm of a comparison."""
+    rows, made, readings, like = [], {}, [], natural()
+    for arm in progress(arms, f"ways to sample, seed {w.seed}"):
+        table, made[arm.name] = run(w, asked, arm)
+        readings.append(table)
+        rows.append(pd.concat([pd.Series({"arm": arm.name, "seed": w.seed}), summary(table, like)]))
+    return Comparison(pd.DataFrame(rows).infer_objects(), made, pd.concat(readings, ignore_index=True))
+
+
+def same_push(c: Comparison, unguided: str = "base", every: str = "cheap, every step, w / 5") -> pd.DataFrame:
+    """How near the ways to guide come to guiding every step with the same total push (FG appendix F; C10).
+
+    Columns arm, seed; moved: how far guiding every step moves the pictures, apart: how far the arm's are
+    from those, both in grey levels; kept: the share of the way that the arm goes with it, 100 (1 - apart /
+    moved) in %; 100 if the pictures are the same, 0 or less if no guidance would be as near.
+    """
+    moved, rows = unlikeness(c.made[every], c.made[unguided]), []
+    for arm in ("cheap, every 5th", "cheap, reused", "exact, every 5th"):
+        apart = unlikeness(c.made[every], c.made[arm])
+        rows.append((arm, int(c.summary["seed"].iloc[0]), moved, apart, 100 * (1 - apart / moved)))
+    return pd.DataFrame(rows, columns=["arm", "seed", "moved", "apart", "kept"])
+
+
+def by_ambiguity(c: Comparison, arms: Sequence[str]) -> pd.DataFrame:
+    """Share of photographs of the right kind, by what is ambiguous about the class's name.
+
+    Columns ambiguity, arm, seed, right (%).
+    """
+    chosen = c.readings[c.readings["arm"].isin(arms)]
+    good = 100.0 * (chosen["recognised"] & (chosen["style"] == "photo"))
+    ambiguity = chosen["wanted"].map(lambda name: CLASSES[name].ambiguity)
+    grouped = chosen.assign(right=good, ambiguity=ambiguity).groupby(["ambiguity", "arm", "seed"], sort=False)
+    return grouped["right"].mean().reset_index()

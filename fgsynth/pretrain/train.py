@@ -1,0 +1,116 @@
+"""Trains the mini unCLIP part by part: autoencoder, CLIP, denoiser; every part resumes where it stopped."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTokenizer
+
+from fgsynth.miniworld.judge import judge, targets
+from fgsynth.networks import Classifier
+from fgsynth.params import Pretrain, Training
+from fgsynth.pretrain.clip import clip, contrastive_loss, image_embeddings, token_ids, tokenizer
+from fgsynth.pretrain.corpus import Corpus, Siblings, web
+from fgsynth.pretrain.loop import train
+from fgsynth.pretrain.readers import even_corpus, reading_loss
+from fgsynth.pretrain.unet import DenoisingLoss, Encoded, denoiser
+from fgsynth.pretrain.vae import autoencoder, latents, reconstruction_loss
+
+
+class Trainer:
+    """The parts in order; `work` holds their checkpoints."""
+
+    def __init__(self, recipe: Pretrain, work: Path, device: str = "cpu") -> None:
+        self.recipe, self.work, self.device = recipe, work, torch.device(device)
+        self.losses: dict[str, list[float]] = {}
+        self.corpus: Corpus = web(recipe.pictures)
+
+    def _start(self, network: torch.nn.Module) -> None:
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def readers(self) -> tuple[Classifier, Classifier]:
+        """The judge, and the network whose features the autoencoder is trained with."""
+        judge = self._reader("judge", even_corpus(self.recipe.judged, "judge"), 0, self.recipe.judge)
+        return judge, self._reader("features", self.corpus, 1, self.recipe.features)
+
+    def _reader(self, name: str, corpus: Corpus, seed: int, plan: Training) -> Classifier:
+        network, y = judge(seed), targets(corpus.factors).to(self.device)
+        self._start(network)
+        self.losses[name] = train(
+            network,
+            lambda rows, _: reading_loss(network, corpus.batch(rows).to(self.device), y[rows]),
+            len(y),
+            plan,
+            self.work / f"{name}.pt",
+        )
+        return network.requires_grad_(False)
+
+    def autoencoder(self, features: Classifier) -> AutoencoderKL:
+        """First by pixels, then with features as well; returns it scaled to unit variance."""
+        torch.manual_seed(0)
+        vae = autoencoder()
+        self._start(vae)
+        for name, plan, network in (
+            ("vae", self.recipe.vae, None),
+            ("vae-sharp", self.recipe.vae_sharp, features),
+        ):
+            self.losses[name] = train(
+                vae,
+                lambda rows, g, f=network: reconstruction_loss(
+                    vae, self.corpus.batch(rows).to(self.device), g, f
+                ),
+                len(self.corpus.captions),
+                plan,
+                self.work / f"{name}.pt",
+            )
+        return vae.requires_grad_(False)
+
+    def clip(self) -> tuple[CLIPModel, CLIPTokenizer]:
+        """The text and vision transformers, and their tokenizer."""
+        tokens = tokenizer(self.corpus.captions)
+        ids = token_ids(tokens, self.corpus.captions)
+        torch.manual_seed(0)
+        model = clip(tokens)
+        self._start(model)
+        self.losses["clip"] = train(
+            model,
+            lambda rows, _: contrastive_loss(
+                model, self.corpus.batch(rows).to(self.device), ids[rows].to(self.device)
+            ),
+            len(ids),
+            self.recipe.clip,
+            self.work / "clip.pt",
+        )
+        return model.requires_grad_(False), tokens
+
+    def denoiser(self, data: Encoded) -> UNet2DConditionModel:
+        """The text- and image-conditioned denoiser."""
+        torch.manual_seed(0)
+        unet = denoiser()
+        self._start(unet)
+        self.losses["denoiser"] = train(
+            unet,
+            DenoisingLoss(unet, data, self.recipe.conditioning),
+            len(data.caption),
+            self.recipe.denoiser,
+            self.work / "denoiser.pt",
+        )
+        return unet
+
+    def encode(self, vae: AutoencoderKL, model: CLIPModel, tokens: CLIPTokenizer) -> Encoded:
+        """The corpus through the frozen autoencoder and CLIP; sets the autoencoder's scaling factor."""
+        z = latents(vae, self.corpus)
+        vae.register_to_config(scaling_factor=round(1 / float(z.std()), 5))
+        distinct = sorted({"", *self.corpus.captions})
+        row = {caption: i for i, caption in enumerate(distinct)}
+        with torch.no_grad():
+            ids = token_ids(tokens, distinct).to(self.device)
+            text = torch.cat([model.text_model(part).last_hidden_state.cpu() for part in ids.split(512)])
+        return Encoded(
+            z * vae.config.scaling_factor,
+            image_embeddings(model, self.corpus),
+            text,
+            torch.tensor([row[caption] for caption in self.corpus.captions]),
+            row[""],
+            Siblings(self.corpus.factors),
+        )

@@ -1,0 +1,53 @@
+"""The world's difficulty, measured: what a small network learns from many and from few pictures."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from fgsynth.miniworld.kinds import CLASSES
+from fgsynth.miniworld.render import render
+from fgsynth.miniworld.world import sample
+from fgsynth.networks import small
+from fgsynth.seeds import stable_seed
+from fgsynth.synthesis import from_uint8
+
+NAMES = list(CLASSES)
+
+
+def draw(name, per_class):
+    kinds = [c for c in NAMES for _ in range(per_class)]
+    factors = sample([stable_seed(name, i) for i in range(len(kinds))], kinds)
+    pictures = from_uint8(torch.from_numpy(render(factors)))
+    return pictures, torch.tensor([NAMES.index(k) for k in kinds]), factors["mode"].to_numpy() > 0
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return draw("difficulty test", 50)
+
+
+def accuracy(per_class, updates, test_set):
+    x, y, _ = draw("difficulty train", per_class)
+    network = small(len(NAMES)).train()
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, updates)
+    rows = torch.Generator().manual_seed(0)
+    for _ in range(updates):
+        i = torch.randint(len(x), (64,), generator=rows)
+        optimiser.zero_grad()
+        cross_entropy(network(x[i])[0], y[i]).backward()
+        optimiser.step()
+        schedule.step()
+    test_x, test_y, rare = test_set
+    with torch.no_grad():
+        right = torch.cat([network.eval()(part)[0] for part in test_x.split(256)]).argmax(1) == test_y
+    return right.float().mean().item(), right[torch.from_numpy(rare)].float().mean().item()
+
+
+def test_500_pictures_per_class_suffice_and_few_do_not(test_set):
+    many, rare_many = accuracy(500, 900, test_set)
+    few, rare_few = accuracy(20, 250, test_set)
+    fewest, _ = accuracy(4, 150, test_set)
+    assert 0.85 <= many <= 0.95
+    assert fewest < few - 0.15 < many - 0.25
+    assert rare_few < 0.3 < rare_many - 0.2
