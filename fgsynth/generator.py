@@ -216,6 +216,6 @@ def _pipeline(model: str | Path, revision: str | None, dtype: torch.dtype) -> An
     except (OSError, ValueError) as error:
         raise UserError(
             f"The unCLIP model '{model}' cannot be loaded ({str(error).splitlines()[0]}). Stable unCLIP 2-1 "
-            f"was withdrawn from the hub; the mirror '{MIRROR}' holds it. Set the parameter `generator` to the "
-            "mirror's id or to a local folder."
+            f"was withdrawn from the hub; the mirror '{MIRROR}' holds it. Set the parameter `generator` to "
+            "the mirror's id or to a local folder."
         ) from error

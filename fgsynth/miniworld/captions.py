@@ -23,12 +23,9 @@ def prompt(name: str, context: str = "") -> str:
 
 def captions(factors: pd.DataFrame) -> list[str]:
     """The web's caption of every picture; it depends on the picture's own row only."""
-    return [
-        _caption(*row, np.random.Generator(np.random.Philox(key=int(seed) | 2 << 100)).random(4))
-        for seed, *row in factors[["seed", "kind", "name", "context", "mode", "style"]].itertuples(
-            index=False
-        )
-    ]
+    columns = [factors[c] for c in ("kind", "name", "context", "mode", "style")]
+    draws = [np.random.Generator(np.random.Philox(key=int(s) | 2 << 100)).random(4) for s in factors["seed"]]
+    return [_caption(*row) for row in zip(*columns, draws, strict=True)]
 
 
 def _caption(kind: str, name: str, context: str, mode: int, style: str, u: np.ndarray) -> str:

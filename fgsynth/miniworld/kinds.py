@@ -7,6 +7,7 @@ is ambiguous: the web also shows other kinds under the class's name.
 from dataclasses import dataclass
 from typing import Literal
 
+
 @dataclass(frozen=True)
 class Mode:
     """An appearance: the body's colour and its pattern."""

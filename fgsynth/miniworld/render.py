@@ -1,5 +1,8 @@
 """From hidden factors to pixels: deterministic, picture by picture, vectorised over the batch."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -10,6 +13,7 @@ from fgsynth.miniworld.scenery import CONTEXT_PAINTERS, GROUNDS, mix, rgb, step
 from fgsynth.miniworld.shapes import Array
 from fgsynth.miniworld.silhouettes import SILHOUETTES, Material
 
+Key = TypeVar("Key")
 SIDE = 32
 """Pictures are SIDE x SIDE pixels."""
 
@@ -68,7 +72,9 @@ def _second(colour: Array) -> Array:
     return colour * 0.38 if bright else colour + (1 - colour) * 0.78
 
 
-def _paint(picture: Array, kind: str, mode: Mode, where: dict[str, Array], drawing: Array) -> None:
+def _paint(
+    picture: Array, kind: str, mode: Mode, where: dict[str, Array], drawing: NDArray[np.bool_]
+) -> None:
     """Draws one kind of thing in one mode into pictures (n, side, side, 3), in place.
 
     where: x, y, size, angle (radians), flip (+1, -1), light (radians), tone, each (n,).
@@ -101,11 +107,15 @@ def _paint(picture: Array, kind: str, mode: Mode, where: dict[str, Array], drawi
         picture *= inked[..., None]
 
 
-def _groups(keys: list[object]) -> dict[object, NDArray[np.intp]]:
-    table: dict[object, list[int]] = {}
+def _groups(keys: Sequence[Key]) -> dict[Key, NDArray[np.intp]]:
+    table: dict[Key, list[int]] = {}
     for i, key in enumerate(keys):
         table.setdefault(key, []).append(i)
     return {key: np.array(rows) for key, rows in table.items()}
+
+
+def _things(factors: pd.DataFrame) -> list[tuple[str, int]]:
+    return list(zip(factors["kind"], factors["mode"], strict=True))
 
 
 def _weather(picture: Array, weather: str, fields: Array) -> Array:
@@ -123,7 +133,7 @@ def _objects(factors: pd.DataFrame, fields: Array, knobs: Array) -> Array:
     n, drawing = len(factors), (factors["style"] == "drawing").to_numpy()
     picture = np.empty((n, SIDE, SIDE, 3), np.float32)
     for context, rows in _groups(list(factors["context"])).items():
-        picture[rows] = CONTEXT_PAINTERS[str(context)](_X, _Y, fields[rows], knobs[rows])
+        picture[rows] = CONTEXT_PAINTERS[context](_X, _Y, fields[rows], knobs[rows])
     picture = mix(
         picture, _PAPER, np.broadcast_to(0.45 * drawing[:, None, None].astype(np.float32), (n, 1, 1))
     )
@@ -133,8 +143,7 @@ def _objects(factors: pd.DataFrame, fields: Array, knobs: Array) -> Array:
     }
     columns["angle"] = np.deg2rad(columns["angle"])
     columns["light"] = np.deg2rad(columns["light"])
-    for key, rows in _groups(list(zip(factors["kind"], factors["mode"], strict=True))).items():
-        kind, mode = key  # type: ignore[misc]
+    for (kind, mode), rows in _groups(_things(factors)).items():
         part = picture[rows]
         _paint(part, kind, KINDS[kind].modes[mode], {k: c[rows] for k, c in columns.items()}, drawing[rows])
         picture[rows] = part
@@ -154,8 +163,7 @@ def _covered(factors: pd.DataFrame) -> Array:
 
 def _places(factors: pd.DataFrame, fields: Array, knobs: Array, jitter: Array) -> Array:
     picture = np.empty((len(factors), SIDE, SIDE, 3), np.float32)
-    for key, rows in _groups(list(zip(factors["kind"], factors["mode"], strict=True))).items():
-        name, mode = key  # type: ignore[misc]
+    for (name, mode), rows in _groups(_things(factors)).items():
         place = PLACES[name]
         part = GROUNDS[place.ground](_X, _Y, fields[rows], knobs[rows])
         drawing = (factors["style"].iloc[rows] == "drawing").to_numpy()

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Shape = Callable[[Array, Array], Array]
 """`shape(u, v) -> distance`: u to the right, v upward, any common shape."""
 

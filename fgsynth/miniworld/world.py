@@ -50,9 +50,9 @@ def sample(
     half the picture), angle and light (degrees), flip, tone, occlusion (share of the thing's
     extent), cover_angle. Raises UserError for an unknown kind or context.
     """
-    for kind in set(kinds):
-        if kind not in KINDS and kind not in PLACES:
-            raise UserError(f"No '{kind}' in the mini world: choose one of {', '.join([*KINDS, *PLACES])}.")
+    for name in set(kinds):
+        if name not in KINDS and name not in PLACES:
+            raise UserError(f"No '{name}' in the mini world: choose one of {', '.join([*KINDS, *PLACES])}.")
     for context in set(contexts or ()):
         if context not in (*CONTEXTS, ""):
             raise UserError(f"No context '{context}' in the mini world: choose one of {', '.join(CONTEXTS)}.")

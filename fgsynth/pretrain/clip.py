@@ -1,5 +1,7 @@
 """The mini CLIP: a text and a vision transformer trained by contrast, many positives per caption."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -37,7 +39,8 @@ def tokenizer(captions: list[str]) -> CLIPTokenizer:
                 merges.append(f"{left} {right}")
     marks = ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: i for i, token in enumerate([*tokens, *marks])}
-    pairs = [tuple(merge.split(" ")) for merge in merges]
+    # Its signature asks for text, its backend for pairs.
+    pairs: Any = [tuple(merge.split(" ")) for merge in merges]
     return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=LENGTH)
 
 

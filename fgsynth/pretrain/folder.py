@@ -33,7 +33,7 @@ class Trained:
 
 def pipeline(trained: Trained) -> StableUnCLIPImg2ImgPipeline:
     """The trained parts put together."""
-    clip = trained.clip
+    clip: Any = trained.clip  # its configuration's parts are typed too widely
     text = CLIPTextModel(clip.config.text_config)
     text.load_state_dict(clip.text_model.state_dict())
     vision = CLIPVisionModelWithProjection(clip.config.vision_config)

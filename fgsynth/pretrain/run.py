@@ -46,7 +46,7 @@ def pretrain(root: Path, device: str | None = None) -> None:
     staging = root / WORK / "folder"
     shutil.rmtree(staging, ignore_errors=True)
     for part in parts:
-        part.to("cpu")
+        torch.nn.Module.to(part, "cpu")
     save(Trained(clip, tokens, vae, unet, data.images, reader, record), staging)
     shutil.rmtree(root / FOLDER, ignore_errors=True)
     (root / FOLDER).parent.mkdir(parents=True, exist_ok=True)

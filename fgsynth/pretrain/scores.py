@@ -92,13 +92,13 @@ def choose(generator: Generator, judge: Classifier) -> tuple[Setting, Setting, l
     """The settings with and without image, by the rule at CONTEXT_WINS, and the sweep they come from."""
     factors = subjects("validation", 1, MAJORITY)
     contexts, rows = other_contexts(factors), []
-    for cfg, level, image in [*product(CFGS, LEVELS, [True]), *product(CFGS, [0], [False])]:
-        table = judged(generator, judge, factors, contexts, Setting(cfg, level), image)
+    asked = [(True, Setting(cfg, level)) for cfg, level in product(CFGS, LEVELS)]
+    for image, setting in [*asked, *((False, Setting(cfg)) for cfg in CFGS)]:
+        table = judged(generator, judge, factors, contexts, setting, image)
         rows.append(
             {
                 "image": image,
-                "cfg": cfg,
-                "noise_level": level,
+                **asdict(setting),
                 "class": right(table),
                 "context": context_right(table),
             }

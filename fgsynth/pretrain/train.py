@@ -1,9 +1,11 @@
 """Trains the mini unCLIP part by part: autoencoder, CLIP, denoiser; every part resumes where it stopped."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
 from fgsynth.miniworld.judge import judge, targets
@@ -56,14 +58,17 @@ class Trainer:
         ):
             self.losses[name] = train(
                 vae,
-                lambda rows, g, f=network: reconstruction_loss(
-                    vae, self.corpus.batch(rows).to(self.device), g, f
-                ),
+                partial(self._reconstruction, vae, network),
                 len(self.corpus.captions),
                 plan,
                 self.work / f"{name}.pt",
             )
         return vae.requires_grad_(False)
+
+    def _reconstruction(
+        self, vae: AutoencoderKL, features: Classifier | None, rows: Tensor, draw: torch.Generator
+    ) -> Tensor:
+        return reconstruction_loss(vae, self.corpus.batch(rows).to(self.device), draw, features)
 
     def clip(self) -> tuple[CLIPModel, CLIPTokenizer]:
         """The text and vision transformers, and their tokenizer."""
