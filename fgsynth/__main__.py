@@ -39,6 +39,26 @@ def _report(_: argparse.Namespace) -> None:
     report.build(paths.root())
 
 
+def _pretrain(_: argparse.Namespace) -> None:
+    from fgsynth import paths
+    from fgsynth.pretrain.run import pretrain
+
+    pretrain(paths.root())
+
+
+def _model_card(_: argparse.Namespace) -> None:
+    from fgsynth import paths
+    from fgsynth.pretrain.measure import model_card
+
+    model_card(paths.root())
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    from fgsynth import benchmark, paths
+
+    print(benchmark.run(paths.root(), arguments.generator))
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = argparse.ArgumentParser(prog="python -m fgsynth", description="Stages of the fgsynth pipeline.")
@@ -57,6 +77,15 @@ def parser() -> argparse.ArgumentParser:
     tidy.add_argument("notebooks", type=Path, nargs="+")
     tidy.set_defaults(do=_tidy)
     commands.add_parser("report", help="derive ledger, claims and index.html").set_defaults(do=_report)
+    commands.add_parser("pretrain", help="train the mini unCLIP; goes on where it stopped").set_defaults(
+        do=_pretrain
+    )
+    commands.add_parser("model-card", help="measure the mini unCLIP and write its card").set_defaults(
+        do=_model_card
+    )
+    cost = commands.add_parser("benchmark", help="time every kind of guidance and write reports/benchmark")
+    cost.add_argument("--generator", default="data/pretrained/mini-unclip", help="folder or hub id")
+    cost.set_defaults(do=_benchmark)
     return top
 
 

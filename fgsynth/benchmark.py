@@ -1,11 +1,13 @@
 """Cost of feedback guidance (FG table 5): seconds, memory and network evaluations per picture."""
 
+import ctypes
+import gc
 import platform
 import resource
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -15,10 +17,13 @@ from fgsynth.criteria import CRITERIA, Criterion, Hardness
 from fgsynth.generator import Generator
 from fgsynth.guidance import Guidance
 from fgsynth.networks import Classifier, small
-from fgsynth.paths import write_text
+from fgsynth.paths import from_root, write_text
+from fgsynth.progress import progress
 from fgsynth.synthesis import Feedback, Plan, synthesise
 
 N_CLASSES = 24
+STATUS = Path("/proc/self/status")
+"""Linux only."""
 ROWS: dict[str, tuple[str | None, Guidance]] = {
     "LDM": (None, Guidance()),
     "FG loss, exact": ("loss", Guidance()),
@@ -54,67 +59,87 @@ def _counted(generator: Generator) -> Iterator[dict[str, int]]:
             handle.remove()
 
 
-def _criteria(classifier: Classifier) -> dict[str, Criterion]:
-    k = int(classifier(torch.zeros(1, 3, 32, 32))[1].shape[1])
-    hardness = Hardness(
-        torch.zeros(N_CLASSES, k), torch.eye(k).expand(N_CLASSES, k, k), torch.zeros(N_CLASSES)
-    )
+def _criteria(classifier: Classifier, side: int) -> dict[str, Criterion]:
+    device = next(classifier.parameters()).device
+    k = int(classifier(torch.zeros(1, 3, side, side, device=device))[1].shape[1])
+    zeros, identity = torch.zeros(N_CLASSES, k, device=device), torch.eye(k, device=device)
+    hardness = Hardness(zeros, identity.expand(N_CLASSES, k, k), zeros[:, 0])
     return {**CRITERIA, "hardness": hardness}
 
 
+def _start_peak(device: torch.device) -> None:
+    """Forgets the peak so far: of the allocator on a GPU, of the process on a CPU under Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif STATUS.exists():
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak(device: torch.device) -> float:
-    """Most memory in use so far, in MiB: of the process on a CPU, of the allocator on a GPU."""
+    """Most memory in use since `_start_peak`, in MiB; without Linux, since the process began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if STATUS.exists():
+        return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One generator, guide and plan, to be run in every row's way."""
+
+    generator: Generator
+    classifier: Classifier
+    criteria: dict[str, Criterion]
+    plan: Plan
+    cfg: float
+
+    def time(self, name: str) -> dict[str, float]:
+        """One run of a row: seconds per picture, passes of denoiser and decoder, peak memory."""
+        criterion, guidance = ROWS[name]
+        feedback, n = None, len(self.plan.seeds)
+        if criterion is not None:
+            feedback = Feedback(self.classifier, {criterion: self.criteria[criterion]}, N_CLASSES, guidance)
+        _start_peak(self.generator.device)
+        with _counted(self.generator) as passes:
+            start = time.perf_counter()
+            synthesise(self.generator, self.plan, self.cfg, feedback, batch=n)
+            seconds = (time.perf_counter() - start) / n
+        return {"seconds": seconds, **passes, "peak_mib": _peak(self.generator.device)}
 
 
 def cost(
-    generator: Generator, batches: tuple[int, ...] = (1, 64), repeats: int = 3, cfg: float = 3.0
+    generator: Generator, batches: tuple[int, ...] = (1, 64), repeats: int = 5, cfg: float = 3.0
 ) -> pd.DataFrame:
     """Every row at every batch size, rows in turn so that a busy machine slows all alike.
 
     Columns: batch, method, seconds (per picture, median of the repeats), relative (to LDM; median of the
-    ratios within a repeat), denoiser, decoder (passes per batch), peak_mib (so far in this run).
+    ratios within a repeat), denoiser, decoder (passes per batch), peak_mib (of process or allocator).
     """
+    side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
     classifier = small(N_CLASSES).eval().requires_grad_(False).to(generator.device)
-    criteria, rows = _criteria(classifier), []
+    criteria, tables = _criteria(classifier, side), []
     for batch in batches:
-        plan = Plan(
-            ["apple in water"] * batch,
-            generator.no_image(batch) + 0.1,
-            torch.zeros(batch, dtype=torch.long),
-            range(batch),
-        )
-        seconds: dict[str, list[float]] = {name: [] for name in ROWS}
-        passes = {}
-        for repeat in range(repeats + 1):
-            for name, (criterion, guidance) in ROWS.items():
-                feedback = None
-                if criterion is not None:
-                    feedback = Feedback(classifier, {criterion: criteria[criterion]}, N_CLASSES, guidance)
-                with _counted(generator) as seen:
-                    start = time.perf_counter()
-                    synthesise(generator, plan, cfg, feedback, batch=batch)
-                    elapsed = time.perf_counter() - start
-                passes[name] = (seen["denoiser"], seen["decoder"])
+        image = generator.no_image(batch) + 0.1
+        plan = Plan(["apple in water"] * batch, image, torch.zeros(batch, dtype=torch.long), range(batch))
+        case, runs = _Case(generator, classifier, criteria, plan, cfg), []
+        for repeat in progress(range(repeats + 1), f"batch {batch}"):
+            for name in ROWS:
+                measured = case.time(name)
                 if repeat:  # the first round warms up
-                    seconds[name].append(elapsed / batch)
-        for name in ROWS:
-            ratios = [a / b for a, b in zip(seconds[name], seconds["LDM"], strict=True)]
-            rows.append(
-                (
-                    batch,
-                    name,
-                    statistics.median(seconds[name]),
-                    statistics.median(ratios),
-                    *passes[name],
-                    _peak(generator.device),
-                )
-            )
-    return pd.DataFrame(
-        rows, columns=["batch", "method", "seconds", "relative", "denoiser", "decoder", "peak_mib"]
-    )
+                    runs.append({"repeat": repeat, "method": name, **measured})
+        tables.append(_medians(pd.DataFrame(runs)).assign(batch=batch))
+    return pd.concat(tables, ignore_index=True)[
+        ["batch", "method", "seconds", "relative", "denoiser", "decoder", "peak_mib"]
+    ]
+
+
+def _medians(runs: pd.DataFrame) -> pd.DataFrame:
+    ldm = runs[runs["method"] == "LDM"].set_index("repeat")["seconds"]
+    runs = runs.assign(relative=runs["seconds"] / runs["repeat"].map(ldm))
+    return runs.drop(columns="repeat").groupby("method", sort=False).median().reset_index()
 
 
 def hardware(device: torch.device) -> str:
@@ -124,16 +149,22 @@ def hardware(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+def run(root: Path, model: str) -> str:
+    """Measures a generator (folder below the root, or hub id), writes reports/benchmark, returns the table."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = Generator.load(from_root(model), device=device)
+    return write(cost(generator), generator.device, root / "reports" / "benchmark")
+
+
 def write(table: pd.DataFrame, device: torch.device, folder: Path) -> str:
-    """Writes cost.csv and cost.md into the folder; returns the printed table."""
+    """Writes cost.csv and cost.txt into the folder; returns the printed table."""
+    text = table.to_csv(index=False, float_format="%.5g")
+    write_text(folder / "cost.csv", text)
     shown = table.assign(
         seconds=table["seconds"].map("{:.4f}".format), relative=table["relative"].map("{:.2f}x".format),
-        peak_mib=table["peak_mib"].map("{:.0f}".format),
+        **{c: table[c].map("{:.0f}".format) for c in ("denoiser", "decoder", "peak_mib")},
     )  # fmt: skip
-    write_text(
-        folder / "cost.csv", table.assign(hardware=hardware(device)).to_csv(index=False, float_format="%.5g")
-    )
-    note = "30 DDIM steps, guided at every 5th unless said otherwise"
-    text = f"{shown.to_string(index=False)}\n\n{hardware(device)}; {note}\n"
-    write_text(folder / "cost.txt", text)
-    return text
+    note = "30 DDIM steps, guided at every 5th unless said otherwise; seconds per picture"
+    printed = f"{shown.to_string(index=False)}\n\n{hardware(device)}; {note}\n"
+    write_text(folder / "cost.txt", printed)
+    return printed

@@ -70,8 +70,9 @@ def card(record: dict[str, Any], s: dict[str, Any]) -> str:
     recipe = record["recipe"]
     met = "\n".join(f"| {what} | {value} | {'yes' if ok else '**no**'} |" for what, value, ok in checks(s))
     losses = "\n".join(
-        f"| {part} | {recipe[part]['updates']:,} of {recipe[part]['batch']} | {v[0]:.4f} | {v[-1]:.4f} |"
-        for part, v in record["losses"].items()
+        f"| {part} | {recipe[part]['updates']:,} of {recipe[part]['batch']} "
+        f"| {h['losses'][0]:.4f} | {h['losses'][-1]:.4f} | {h['seconds'] / 60:.0f} |"
+        for part, h in record["parts"].items()
     )
     settings = "; ".join(
         f"{name}: CFG {v['cfg']:g}, embedding noise level {v['noise_level']}"
@@ -87,11 +88,11 @@ this folder. Written by `python -m fgsynth model-card`; every number is measured
 **Data.** {recipe["pictures"]:,} captioned pictures of the "web" of the mini world (fgsynth/miniworld, draw
 `WEB`), rendered from seeds; no picture of a benchmark. Licence: as the project.
 
-**Training.** {record["seconds"] / 60:.0f} minutes on {record["hardware"]}, torch {record["torch"]}.
+**Training.** {record["hardware"]}, {record["threads"]} threads, torch {record["torch"]}.
 {record.get("remark", "")}
 
-| part | updates | loss of the first 500 | of the last |
-|---|---|---|---|
+| part | updates, batch | loss of the first 500 | of the last | minutes |
+|---|---|---|---|---|
 {losses}
 
 **Settings**, chosen on validation seeds: {settings}. 30 DDIM steps, feedback off. The judge is a network

@@ -49,7 +49,7 @@ class Siblings:
 
     def __init__(self, factors: pd.DataFrame) -> None:
         self.group = torch.from_numpy(
-            factors.groupby(["kind", "mode", "style"], sort=True).ngroup().to_numpy()
+            factors.groupby(["kind", "mode", "style"], sort=True).ngroup().to_numpy(copy=True)
         )
         self.order = self.group.argsort(stable=True)
         self.size = self.group.bincount()

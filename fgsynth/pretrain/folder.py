@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableUnCLIPImg2ImgPipeline, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from fgsynth.networks import Classifier
 from fgsynth.pretrain.clip import processor
+from fgsynth.pretrain.files import JUDGE, PROJECTION, TRAINING
 from fgsynth.pretrain.unet import noising_scheduler, normaliser, scheduler
-
-JUDGE, PROJECTION, TRAINING = "judge.safetensors", "text_projection.safetensors", "training.json"
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,3 @@ def save(trained: Trained, folder: Path) -> None:
     projection = trained.clip.text_projection.weight.detach().half().cpu().contiguous()
     save_file({"weight": projection}, folder / PROJECTION)
     (folder / TRAINING).write_text(json.dumps(trained.record, indent=2) + "\n", encoding="utf-8")
-
-
-def text_projection(folder: Path) -> Tensor:
-    """CLIP's text projection, (width, width), which unCLIP's own folder has no room for."""
-    return load_file(folder / PROJECTION)["weight"].float()

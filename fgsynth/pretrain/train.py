@@ -8,12 +8,14 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
+from fgsynth.errors import UserError
 from fgsynth.miniworld.judge import judge, targets
 from fgsynth.networks import Classifier
 from fgsynth.params import Pretrain, Training
+from fgsynth.paths import write_text
 from fgsynth.pretrain.clip import clip, contrastive_loss, image_embeddings, token_ids, tokenizer
 from fgsynth.pretrain.corpus import Corpus, Siblings, web
-from fgsynth.pretrain.loop import train
+from fgsynth.pretrain.loop import History, train
 from fgsynth.pretrain.readers import even_corpus, reading_loss
 from fgsynth.pretrain.unet import DenoisingLoss, Encoded, denoiser
 from fgsynth.pretrain.vae import autoencoder, latents, reconstruction_loss
@@ -24,8 +26,18 @@ class Trainer:
 
     def __init__(self, recipe: Pretrain, work: Path, device: str = "cpu") -> None:
         self.recipe, self.work, self.device = recipe, work, torch.device(device)
-        self.losses: dict[str, list[float]] = {}
+        self.history: dict[str, History] = {}
+        self._same_recipe()
         self.corpus: Corpus = web(recipe.pictures)
+
+    def _same_recipe(self) -> None:
+        file, recipe = self.work / "recipe.json", self.recipe.model_dump_json(indent=2) + "\n"
+        if file.is_file() and file.read_text(encoding="utf-8") != recipe:
+            raise UserError(
+                f"{self.work} holds checkpoints of another recipe: restore `pretrain` in params.yaml or "
+                "delete that folder."
+            )
+        write_text(file, recipe)
 
     def _start(self, network: torch.nn.Module) -> None:
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -38,7 +50,7 @@ class Trainer:
     def _reader(self, name: str, corpus: Corpus, seed: int, plan: Training) -> Classifier:
         network, y = judge(seed), targets(corpus.factors).to(self.device)
         self._start(network)
-        self.losses[name] = train(
+        self.history[name] = train(
             network,
             lambda rows, _: reading_loss(network, corpus.batch(rows).to(self.device), y[rows]),
             len(y),
@@ -54,9 +66,9 @@ class Trainer:
         self._start(vae)
         for name, plan, network in (
             ("vae", self.recipe.vae, None),
-            ("vae-sharp", self.recipe.vae_sharp, features),
+            ("vae_sharp", self.recipe.vae_sharp, features),
         ):
-            self.losses[name] = train(
+            self.history[name] = train(
                 vae,
                 partial(self._reconstruction, vae, network),
                 len(self.corpus.captions),
@@ -77,7 +89,7 @@ class Trainer:
         torch.manual_seed(0)
         model = clip(tokens)
         self._start(model)
-        self.losses["clip"] = train(
+        self.history["clip"] = train(
             model,
             lambda rows, _: contrastive_loss(
                 model, self.corpus.batch(rows).to(self.device), ids[rows].to(self.device)
@@ -93,7 +105,7 @@ class Trainer:
         torch.manual_seed(0)
         unet = denoiser()
         self._start(unet)
-        self.losses["denoiser"] = train(
+        self.history["denoiser"] = train(
             unet,
             DenoisingLoss(unet, data, self.recipe.conditioning),
             len(data.caption),
