@@ -56,7 +56,8 @@ def _model_card(_: argparse.Namespace) -> None:
 def _benchmark(arguments: argparse.Namespace) -> None:
     from fgsynth import benchmark, paths
 
-    print(benchmark.run(paths.root(), arguments.generator))
+    folder = paths.root() / arguments.out
+    print(benchmark.run(folder, arguments.generator, tuple(arguments.batches), arguments.half))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,8 +84,13 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("model-card", help="measure the mini unCLIP and write its card").set_defaults(
         do=_model_card
     )
-    cost = commands.add_parser("benchmark", help="time every kind of guidance and write reports/benchmark")
+    cost = commands.add_parser(
+        "benchmark", help="time every kind of guidance; prints the table and writes it"
+    )
     cost.add_argument("--generator", default="data/pretrained/mini-unclip", help="folder or hub id")
+    cost.add_argument("--batches", type=int, nargs="+", default=[1, 64], help="pictures at a time")
+    cost.add_argument("--half", action="store_true", help="the denoiser in float16 (on a GPU)")
+    cost.add_argument("--out", default="scratch/benchmark", help="folder for cost.csv and cost.txt")
     cost.set_defaults(do=_benchmark)
     return top
 

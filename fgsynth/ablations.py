@@ -1,13 +1,12 @@
 """Sampler ablations in the mini world: one real long-tailed set, one guide, many ways to sample."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from fgsynth.classify import embed, train_erm
 from fgsynth.criteria import CRITERIA, Criterion, Hardness
@@ -17,9 +16,10 @@ from fgsynth.guidance import Guidance, guide
 from fgsynth.miniworld.judge import read
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.render import render
-from fgsynth.miniworld.world import sample
+from fgsynth.miniworld.world import BENCHMARK, sample
 from fgsynth.networks import Classifier
 from fgsynth.progress import progress
+from fgsynth.sampler import ddim
 from fgsynth.seeds import generator as seeded
 from fgsynth.seeds import stable_seed
 from fgsynth.synthesis import Feedback, Plan, Synthetic, from_uint8, synthesise
@@ -116,27 +116,36 @@ def conditioning_row(real: RealSet, label: int, seed: int) -> int:
 
 
 def run(w: World, asked: Asking, arm: Arm) -> tuple[pd.DataFrame, Synthetic]:
-    """One row per picture: what the judge reads, the guide's criteria, seconds; and the pictures.
+    """One row per picture: what the judge reads and the guide's criteria; and the pictures.
 
-    Columns: arm, seed, label, wanted, kind, context, mode, style, recognised, each criterion at the
-    finished picture, before, non_finite, seconds (per picture of this arm).
+    Columns: arm, seed, wanted, kind, context, mode, style, recognised, each criterion at the finished
+    picture, non_finite.
     """
     feedback = None
     if arm.criterion is not None:
         feedback = Feedback(w.guide, {arm.criterion: w.criteria[arm.criterion]}, len(NAMES), arm.guidance)
-    asked_for = plan(w, asked, arm)
-    start = time.perf_counter()
-    out = synthesise(w.generator, asked_for, asked.cfg if arm.image else asked.cfg_text, feedback)
-    seconds = (time.perf_counter() - start) / len(asked.label)
-    x = from_uint8(out.pictures)
+    cfg = asked.cfg if arm.image else asked.cfg_text
+    out = synthesise(w.generator, plan(w, asked, arm), cfg, feedback)
+    return readings(w, asked.label, out.pictures, arm.name).assign(non_finite=out.non_finite.numpy()), out
+
+
+def readings(w: World, label: Tensor, pictures: Tensor, arm: str) -> pd.DataFrame:
+    """What judge and guide say of pictures (n, h, w, 3) asked for by label: the columns of `run`."""
+    x = from_uint8(pictures)
     table = read(w.judge, x)
     logits, embedding = embed(w.guide, x)
     for name, criterion in w.criteria.items():
-        table[name] = criterion(logits, embedding, asked.label).numpy()
-    table["wanted"] = np.array(NAMES)[asked.label.numpy()]
+        table[name] = criterion(logits, embedding, label).numpy()
+    table["wanted"] = [NAMES[y] for y in label.tolist()]
     table["recognised"] = table["kind"] == table["wanted"]
-    table = table.assign(arm=arm.name, seed=w.seed, label=asked.label.numpy(), seconds=seconds)
-    return table.assign(before=out.before.numpy(), non_finite=out.non_finite.numpy()), out
+    return table.assign(arm=arm, seed=w.seed, non_finite=0)
+
+
+def real_arm(w: World, label: Tensor, name: str) -> pd.DataFrame:
+    """As many fresh real pictures of the same classes: what a set of this size would score at best."""
+    seeds = [stable_seed("real arm", w.seed, i) for i in range(len(label))]
+    factors = sample(seeds, [NAMES[y] for y in label.tolist()])
+    return readings(w, label, torch.from_numpy(render(factors)), name)
 
 
 def rarest(real: RealSet, n: int) -> Tensor:
@@ -144,36 +153,37 @@ def rarest(real: RealSet, n: int) -> Tensor:
     return real.counts.argsort(stable=True)[:n]
 
 
-def summary(table: pd.DataFrame, natural: pd.DataFrame) -> pd.Series:
+def summary(table: pd.DataFrame) -> pd.Series:
     """One arm and seed in numbers, percentages unless said otherwise.
 
-    natural: factors of a natural draw. distance: total variation between the shares of (right kind, mode,
-    style) here and there; 0 is what the real world shows of its classes. covered: hidden-factor combinations
-    (class, mode, context, style) among the recognised pictures, a count.
+    rare_share: pictures that show their class in a rare appearance. distance: total variation between the
+    shares of (right kind, mode, style) here and in the real world; a finite set of real pictures is not at
+    0 either, see `real_arm`. covered: hidden-factor combinations (class, mode, context, style) among the
+    recognised pictures, a count.
     """
     seen = table[table["recognised"]]
     made = pd.Series(list(zip(table["recognised"], table["mode"], table["style"], strict=True)))
-    true = pd.Series([(True, m, s) for m, s in zip(natural["mode"], natural["style"], strict=True)])
-    shares = pd.concat([made.value_counts(normalize=True), true.value_counts(normalize=True)], axis=1).fillna(
-        0
-    )
+    shares = pd.concat([made.value_counts(normalize=True), NATURAL], axis=1).fillna(0)
     return pd.Series(
         {
             "recognised": 100 * table["recognised"].mean(),
-            "rare_share": 100 * (table["mode"] > 0).mean(),
+            "rare_share": 100 * (table["recognised"] & (table["mode"] > 0)).mean(),
             "photographs": 100 * (table["style"] == "photo").mean(),
             "covered": len(seen[["wanted", "mode", "context", "style"]].drop_duplicates()),
             "distance": 50 * (shares.iloc[:, 0] - shares.iloc[:, 1]).abs().sum(),
             **{name: table[name].mean() for name in ("entropy", "loss", "hardness")},
             "non_finite": table["non_finite"].sum(),
-            "seconds": table["seconds"].mean(),
         }
     )
 
 
-def natural(n: int = 24_000) -> pd.DataFrame:
-    """Factors of a large natural draw of the benchmark, all classes equally often."""
-    return sample([stable_seed("natural", i) for i in range(n)], [NAMES[i % len(NAMES)] for i in range(n)])
+def _natural() -> pd.Series:
+    """Shares of (True, mode, style) in the benchmark's draw; its style-biased classes are drawn as others."""
+    styles = {"photo": 1 - BENCHMARK.drawings, "drawing": BENCHMARK.drawings}
+    return pd.Series({(True, m, s): p * q for m, p in enumerate(BENCHMARK.modes) for s, q in styles.items()})
+
+
+NATURAL = _natural()
 
 
 def unlikeness(a: Synthetic, b: Synthetic) -> float:
@@ -182,40 +192,32 @@ def unlikeness(a: Synthetic, b: Synthetic) -> float:
 
 
 def cosines(w: World, asked: Asking, arm: Arm) -> pd.DataFrame:
-    """Cosine similarity of the exact gradient with the cheap one, and with its own of `lag` steps before.
+    """Cosine similarity of the exact gradient with the cheap one, and with its own of some steps before.
 
-    Along the unguided path of the arm, at every step; columns step, pair, cosine (mean over pictures).
+    Along the unguided path of the arm, at every step; columns step, pair, picture, cosine.
     """
-    asked_for = plan(w, asked, arm)
-    gen = w.generator
-    text = gen.embed_text(asked_for.prompts)
-    predict = gen.predict(text, asked_for.image, asked.cfg)
+    asked_for, gen = plan(w, asked, arm), w.generator
+    predict = gen.predict(gen.embed_text(asked_for.prompts), asked_for.image, asked.cfg)
     criterion = w.criteria[arm.criterion or "entropy"]
     exact, cheap = (
-        guide(
-            predict,
-            w.guide,
-            criterion,
-            asked.label,
-            gen.schedule,
-            Guidance(through_network=through),
-            gen.decode,
-        )
-        for through in (True, False)
+        guide(predict, w.guide, criterion, asked.label, gen.schedule, Guidance(through_network=t), gen.decode)
+        for t in (True, False)
     )
-    z, past, rows = gen.noise(asked_for.seeds), list[Tensor](), []
-    for i, (t, t_prev) in enumerate(gen.schedule.steps):
-        x0, eps, g = exact.gradient(z, t)
-        rows.append((i, "exact, cheap", _cosine(g, cheap.gradient(z, t)[2])))
-        rows += [(i, f"exact, {lag} steps old", _cosine(g, past[-lag])) for lag in (1, 4) if len(past) >= lag]
-        past.append(g)
-        abar = gen.schedule.abar(t_prev)
-        z = abar.sqrt() * x0 + (1 - abar).sqrt() * eps
-    return pd.DataFrame(rows, columns=["step", "pair", "cosine"])
+    past: list[Tensor] = []
+    rows: list[tuple[int, str, int, float]] = []
 
+    def watching(z: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        x0, eps, gradient = exact.gradient(z, t)
+        pairs = {"exact, cheap": cheap.gradient(z, t)[2]}
+        pairs |= {f"exact, {lag} steps before": past[-lag] for lag in (1, 4) if len(past) >= lag}
+        for pair, other in pairs.items():
+            each = cosine_similarity(gradient.flatten(1), other.flatten(1)).tolist()
+            rows.extend((len(past), pair, i, c) for i, c in enumerate(each))
+        past.append(gradient)
+        return x0, eps
 
-def _cosine(a: Tensor, b: Tensor) -> float:
-    return float(torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)).mean())
+    ddim(watching, gen.noise(asked_for.seeds), gen.schedule)
+    return pd.DataFrame(rows, columns=["step", "pair", "picture", "cosine"])
 
 
 @dataclass(frozen=True)
@@ -227,27 +229,29 @@ class Comparison:
     readings: pd.DataFrame
 
 
-def compare(w: World, asked: Asking, arms: Sequence[Arm]) -> Comparison:
-    """Runs every arm of a comparison."""
-    rows, made, readings, like = [], {}, [], natural()
+def compare(w: World, asked: Asking, arms: Sequence[Arm], real: str = "real") -> Comparison:
+    """Runs every arm of a comparison, beside fresh real pictures, an arm of the name `real`."""
+    made, tables = {}, [real_arm(w, asked.label, real)]
     for arm in progress(arms, f"ways to sample, seed {w.seed}"):
         table, made[arm.name] = run(w, asked, arm)
-        readings.append(table)
-        rows.append(pd.concat([pd.Series({"arm": arm.name, "seed": w.seed}), summary(table, like)]))
-    return Comparison(pd.DataFrame(rows).infer_objects(), made, pd.concat(readings, ignore_index=True))
+        tables.append(table)
+    rows = [{"arm": t["arm"].iloc[0], "seed": w.seed, **summary(t)} for t in tables]
+    return Comparison(pd.DataFrame(rows), made, pd.concat(tables, ignore_index=True))
 
 
-def same_push(c: Comparison, unguided: str = "base", every: str = "cheap, every step, w / 5") -> pd.DataFrame:
-    """How near the ways to guide come to guiding every step with the same total push (FG appendix F; C10).
+def same_push(c: Comparison, pairs: Mapping[str, str], unguided: str = "base") -> pd.DataFrame:
+    """How near ways to guide come to guiding every step with the same total push (FG appendix F; C10).
 
-    Columns arm, seed; moved: how far guiding every step moves the pictures, apart: how far the arm's are
-    from those, both in grey levels; kept: the share of the way that the arm goes with it, 100 (1 - apart /
-    moved) in %; 100 if the pictures are the same, 0 or less if no guidance would be as near.
+    pairs: arm -> the arm that guides every step. Columns arm, seed; moved: how far guiding every step moves
+    the pictures, apart: how far the arm's are from those, both in grey levels; kept: the share of the way
+    that the arm goes with it, 100 (1 - apart / moved) in %: 100 if the pictures are the same, 0 or less if
+    no guidance would be as near; NaN if guidance moves nothing.
     """
-    moved, rows = unlikeness(c.made[every], c.made[unguided]), []
-    for arm in ("cheap, every 5th", "cheap, reused", "exact, every 5th"):
-        apart = unlikeness(c.made[every], c.made[arm])
-        rows.append((arm, int(c.summary["seed"].iloc[0]), moved, apart, 100 * (1 - apart / moved)))
+    rows, seed = [], int(c.summary["seed"].iloc[0])
+    for arm, every in pairs.items():
+        moved, apart = (unlikeness(c.made[every], c.made[other]) for other in (unguided, arm))
+        kept = 100 * (1 - apart / moved) if moved else float("nan")
+        rows.append((arm, seed, moved, apart, kept))
     return pd.DataFrame(rows, columns=["arm", "seed", "moved", "apart", "kept"])
 
 

@@ -26,10 +26,10 @@ STATUS = Path("/proc/self/status")
 """Linux only."""
 ROWS: dict[str, tuple[str | None, Guidance]] = {
     "LDM": (None, Guidance()),
-    "FG loss, exact": ("loss", Guidance()),
-    "FG hardness, exact": ("hardness", Guidance()),
-    "FG entropy, exact": ("entropy", Guidance()),
-    "FG entropy, cheap": ("entropy", Guidance(through_network=False)),
+    "FG loss, exact, every 5th": ("loss", Guidance()),
+    "FG hardness, exact, every 5th": ("hardness", Guidance()),
+    "FG entropy, exact, every 5th": ("entropy", Guidance()),
+    "FG entropy, cheap, every 5th": ("entropy", Guidance(through_network=False)),
     "FG entropy, cheap, reused": ("entropy", Guidance(through_network=False, reuse=True)),
     "FG entropy, cheap, every step": ("entropy", Guidance(through_network=False, every=1)),
     "FG entropy, exact, every step": ("entropy", Guidance(every=1)),
@@ -149,14 +149,14 @@ def hardware(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def run(root: Path, model: str) -> str:
-    """Measures a generator (folder below the root, or hub id), writes reports/benchmark, returns the table."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    generator = Generator.load(from_root(model), device=device)
-    return write(cost(generator), generator.device, root / "reports" / "benchmark")
+def run(folder: Path, model: str, batches: tuple[int, ...], half: bool) -> str:
+    """Measures a generator (a folder, or a hub id), writes its table into the folder and returns it."""
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", torch.float16 if half else torch.float32
+    generator = Generator.load(from_root(model), device=device, dtype=dtype)
+    return write(cost(generator, batches), generator, folder)
 
 
-def write(table: pd.DataFrame, device: torch.device, folder: Path) -> str:
+def write(table: pd.DataFrame, generator: Generator, folder: Path) -> str:
     """Writes cost.csv and cost.txt into the folder; returns the printed table."""
     text = table.to_csv(index=False, float_format="%.5g")
     write_text(folder / "cost.csv", text)
@@ -164,7 +164,7 @@ def write(table: pd.DataFrame, device: torch.device, folder: Path) -> str:
         seconds=table["seconds"].map("{:.4f}".format), relative=table["relative"].map("{:.2f}x".format),
         **{c: table[c].map("{:.0f}".format) for c in ("denoiser", "decoder", "peak_mib")},
     )  # fmt: skip
-    note = "30 DDIM steps, guided at every 5th unless said otherwise; seconds per picture"
-    printed = f"{shown.to_string(index=False)}\n\n{hardware(device)}; {note}\n"
+    note = f"{len(generator.schedule.steps)} DDIM steps; seconds per picture; passes per batch"
+    printed = f"{shown.to_string(index=False)}\n\n{hardware(generator.device)}; {note}\n"
     write_text(folder / "cost.txt", printed)
     return printed

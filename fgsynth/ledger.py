@@ -83,8 +83,13 @@ def by_seed(rows: pd.DataFrame, method: str, metric: str) -> pd.Series:
 
 def paired(rows: pd.DataFrame, metric: str, method: str, reference: str) -> Interval | None:
     """Interval of method - reference over the seeds both have; None where there is none."""
-    difference = (by_seed(rows, method, metric) - by_seed(rows, reference, metric)).dropna()
-    return interval(difference.to_numpy()) if len(difference) else None
+    return over(by_seed(rows, method, metric) - by_seed(rows, reference, metric))
+
+
+def over(values: pd.Series) -> Interval | None:
+    """Interval of values by seed; seeds without a value are left out, None where there is no other."""
+    present = values.dropna()
+    return interval(present.to_numpy()) if len(present) else None
 
 
 def largest_scale(results: pd.DataFrame, benchmark: str) -> pd.DataFrame:

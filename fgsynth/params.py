@@ -61,7 +61,7 @@ class Ablations(Frozen):
     n_max: Annotated[int, Field(ge=2)]
     n_min: Annotated[int, Field(ge=2)]
     updates: Count
-    n_steps: Annotated[int, Field(ge=10, le=1000)]
+    n_steps: Annotated[int, Field(ge=10, le=999, multiple_of=5)]
     cfg: Annotated[float, Field(ge=1)]
     cfg_text: Annotated[float, Field(ge=1)]
     noise_level: Annotated[int, Field(ge=0, le=999)]
@@ -78,6 +78,8 @@ class Ablations(Frozen):
     def _has_the_references(self) -> "Ablations":
         if 0.0 not in self.dropouts or self.dropout not in self.dropouts:
             raise ValueError("dropouts must contain 0.0 and the value of dropout")
+        if self.n_min > self.n_max:
+            raise ValueError("n_min must not exceed n_max")
         if self.scale_of_methods not in self.scales:
             raise ValueError("scales must contain the value of scale_of_methods")
         return self

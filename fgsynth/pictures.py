@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from fgsynth.errors import UserError, missing
+from fgsynth.errors import UserError
 
-Picture = Image.Image | NDArray[np.uint8] | Tensor | Path
+Picture = Image.Image | NDArray[np.uint8] | Tensor | Path | str
 
 
 def as_rgb(picture: Picture, name: str = "the picture") -> Image.Image:
@@ -20,8 +20,8 @@ def as_rgb(picture: Picture, name: str = "the picture") -> Image.Image:
     channels, transparency white, 16 bit are scaled to 8, and a camera's orientation mark is obeyed.
     Raises UserError, with the name, for what cannot be read or has no area.
     """
-    if isinstance(picture, Path):
-        return as_rgb(_open(picture), str(picture))
+    if isinstance(picture, Path | str):
+        return as_rgb(_open(Path(picture)), str(picture))
     if isinstance(picture, Tensor):
         picture = picture.cpu().numpy()
     if isinstance(picture, np.ndarray):
@@ -40,25 +40,27 @@ def as_rgb(picture: Picture, name: str = "the picture") -> Image.Image:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         return _from_deep(picture, name)
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return picture.convert("RGB")
 
 
-def as_rgb_all(pictures: Sequence[Picture]) -> list[Image.Image]:
-    """`as_rgb` of each; an error names the picture's number."""
-    return [as_rgb(picture, f"Picture {i} of {len(pictures)}") for i, picture in enumerate(pictures)]
+def as_rgb_all(pictures: Sequence[Picture], first: int = 0) -> list[Image.Image]:
+    """`as_rgb` of each; an error names the picture's number, counted from `first`."""
+    return [as_rgb(picture, f"Picture {i}") for i, picture in enumerate(pictures, first)]
 
 
 def _open(path: Path) -> Image.Image:
     if not path.is_file():
-        raise missing(path)
+        raise UserError(f"There is no picture at {path}: check the path.")
     try:
         with Image.open(path) as image:
             image.load()
             return image
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} is not a readable picture ({error}): replace or remove it.") from error
 
 

@@ -36,11 +36,13 @@ def build(root: Path) -> None:
     counts = {f"claims {name}": int(n) for name, n in verdicts["verdict"].value_counts().sort_index().items()}
     counts |= {f"numbers {name}": int(n) for name, n in book["verdict"].value_counts().sort_index().items()}
     paths.write_text(reports / "metrics" / "report.json", json.dumps(counts, indent=2))
+    cost = reports / "benchmark" / "cost.txt"
     index = page.render(
         "index.html",
         claims=verdicts.fillna("").to_dict("records"),
         summary=verdicts["verdict"].value_counts().to_dict(),
         stages=[_stage(reports, stage, name, rows) for stage, name in NOTEBOOKS.items()],
+        cost=cost.read_text(encoding="utf-8") if cost.is_file() else "",
         tables=[_table(book, name, t.title, t.stage) for name, t in tables(printed).items()],
     )
     paths.write_text(reports / "index.html", index)

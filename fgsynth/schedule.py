@@ -48,6 +48,11 @@ class Schedule:
                 "off the noise prediction: set rescale_betas_zero_snr to false."
             )
         scheduler.set_timesteps(n_steps)
+        if int(max(scheduler.timesteps)) >= total:
+            raise UserError(
+                f"{n_steps} sampling steps from an offset of {scheduler.config['steps_offset']} leave the "
+                f"schedule's {total} steps: choose fewer."
+            )
         stride = total // n_steps
         steps = tuple((int(t), int(t) - stride) for t in scheduler.timesteps)
         return cls(scheduler.alphas_cumprod, scheduler.final_alpha_cumprod, steps)

@@ -89,13 +89,10 @@ def synthesise(
         part = plan.part(slice(start, start + batch))
         try:
             parts.append(_batch(generator, part, cfg, feedback))
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
-            smaller = max(1, len(part.seeds) // 2)
-            raise UserError(
-                f"A batch of {len(part.seeds)} pictures does not fit into memory: set batch to {smaller}."
-            ) from error
+            raise UserError(_too_large(len(part.seeds))) from error
     if not parts:
         raise UserError("Nothing to synthesise: the plan has no entries.")
     return Synthetic(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Synthetic)))
@@ -107,7 +104,7 @@ def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | No
     noise = generator.noise(plan.seeds)
     nothing = torch.full((n,), torch.nan)
     if feedback is None:
-        pictures = decoded(generator, ddim(predict, noise, generator.schedule))
+        pictures = decoded(generator, ddim(predict, noise, generator.schedule), plan.seeds)
         return Synthetic(to_uint8(pictures), nothing, nothing, torch.zeros(n, dtype=torch.long))
     label, criterion = plan.label.to(device), feedback.criterion(plan.seeds)
     guided = guide(
@@ -119,7 +116,7 @@ def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | No
         feedback.guidance,
         generator.decode,
     )
-    pictures = decoded(generator, ddim(guided, noise, generator.schedule))
+    pictures = decoded(generator, ddim(guided, noise, generator.schedule), plan.seeds)
     with torch.no_grad():
         after = criterion(*feedback.classifier(pictures), label).cpu()
     before = guided.values[0].cpu() if guided.values else nothing
@@ -127,9 +124,16 @@ def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | No
 
 
 @torch.no_grad()
-def decoded(generator: Generator, z: Tensor) -> Tensor:
-    """Pictures of finished latents, (n, 3, h, w) in [-1, 1]."""
-    return generator.decode(z).clamp(-1, 1)
+def decoded(generator: Generator, z: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Pictures of finished latents, (n, 3, h, w) in [-1, 1]; those that are not finite would be black."""
+    x = generator.decode(z)
+    bad = [seed for seed, one in zip(seeds, x, strict=True) if not torch.isfinite(one).all()]
+    if bad:
+        raise UserError(
+            f"The picture of seed {bad[0]} is not finite: run the denoiser in float32 or bfloat16, or lower "
+            "the classifier-free and feedback scales."
+        )
+    return x.clamp(-1, 1)
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -153,5 +157,14 @@ def _check_classes(generator: Generator, feedback: Feedback) -> None:
         )
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _out_of_memory(error: RuntimeError) -> bool:
+    signs = ("can't allocate memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+
+
+def _too_large(batch: int) -> str:
+    if batch == 1:
+        return (
+            "One picture does not fit into memory: take half precision, cheap guidance or a larger machine."
+        )
+    return f"A batch of {batch} pictures does not fit into memory: set batch to {batch // 2}."

@@ -1,7 +1,10 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from diffusers.utils import logging as diffusers_logging
 from tiny_unclip import WIDTH, save
 
 from fgsynth.errors import UserError
@@ -119,16 +122,21 @@ def test_bad_noise_level(tiny):
 def test_the_decoder_keeps_float32_and_its_gradient_equals_the_checkpointed_one(tiny, monkeypatch):
     z = tiny.noise(SEEDS).double().requires_grad_(True)
     (plain,) = torch.autograd.grad(tiny.decode(z).square().sum(), z)
-    monkeypatch.setattr("fgsynth.generator.CHECKPOINT_FROM", 1)
+    monkeypatch.setattr("fgsynth.generator.LARGE", 1)
+    seen = []
+    handle = tiny.pipe.vae.decoder.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
     x = tiny.decode(z)
+    handle.remove()
+    assert seen == [1, 1]
     assert x.dtype == torch.float32
     (checkpointed,) = torch.autograd.grad(x.square().sum(), z)
-    torch.testing.assert_close(plain, checkpointed)
+    torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-3 * float(plain.abs().max()))
     assert plain.abs().max() > 0
 
 
 def test_a_missing_model_names_id_mirror_and_parameter(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The environment variable has been read long ago.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError) as caught:
         Generator.load("stabilityai/no-such-unclip")
     assert all(
@@ -139,3 +147,29 @@ def test_a_missing_model_names_id_mirror_and_parameter(monkeypatch):
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(UserError, match=r"has no model_index\.json"):
         Generator.load(tmp_path)
+
+
+def test_damaged_weights_are_one_sentence(folder, tmp_path):
+    broken = tmp_path / "unclip"
+    shutil.copytree(folder, broken)
+    (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Generator.load(broken)
+
+
+def test_an_embedding_wholly_dropped_is_no_image(tiny):
+    out = tiny.embed_image(pictures(8), range(8), Dropout(0.5, "whole"), noise_level=300)
+    gone = (out == 0).all(1)
+    assert 0 < gone.sum() < 8
+    assert torch.equal(out[gone], tiny.no_image(int(gone.sum())))
+    kept = tiny.embed_image(pictures(8), range(8), noise_level=300)
+    assert torch.equal(out[~gone], kept[~gone])
+
+
+def test_bars_of_loading_are_as_before(folder):
+    diffusers_logging.disable_progress_bar()
+    Generator.load(folder)
+    assert not diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.enable_progress_bar()
+    Generator.load(folder)
+    assert diffusers_logging.is_progress_bar_enabled()

@@ -181,3 +181,34 @@ def test_nothing_that_leaves_guidance_carries_a_graph(schedule, classifier):
 def test_bad_settings(settings, word):
     with pytest.raises(UserError, match=word):
         Guidance(**settings)
+
+
+def test_reuse_pushes_by_the_last_gradient_in_between(schedule, network, classifier):
+    predict, z = model_function(network, schedule, "epsilon"), z0()
+    (first, _), (second, _) = schedule.steps[5:7]
+    guidance = Guidance(start=5, every=5, reuse=True)
+    reusing = guide(predict, classifier, entropy, LABEL, schedule, guidance, decode)
+    _, _, gradient = reusing.gradient(z, first)
+    reusing(z, first)
+    x0, eps = reusing(z, second)
+    plain, plain_eps = predict(z, second)
+    push = (x0 - plain) * schedule.abar(second).sqrt()
+    wanted = 0.03 * z.norm(dim=1, keepdim=True) * gradient / gradient.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(push, wanted, rtol=1e-5, atol=1e-7)
+    assert torch.equal(eps, plain_eps)
+    assert len(reusing.values) == 2  # the one asked for above, and one of two steps
+
+
+def test_reuse_ends_with_the_window(schedule, network, classifier):
+    predict, z = model_function(network, schedule, "epsilon"), z0()
+    guidance = Guidance(every=2, stop=3, reuse=True)
+    guided = guide(predict, classifier, entropy, LABEL, schedule, guidance, decode)
+    pushed = [not torch.equal(guided(z, t)[0], predict(z, t)[0]) for t, _ in schedule.steps]
+    assert pushed == [True] * 3 + [False] * 7
+
+
+def test_a_window_beyond_the_steps_is_refused(schedule, network, classifier):
+    predict = model_function(network, schedule, "epsilon")
+    with pytest.raises(UserError, match="Guidance from step 10 to None guides none of 10 steps"):
+        guide(predict, classifier, entropy, LABEL, schedule, Guidance(start=10), decode)
+    guide(predict, classifier, entropy, LABEL, schedule, Guidance(scale=0, start=10), decode)

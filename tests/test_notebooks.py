@@ -49,7 +49,7 @@ def test_it_is_tidy_and_has_outputs_for_nbval_to_check(nb):
 
 
 def modules_used(root, source: str) -> set[str]:
-    """Files of fgsynth that a piece of Python imports, relative to the root, without those that say nothing."""
+    """Files of fgsynth that a piece of Python imports, relative to the root."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fgsynth":

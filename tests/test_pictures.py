@@ -57,7 +57,7 @@ def test_tensors_and_arrays():
 
 
 def test_a_float_array_is_refused_by_number():
-    with pytest.raises(UserError, match=r"Picture 1 of 2 is an array of float64 and shape \(3, 3, 3\)"):
+    with pytest.raises(UserError, match=r"Picture 1 is an array of float64 and shape \(3, 3, 3\)"):
         as_rgb_all([ramp(), np.zeros((3, 3, 3))])
 
 
@@ -86,6 +86,11 @@ def test_a_truncated_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match=r"short\.png is not a readable picture"):
         as_rgb(path)
+
+
+def test_premultiplied_transparency_becomes_white():
+    grey = Image.new("LA", (2, 2), (100, 0)).convert("La")
+    assert np.asarray(as_rgb(grey)).tolist() == [[[255] * 3] * 2] * 2
 
 
 def test_a_missing_file_is_named(tmp_path):

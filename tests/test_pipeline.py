@@ -51,7 +51,8 @@ def pipeline(tmp_path_factory, root):
     first = dvc(folder, "repro")
     assert first.returncode == 0, first.stdout + first.stderr
     assert ran(first) == [
-        "clean@01_toy_2d", "clean@02_latent_probe", "toy_2d", "latent_probe", "report"
+        "clean@01_toy_2d", "clean@02_latent_probe", "clean@03_ablations", "toy_2d", "latent_probe",
+        "ablations", "report",
     ]  # fmt: skip
     return folder
 
@@ -110,7 +111,7 @@ def test_metrics_and_plots_are_declared(pipeline):
     plots = dvc(pipeline, "plots", "show", "--json")
     assert plots.returncode == 0, plots.stderr
     drawn = json.loads(plots.stdout)["data"]
-    assert len(drawn) == 3
+    assert len(drawn) == 5
     assert all(entries and all(entry.get("type") for entry in entries) for entries in drawn.values())
 
 
@@ -187,4 +188,7 @@ def test_what_is_committed_is_what_was_run(root):
             stale[stage] = changes
     assert stale == {}
     lock = (root / "dvc.lock").read_text()
-    assert all(f"  {stage}:" in lock for stage in ("toy_2d", "latent_probe", "report"))
+    assert all(
+        f"  {stage}:" in lock
+        for stage in ("toy_2d", "latent_probe", "pretrain", "model_card", "ablations", "report")
+    )

@@ -55,6 +55,13 @@ def test_the_page_shows_every_claim_number_and_verdict(built):
     assert "reproduced" in page
 
 
+def test_the_page_shows_the_cost_of_guidance_and_its_machine(built):
+    page = (built / "index.html").read_text()
+    cost = (built / "benchmark" / "cost.txt").read_text()
+    assert "FG entropy, cheap, every 5th" in cost
+    assert cost.rstrip("\n") in page
+
+
 def test_without_any_results_everything_is_not_run(checkout):
     report.build(checkout)
     book = pd.read_csv(checkout / "reports" / "ledger.csv")

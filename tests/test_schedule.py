@@ -50,3 +50,8 @@ def test_impossible_number_of_steps(steps):
 def test_unknown_prediction_type(schedule, network):
     with pytest.raises(UserError, match="'sample' is not supported"):
         model_function(network, schedule, "sample")
+
+
+def test_steps_beyond_the_schedule_are_refused():
+    with pytest.raises(UserError, match="1000 sampling steps from an offset of 1 leave the schedule's 1000"):
+        Schedule.from_scheduler(DDIMScheduler(clip_sample=False, steps_offset=1), 1000)

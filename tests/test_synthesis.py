@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from test_generator import pictures
@@ -6,7 +8,7 @@ from tiny_unclip import save
 from fgsynth.criteria import CRITERIA, entropy, loss
 from fgsynth.errors import UserError
 from fgsynth.generator import Dropout, Generator
-from fgsynth.guidance import Guidance
+from fgsynth.guidance import Guidance, guide
 from fgsynth.networks import small
 from fgsynth.synthesis import Feedback, Plan, synthesise
 
@@ -123,3 +125,68 @@ def test_an_uneven_plan_is_refused(tiny):
 def test_an_empty_plan_is_refused(tiny):
     with pytest.raises(UserError, match="no entries"):
         synthesise(tiny, Plan([], tiny.no_image(0), LABEL[:0], []), 3.0)
+
+
+def test_a_single_picture_larger_than_memory(tiny, plan, monkeypatch):
+    def full(z):
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(tiny, "decode", full)
+    with pytest.raises(UserError, match="One picture does not fit into memory: take half precision"):
+        synthesise(tiny, plan, 3.0, batch=1)
+
+
+def test_a_picture_that_is_not_finite_is_named_not_black(tiny, plan, monkeypatch):
+    decode = tiny.decode
+    monkeypatch.setattr(
+        tiny, "decode", lambda z: decode(z) / torch.tensor([1.0, 0.0, 1.0])[:, None, None, None]
+    )
+    with pytest.raises(UserError, match="The picture of seed 6 is not finite"):
+        synthesise(tiny, plan, 3.0)
+
+
+def test_the_exact_gradient_is_that_of_the_whole_pipe(tiny, plan, classifier):
+    """Through classifier-free guidance, denoiser and decoder, by a central difference in float64."""
+    precise, guide_network = deepcopy(tiny), deepcopy(classifier).double()
+    precise.pipe.unet.double(), precise.pipe.vae.double()
+    precise.embed_text([""]), precise._texts.update({k: v.double() for k, v in precise._texts.items()})
+    text, image = precise.embed_text(plan.prompts).double(), plan.image.double()
+    predict = precise.predict(text, image, 3.0)
+    vae, t, z = precise.pipe.vae, tiny.schedule.steps[1][0], tiny.noise(SEEDS).double()
+
+    def decode(latent):
+        return vae.decode(latent / vae.config.scaling_factor, return_dict=False)[0]
+
+    @torch.no_grad()
+    def value(at):
+        return entropy(*guide_network(decode(predict(at, t)[0])), LABEL)
+
+    gradient = guide(predict, guide_network, entropy, LABEL, tiny.schedule, Guidance(), decode).gradient(
+        z, t
+    )[2]
+    length = gradient.flatten(1).norm(dim=1)
+    step = 1e-3 * gradient / length[:, None, None, None]
+    torch.testing.assert_close((value(z + step) - value(z - step)) / 2e-3, length, rtol=0.01, atol=0)
+
+
+def test_half_precision_keeps_a_gradient_that_it_cannot_hold(tmp_path_factory, plan):
+    """A confident guide's gradient is below what 16 bits hold; per sample it goes through at unit size."""
+    low = Generator.load(save(tmp_path_factory.mktemp("low")), n_steps=6, dtype=torch.bfloat16)
+    image = low.embed_image(pictures(3), SEEDS, Dropout(0.5))
+    predict = low.predict(low.embed_text(plan.prompts), image, 3.0)
+
+    def faint(x):
+        logits, embedding = small(4, seed=3).eval()(x)
+        return 1e-20 * logits, embedding
+
+    guided = guide(
+        predict, faint, lambda logits, *_: logits[:, 0], LABEL, low.schedule, Guidance(), low.decode
+    )
+    gradient = guided.gradient(low.noise(SEEDS), low.schedule.steps[0][0])[2]
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+    assert next(low.pipe.vae.parameters()).dtype == torch.float32
+    made = synthesise(
+        low, Plan(plan.prompts, image, LABEL, SEEDS), 3.0, feedback(small(4).eval(), scale=0.05)
+    )
+    assert made.pictures.float().std() > 1
+    assert (made.non_finite == 0).all()

@@ -20,8 +20,8 @@ SUBJECTS = (*KINDS, *PLACES)
 class Draw:
     """How hidden factors are drawn.
 
-    modes: shares of a thing's appearance modes, the majority first. drawings: share of drawings,
-    by name of the class where it differs from the default under "".
+    modes: shares of a thing's appearance modes, the majority first. drawings: share of drawings;
+    drawn_classes: that share in classes with a style bias.
     occluded: share of pictures in which something stands before the thing; covered: at most that
     share of the thing's extent.
     """
@@ -50,15 +50,8 @@ def sample(
     half the picture), angle and light (degrees), flip, tone, occlusion (share of the thing's
     extent), cover_angle. Raises UserError for an unknown kind or context.
     """
-    for name in set(kinds):
-        if name not in KINDS and name not in PLACES:
-            raise UserError(f"No '{name}' in the mini world: choose one of {', '.join([*KINDS, *PLACES])}.")
-    for context in set(contexts or ()):
-        if context not in (*CONTEXTS, ""):
-            raise UserError(f"No context '{context}' in the mini world: choose one of {', '.join(CONTEXTS)}.")
-    if not len(seeds) == len(kinds) == len(contexts or seeds):
-        raise UserError(f"{len(seeds)} seeds, {len(kinds)} kinds: one of each per picture is needed.")
-    # Bit 62 apart from the renderer's streams, so that textures do not depend on the factors' draws.
+    _check(seeds, kinds, contexts)
+    # Bit 100 sets these streams apart from the renderer's: textures do not depend on the factors.
     draws = [np.random.Generator(np.random.Philox(key=int(s) | 1 << 100)).random(13) for s in seeds]
     u = np.array(draws).reshape(-1, 13)
     kind = np.array(kinds, dtype=object)
@@ -90,3 +83,14 @@ def sample(
             "cover_angle": 360 * u[:, 12],
         }
     )
+
+
+def _check(seeds: Sequence[int], kinds: Sequence[str], contexts: Sequence[str] | None) -> None:
+    for name in set(kinds):
+        if name not in KINDS and name not in PLACES:
+            raise UserError(f"No '{name}' in the mini world: choose one of {', '.join([*KINDS, *PLACES])}.")
+    for context in set(contexts or ()):
+        if context not in (*CONTEXTS, ""):
+            raise UserError(f"No context '{context}' in the mini world: choose one of {', '.join(CONTEXTS)}.")
+    if not len(seeds) == len(kinds) == len(contexts or seeds):
+        raise UserError(f"{len(seeds)} seeds, {len(kinds)} kinds: one of each per picture is needed.")

@@ -54,6 +54,10 @@ def pipeline(trained: Trained) -> StableUnCLIPImg2ImgPipeline:
 def save(trained: Trained, folder: Path) -> None:
     """Writes the folder in half precision, safetensors only."""
     pipeline(trained).to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
+    for part in ("text_encoder", "image_encoder"):
+        # Transformers loads in the precision that its configuration names, diffusers in float32.
+        file = folder / part / "config.json"
+        file.write_text(file.read_text(encoding="utf-8").replace('"float16"', '"float32"'), encoding="utf-8")
     judge = {name: p.half() if p.is_floating_point() else p for name, p in trained.judge.state_dict().items()}
     save_file({name: p.contiguous().cpu() for name, p in judge.items()}, folder / JUDGE)
     projection = trained.clip.text_projection.weight.detach().half().cpu().contiguous()

@@ -39,7 +39,8 @@ class _Run:
         self.average = {name: p.detach().clone() for name, p in network.state_dict().items()}
         self.start, self.losses, self.before = 0, list[float](), 0.0
         if checkpoint.exists():
-            state = torch.load(checkpoint, weights_only=True)
+            device = next(network.parameters()).device
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
             network.load_state_dict(state["network"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.start, self.average = state["update"], state["average"]

@@ -1,5 +1,6 @@
 """What the mini unCLIP can do, in numbers: the scores of its model card, all read off by the judge."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -28,8 +29,7 @@ RARE = Draw(modes=(0, 1, 1, 1), drawings=0, drawn_classes=0, occluded=0)
 CFGS = (1.5, 2.0, 3.0, 4.0, 5.0)
 LEVELS = (0, 200, 400)
 CONTEXT_WINS = 0.85
-"""The rule of the sweep: among settings whose prompted context wins this often over that of the picture
-(else the most often), the one whose class is recognised best; on validation seeds."""
+"""How often the prompted context must win over that of the picture."""
 
 
 @dataclass(frozen=True)
@@ -83,32 +83,42 @@ def right(table: pd.DataFrame, column: str = "kind") -> float:
     return float((table[column] == table[f"true_{column}"]).mean())
 
 
+def rare_share(table: pd.DataFrame) -> float:
+    """Share of pictures that show their kind in a rare appearance."""
+    return float(((table["mode"] > 0) & (table["kind"] == table["true_kind"])).mean())
+
+
 def context_right(table: pd.DataFrame) -> float:
     """Share of pictures in which the judge reads the prompted context."""
     return float((table["context"] == table["asked"]).mean())
 
 
 def choose(generator: Generator, judge: Classifier) -> tuple[Setting, Setting, list[dict[str, Any]]]:
-    """The settings with and without image, by the rule at CONTEXT_WINS, and the sweep they come from."""
+    """The settings with and without image, by `weakest`, and the sweep they come from; validation seeds."""
     factors = subjects("validation", 1, MAJORITY)
     contexts, rows = other_contexts(factors), []
     asked = [(True, Setting(cfg, level)) for cfg, level in product(CFGS, LEVELS)]
     for image, setting in [*asked, *((False, Setting(cfg)) for cfg in CFGS)]:
         table = judged(generator, judge, factors, contexts, setting, image)
-        rows.append(
-            {
-                "image": image,
-                **asdict(setting),
-                "class": right(table),
-                "context": context_right(table),
-            }
-        )
-    chosen = []
-    for image in (True, False):
-        mine = [row for row in rows if row["image"] is image]
-        best = max(mine, key=lambda row: (min(row["context"], CONTEXT_WINS), row["class"]))
-        chosen.append(Setting(best["cfg"], best["noise_level"]))
-    return chosen[0], chosen[1], rows
+        row = {"class": right(table), "context": context_right(table)}
+        rows.append({"image": image, **asdict(setting), **row})
+    with_image, without = ([row for row in rows if row["image"] is image] for image in (True, False))
+    return weakest(with_image, len(factors)), weakest(without, len(factors)), rows
+
+
+def weakest(sweep: list[dict[str, Any]], n: int) -> Setting:
+    """One-standard-error rule (Breiman et al. 1984): the weakest setting that is as good as the best.
+
+    Stronger classifier-free guidance than needed costs appearances. sweep: rows in order of strength;
+    n: pictures behind each. As good: class recognised within one standard error of the best; only settings
+    whose prompted context wins often enough count, if there are any.
+    """
+    able = [row for row in sweep if row["context"] >= CONTEXT_WINS] or sweep
+    best = max(row["class"] for row in able)
+    share = (best * n + 1) / (n + 2)  # a share of 1 has an error too
+    error = math.sqrt(share * (1 - share) / n)
+    chosen = next(row for row in able if row["class"] >= best - error)
+    return Setting(chosen["cfg"], chosen["noise_level"])
 
 
 def real_scores(generator: Generator, judge: Classifier, projection: Tensor) -> dict[str, Any]:
@@ -158,7 +168,8 @@ def scores(generator: Generator, judge: Classifier, projection: Tensor, per_cell
     crossed = make(common, other_contexts(common), True)
     named, named_text = make(common, none, True), make(common, none, False)
     rarely = make(rare, none, True)
-    by_class = pd.concat([both, named]).groupby("true_kind").apply(right)
+    shown = pd.concat([both, named])
+    by_class = (shown["kind"] == shown["true_kind"]).groupby(shown["true_kind"]).mean()
     return {
         "settings": {"text and image": asdict(with_image), "text": asdict(text_only)},
         "sweep": sweep,
@@ -172,10 +183,12 @@ def scores(generator: Generator, judge: Classifier, projection: Tensor, per_cell
         },
         "by class": {str(k): float(v) for k, v in by_class.items()},
         "rare share": {
-            "image of the rare mode": float((rarely["mode"] > 0).mean()),
-            "of those the very mode": right(rarely, "mode"),
-            "image of the majority": float((named["mode"] > 0).mean()),
-            "no image": float((named_text["mode"] > 0).mean()),
+            "image of a rare mode": rare_share(rarely),
+            "its very mode": float(
+                ((rarely["mode"] == rarely["true_mode"]) & (rarely["kind"] == rarely["true_kind"])).mean()
+            ),
+            "image of the majority": rare_share(named),
+            "no image": rare_share(named_text) / right(named_text),
         },
         "ambiguity": ambiguity(named, named_text),
         "places": places(generator, judge, with_image, text_only),

@@ -98,7 +98,7 @@ class DenoisingLoss:
     def conditions(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Text states (n, LENGTH, WIDTH) and noised image embeddings with their level (n, 2 WIDTH)."""
         c, data = self.conditioning, self.data
-        u = torch.rand(4, len(rows), generator=generator)
+        u = torch.rand(3, len(rows), generator=generator)
         shown = torch.where(u[0] < c.sibling, data.siblings(rows, generator), rows)
         level = (u[1] < c.noised) * (torch.rand(len(rows), generator=generator) * c.level).long()
         image = self.normaliser.scale(data.images[shown])

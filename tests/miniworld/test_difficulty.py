@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
+from fgsynth.classify import embed, train_erm
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.world import sample
-from fgsynth.networks import small
 from fgsynth.seeds import stable_seed
 from fgsynth.synthesis import from_uint8
 
@@ -28,19 +27,9 @@ def test_set():
 
 def accuracy(per_class, updates, test_set):
     x, y, _ = draw("difficulty train", per_class)
-    network = small(len(NAMES)).train()
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, updates)
-    rows = torch.Generator().manual_seed(0)
-    for _ in range(updates):
-        i = torch.randint(len(x), (64,), generator=rows)
-        optimiser.zero_grad()
-        cross_entropy(network(x[i])[0], y[i]).backward()
-        optimiser.step()
-        schedule.step()
+    network = train_erm(x, y, len(NAMES), updates, seed=0)
     test_x, test_y, rare = test_set
-    with torch.no_grad():
-        right = torch.cat([network.eval()(part)[0] for part in test_x.split(256)]).argmax(1) == test_y
+    right = embed(network, test_x)[0].argmax(1) == test_y
     return right.float().mean().item(), right[torch.from_numpy(rare)].float().mean().item()
 
 
