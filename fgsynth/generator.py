@@ -92,7 +92,8 @@ class Generator:
         for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.image_encoder, pipe.image_normalizer):
             part.requires_grad_(False).eval().to(device)
         torch.nn.Module.float(pipe.vae)  # diffusers own `to` warns about every cast
-        pipe.unet.to(memory_format=torch.channels_last)
+        for part in (pipe.unet, pipe.vae):
+            part.to(memory_format=torch.channels_last)
         if pipe.unet.config.sample_size >= LARGE:
             pipe.unet.enable_gradient_checkpointing()
         return cls(pipe, schedule)
