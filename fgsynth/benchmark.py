@@ -30,6 +30,7 @@ ROWS: dict[str, tuple[str | None, Guidance]] = {
     "FG hardness, exact, every 5th": ("hardness", Guidance()),
     "FG entropy, exact, every 5th": ("entropy", Guidance()),
     "FG entropy, cheap, every 5th": ("entropy", Guidance(through_network=False)),
+    "FG entropy, exact, reused": ("entropy", Guidance(reuse=True)),
     "FG entropy, cheap, reused": ("entropy", Guidance(through_network=False, reuse=True)),
     "FG entropy, cheap, every step": ("entropy", Guidance(through_network=False, every=1)),
     "FG entropy, exact, every step": ("entropy", Guidance(every=1)),
@@ -111,7 +112,7 @@ class _Case:
 
 
 def cost(
-    generator: Generator, batches: tuple[int, ...] = (1, 64), repeats: int = 5, cfg: float = 3.0
+    generator: Generator, batches: tuple[int, ...] = (1, 64), repeats: int = 3, cfg: float = 3.0
 ) -> pd.DataFrame:
     """Every row at every batch size, rows in turn so that a busy machine slows all alike.
 

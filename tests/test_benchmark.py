@@ -18,7 +18,7 @@ def table(tiny):
 
 def test_every_row_at_every_batch(table):
     assert table["method"].tolist() == [*benchmark.ROWS] * 2
-    assert table["batch"].tolist() == [1] * 8 + [2] * 8
+    assert table["batch"].tolist() == [1] * 9 + [2] * 9
     assert table.notna().all().all()
     assert (table.loc[table["method"] == "LDM", "relative"] == 1).all()
     # Thirteen passes of the decoder against one: the clock must see it.
