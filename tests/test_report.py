@@ -84,6 +84,7 @@ def test_the_numbers_in_the_readme_are_those_of_the_results(root):
     readme = (root / "README.md").read_text()
     for mark, benchmark, metric, methods in (
         ("c15", "toy_2d", "minority_accuracy", ("unguided", "entropy")),
+        ("c7", "ablations", "recognised", ("text", "text and image")),
         ("few", "latent_probe", "few", ("balanced softmax", "class Gaussian, balanced softmax")),
     ):
         expected = " -> ".join(f"{mean[benchmark, method, metric]:.1f} %" for method in methods)
