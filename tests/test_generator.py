@@ -30,22 +30,32 @@ def pictures(n=2, side=48):
     return [np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8) for i in range(n)]
 
 
-@pytest.mark.parametrize(("cfg", "noise_level"), [(5.0, 0), (1.0, 0), (3.0, 400)])
-def test_without_feedback_it_is_diffusers_own_pipeline(tiny, cfg, noise_level):
-    pipe = tiny.pipe
+def assert_diffusers_agrees(generator, pipe, prompts, embedding, seeds, cfg, noise_level=0):
+    """Our sampler without feedback and the pipeline's own call: same noise, embedding noise and prompts."""
     pipe.set_progress_bar_config(disable=True)
-    z = tiny.noise(SEEDS)
-    draws = [torch.Generator().manual_seed(stable_seed("embedding noise", s)) for s in SEEDS]
+    z = generator.noise(seeds)
+    draws = [torch.Generator().manual_seed(stable_seed("embedding noise", s)) for s in seeds]
     theirs = pipe(
-        prompt=PROMPTS, image_embeds=tiny.clip_embedding(pictures()), latents=z, num_inference_steps=5,
-        guidance_scale=cfg, noise_level=noise_level, generator=draws, output_type="pt",
+        prompt=prompts, image_embeds=embedding, latents=z, guidance_scale=cfg, noise_level=noise_level,
+        num_inference_steps=len(generator.schedule.steps), generator=draws, output_type="pt",
     ).images  # fmt: skip
-    image = tiny.embed_image(pictures(), SEEDS, noise_level=noise_level)
-    predict = tiny.predict(tiny.embed_text(PROMPTS), image, cfg)
+    image = generator.condition_image(embedding, seeds, noise_level=noise_level)
     with torch.no_grad():
-        ours = tiny.decode(ddim(predict, z, tiny.schedule))
+        ours = generator.decode(
+            ddim(generator.predict(generator.embed_text(prompts), image, cfg), z, generator.schedule)
+        )
     torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-4)
     assert theirs.std() > 0.01
+
+
+@pytest.mark.parametrize(("cfg", "noise_level"), [(5.0, 0), (1.0, 0), (3.0, 400)])
+def test_without_feedback_it_is_diffusers_own_pipeline(tiny, cfg, noise_level):
+    embedding = tiny.clip_embedding(pictures())
+    assert_diffusers_agrees(tiny, tiny.pipe, PROMPTS, embedding, SEEDS, cfg, noise_level)
+    torch.testing.assert_close(
+        tiny.embed_image(pictures(), SEEDS, noise_level=noise_level),
+        tiny.condition_image(embedding, SEEDS, noise_level=noise_level),
+    )
 
 
 def test_a_scheduler_with_memory_is_replaced_at_the_door(tiny, folder):

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from diffusers import StableUnCLIPImg2ImgPipeline
+from test_generator import assert_diffusers_agrees
 
 from fgsynth.errors import UserError
 from fgsynth.generator import Generator
@@ -13,8 +14,6 @@ from fgsynth.params import load
 from fgsynth.pretrain.card import card, checks
 from fgsynth.pretrain.files import CARD, FOLDER, JUDGE, SCORES, TRAINING
 from fgsynth.pretrain.scores import MAJORITY, Setting, context_right, judged, other_contexts, right, subjects
-from fgsynth.sampler import ddim
-from fgsynth.seeds import stable_seed
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +57,8 @@ def test_it_makes_what_is_asked_for(root, mini):
 
 def test_diffusers_own_pipeline_gives_the_same_picture(root, mini):
     pipe = StableUnCLIPImg2ImgPipeline.from_pretrained(root / FOLDER)
-    pipe.set_progress_bar_config(disable=True)
-    seeds, prompts = [3, 4], ["apple in water", "fish in rock"]
-    noise = mini.noise(seeds)
     condition = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
-    theirs = pipe(
-        prompt=prompts, image_embeds=condition, latents=noise, num_inference_steps=10, guidance_scale=3.0,
-        generator=[torch.Generator().manual_seed(stable_seed("embedding noise", s)) for s in seeds],
-        output_type="pt",
-    ).images  # fmt: skip
-    predict = mini.predict(mini.embed_text(prompts), mini.condition_image(condition, seeds), 3.0)
-    with torch.no_grad():
-        ours = mini.decode(ddim(predict, noise, mini.schedule))
-    torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-4)
+    assert_diffusers_agrees(mini, pipe, ["apple in water", "fish in rock"], condition, [3, 4], 3.0)
 
 
 def test_the_notebook_asks_as_the_card_has_chosen(root, scores):

@@ -6,12 +6,9 @@ from hypothesis import strategies as st
 from fgsynth.errors import UserError
 from fgsynth.miniworld.captions import captions, prompt
 from fgsynth.miniworld.kinds import CLASSES, KINDS, OTHERS
-from fgsynth.miniworld.places import PLACES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.scenery import CONTEXTS
-from fgsynth.miniworld.world import BENCHMARK, WEB, Draw, sample
-
-SUBJECTS = [*KINDS, *PLACES]
+from fgsynth.miniworld.world import BENCHMARK, SUBJECTS, WEB, Draw, sample
 
 
 def many(n, draw=BENCHMARK):
