@@ -53,6 +53,13 @@ def _model_card(_: argparse.Namespace) -> None:
     model_card(paths.root())
 
 
+def _feedback_map(_: argparse.Namespace) -> None:
+    from fgsynth import paths
+    from fgsynth.pretrain.mapping import draw_map
+
+    draw_map(paths.root())
+
+
 def _benchmark(arguments: argparse.Namespace) -> None:
     from fgsynth import benchmark, paths
 
@@ -84,6 +91,9 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("model-card", help="measure the mini unCLIP and write its card").set_defaults(
         do=_model_card
     )
+    commands.add_parser(
+        "feedback-map", help="where feedback helps: an hour of small experiments; goes on where it stopped"
+    ).set_defaults(do=_feedback_map)
     cost = commands.add_parser(
         "benchmark", help="time every kind of guidance; prints the table and writes it"
     )

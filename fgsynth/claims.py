@@ -9,7 +9,7 @@ import pandas as pd
 
 from fgsynth.errors import UserError, missing
 from fgsynth.ledger import DIRECTION, FAILS, NOT_RUN, REPRODUCED, by_seed, largest_scale, over, paired
-from fgsynth.metrics import Interval
+from fgsynth.metrics import Bootstrap, Interval
 
 COLUMNS = ["id", "paper", "claim", "quantity", "printed", "where", "evidence", "verdict", "scale", "stage"]
 
@@ -19,17 +19,39 @@ class Evidence:
     """A difference over paired seeds that the claim says is positive; None where it was not run."""
 
     what: str
-    value: Interval | None
+    value: Interval | Bootstrap | None
 
     def __str__(self) -> str:
-        if self.value is None:
-            return f"{self.what}: not run"
-        return f"{self.what}: {self.value.mean:+.1f} ± {self.value.half_width:.1f} ({self.value.n} seeds)"
+        match self.value:
+            case None:
+                return f"{self.what}: not run"
+            case Bootstrap(mean, low, high):
+                return f"{self.what}: {mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+            case Interval(mean, half_width, n):
+                return f"{self.what}: {mean:+.1f} ± {half_width:.1f} ({n} seeds)"
+
+
+@dataclass(frozen=True)
+class Ours:
+    """What one benchmark gave at its largest scale: tidy results and paired comparisons."""
+
+    rows: pd.DataFrame
+    compared: pd.DataFrame
+
+    def over(self, method: str, reference: str, metric: str) -> Bootstrap | None:
+        """The bootstrap interval of method - reference over seeds and test pictures; None where not run."""
+        c = self.compared
+        mine = c[(c["method"] == method) & (c["reference"] == reference) & (c["metric"] == metric)]
+        return Bootstrap(*mine.iloc[0][["mean", "low", "high"]].astype(float)) if len(mine) else None
+
+    def paired(self, method: str, reference: str, metric: str) -> Interval | None:
+        """Student's interval of method - reference over paired seeds; None where not run."""
+        return paired(self.rows, metric, method, reference)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a claim is decided: its benchmark's rows -> evidence.
+    """How a claim is decided: what its benchmark gave -> evidence.
 
     own_scales: the scales at which the paper's own experiment is run in full; only there can a
     claim be reproduced, elsewhere its direction can hold.
@@ -37,11 +59,11 @@ class Rule:
 
     stage: str
     benchmark: str
-    evidence: Callable[[pd.DataFrame], list[Evidence]]
+    evidence: Callable[[Ours], list[Evidence]]
     own_scales: tuple[str, ...] = ("paper",)
 
 
-def toy_plane(rows: pd.DataFrame) -> list[Evidence]:
+def toy_plane(ours: Ours) -> list[Evidence]:
     """C15: more minority samples, higher minority accuracy, a straighter boundary.
 
     Against no guidance: that synthesis alone does it would not be the claim.
@@ -54,17 +76,67 @@ def toy_plane(rows: pd.DataFrame) -> list[Evidence]:
         ("boundary tilt taken away from real only, degrees", tilt, "real only", "entropy"),
         ("boundary tilt taken away from real + unguided, degrees", tilt, "unguided", "entropy"),
     ]
-    return [Evidence(what, paired(rows, metric, more, less)) for what, metric, more, less in differences]
+    return [Evidence(what, ours.paired(more, less, metric)) for what, metric, more, less in differences]
 
 
-def image_condition(rows: pd.DataFrame) -> list[Evidence]:
-    """C7 in the mini world, where what a picture shows can be read off: nearer to the real world's shares."""
-    text, both = "text", "text and image"
+FG, SAME, LDM = "LDM-FG (Entropy)", "LDM (txt, img, dropout)", "LDM (txt)"
+"""SAME is the sampler of FG without its feedback."""
+
+
+def table_4(image: int, dropout: int, feedback: str) -> str:
+    """A row of FG table 4; all have text."""
+    return f"text 1, image {image}, dropout {dropout}, feedback {feedback}"
+
+
+def fill_up(ours: Ours) -> list[Evidence]:
+    """C1: over the best earlier method with synthetic data, Fill-Up; what is run here stands beside it."""
+    earlier = [
+        Evidence(f"Few, points over {m}", ours.over(FG, m, "few")) for m in ("Decouple-cRT", "Fill-Up")
+    ]
+    return [Evidence("Few, points over Balanced Softmax", ours.over(FG, "Balanced Softmax", "few")), *earlier]
+
+
+def mislas(ours: Ours) -> list[Evidence]:
+    """C3: over the best earlier method on Places-LT, MiSLAS; what is run here stands beside it."""
+    return [Evidence(f"Few, points over {m}", ours.over(FG, m, "few")) for m in ("BALMS", "MiSLAS")]
+
+
+def worst_group(ours: Ours) -> list[Evidence]:
+    """C4: over the best earlier method on NICO++, CRT."""
+    over = ours.over("LDM FG (Entropy)", "CRT", "worst_group_accuracy")
+    return [Evidence("worst-group accuracy, points over CRT", over)]
+
+
+def criteria(ours: Ours) -> list[Evidence]:
+    """C5: entropy over the two others, overall and on Few."""
     return [
+        Evidence(f"{metric}, points over {other}", ours.over(FG, f"LDM-FG ({other})", metric))
+        for other in ("Loss", "Hardness")
+        for metric in ("overall", "few")
+    ]
+
+
+def feedback(ours: Ours) -> list[Evidence]:
+    """C6: over text alone, as printed, and over the same sampler without feedback, which the paper lacks."""
+    names = {LDM: "LDM (txt)", SAME: "the same sampler without feedback"}
+    return [
+        Evidence(f"{metric}, points over {name}", ours.over(FG, other, metric))
+        for other, name in names.items()
+        for metric in ("overall", "few")
+    ]
+
+
+def image_condition(ours: Ours) -> list[Evidence]:
+    """C7: lower FID, higher density; in the mini world also nearer to the real world's hidden factors."""
+    text, both = "text", "text and image"
+    t4_text, t4_both = table_4(0, 0, "none"), table_4(1, 0, "none")
+    return [
+        Evidence("FID taken away from text", ours.paired(t4_text, t4_both, "fid")),
+        Evidence("density gained over text", ours.paired(t4_both, t4_text, "density")),
         Evidence(
-            "total variation from the real world taken away, points", paired(rows, "distance", text, both)
+            "total variation from the real world taken away, points", ours.paired(text, both, "distance")
         ),
-        Evidence("recognised as the class, points over text", paired(rows, "recognised", both, text)),
+        Evidence("recognised as the class, points over text", ours.paired(both, text, "recognised")),
     ]
 
 
@@ -72,17 +144,67 @@ MARGIN = 10
 """Points of recognisability that diversity may cost."""
 
 
-def embedding_dropout(rows: pd.DataFrame) -> list[Evidence]:
-    """C8 in the mini world: more combinations of the hidden factors in as many pictures, of the same class.
-
-    The claim's other half, few-shot accuracy, needs a classifier trained on the pictures.
-    """
-    gained = paired(rows, "covered", "dropout 0.5", "dropout 0.0")
-    cost = by_seed(rows, "dropout 0.5", "recognised") - by_seed(rows, "dropout 0.0", "recognised")
+def embedding_dropout(ours: Ours) -> list[Evidence]:
+    """C8: more coverage and Few accuracy; also more combinations of hidden factors, of the same class."""
+    with_dropout, without = table_4(1, 1, "none"), table_4(1, 0, "none")
+    gained = ours.paired("dropout 0.5", "dropout 0.0", "covered")
+    cost = by_seed(ours.rows, "dropout 0.5", "recognised") - by_seed(ours.rows, "dropout 0.0", "recognised")
     return [
-        Evidence("diversity only: hidden-factor combinations covered, over no dropout", gained),
+        Evidence("coverage gained", ours.paired(with_dropout, without, "coverage")),
+        Evidence("Few, points over no dropout", ours.paired(with_dropout, without, "few_val_accuracy")),
+        Evidence("hidden-factor combinations covered, over no dropout", gained),
         Evidence(f"recognised as the class, points over no dropout, + {MARGIN}", over(cost + MARGIN)),
     ]
+
+
+def unpredicted(ours: Ours) -> list[Evidence]:
+    """C9: entropy has a worse FID than hardness and a higher accuracy."""
+    worse, better = table_4(1, 1, "entropy"), table_4(1, 1, "hardness")
+    return [
+        Evidence("FID of entropy over hardness", ours.paired(worse, better, "fid")),
+        Evidence("coverage of hardness over entropy", ours.paired(better, worse, "coverage")),
+        Evidence("accuracy of entropy over hardness, points", ours.paired(worse, better, "avg_val_accuracy")),
+    ]
+
+
+def amounts(ours: Ours) -> list[Evidence]:
+    """C11: Few rises from none to a full set of synthetic pictures, and more than Many does."""
+    none, full = (f"{FG}, amount {a}" for a in (0.0, 1.0))
+    few, many = (by_seed(ours.rows, full, m) - by_seed(ours.rows, none, m) for m in ("few", "many"))
+    half = ours.paired(full, f"{FG}, amount 0.25", "few")
+    return [
+        Evidence("Few, points from none to a full set", over(few)),
+        Evidence("Few, points from a quarter to a full set", half),
+        Evidence("gain of Few over that of Many, points", over(few - many)),
+    ]
+
+
+def weights(ours: Ours) -> list[Evidence]:
+    """C12: from plain cross entropy to balanced softmax Few and Medium rise, Many falls."""
+    plain, balanced = (f"{FG}, weight {w}" for w in (0.0, 1.0))
+    return [
+        Evidence("Few gained, points", ours.paired(balanced, plain, "few")),
+        Evidence("Medium gained, points", ours.paired(balanced, plain, "medium")),
+        Evidence("Many lost, points", ours.paired(plain, balanced, "many")),
+    ]
+
+
+def coefficients(ours: Ours) -> list[Evidence]:
+    """C13: every coefficient raises the worst group over 0, and 0.03 most."""
+    name, metric = "LDM FG (Entropy), w ", "worst_group_accuracy"
+    tested = sorted({m.removeprefix(name) for m in ours.rows["method"] if m.startswith(name)} - {"0.0"})
+    raised = [Evidence(f"w = {w} over 0, points", ours.over(name + w, f"{name}0.0", metric)) for w in tested]
+    best = [
+        Evidence(f"w = 0.03 over {w}, points", ours.paired(f"{name}0.03", name + w, metric))
+        for w in tested
+        if w != "0.03"
+    ]
+    return raised + best or [Evidence("worst-group accuracy over w = 0", None)]
+
+
+def mixed(ours: Ours) -> list[Evidence]:
+    """C14: entropy alone over a criterion drawn per sample."""
+    return [Evidence("overall, points over Combined", ours.over(FG, "LDM-FG (Combined)", "overall"))]
 
 
 HALF_WAY, SUFFICES = 50, 0.8
@@ -90,10 +212,10 @@ HALF_WAY, SUFFICES = 50, 0.8
 and the criterion rises by four fifths as much."""
 
 
-def every_fifth(rows: pd.DataFrame) -> list[Evidence]:
+def every_fifth(ours: Ours) -> list[Evidence]:
     """C10, with the paper's exact gradient and the same total push; entropies in % of the largest, ln 24."""
     sparse, dense = "exact, every 5th", "exact, every step, w / 5"
-    base, fifth, every = (100 * by_seed(rows, m, "entropy") / log(24) for m in ("base", sparse, dense))
+    base, fifth, every = (100 * by_seed(ours.rows, m, "entropy") / log(24) for m in ("base", sparse, dense))
     return [
         Evidence("entropy raised by every-step guidance, %", over(every - base)),
         Evidence(
@@ -101,26 +223,38 @@ def every_fifth(rows: pd.DataFrame) -> list[Evidence]:
         ),
         Evidence(
             f"% of the way gone with every-step guidance, beyond {HALF_WAY}",
-            over(by_seed(rows, sparse, "kept") - HALF_WAY),
+            over(by_seed(ours.rows, sparse, "kept") - HALF_WAY),
         ),
     ]
 
 
 RULES = {
+    "C1": Rule("imagenet_lt", "imagenet_lt", fill_up),
+    "C3": Rule("places_lt", "places_lt", mislas),
+    "C4": Rule("nicopp", "nicopp", worst_group),
+    "C5": Rule("imagenet_lt", "imagenet_lt", criteria),
+    "C6": Rule("imagenet_lt", "imagenet_lt", feedback),
     "C7": Rule("ablations", "ablations", image_condition, own_scales=()),
     "C8": Rule("ablations", "ablations", embedding_dropout, own_scales=()),
+    "C9": Rule("ablations", "ablations", unpredicted, own_scales=()),
     "C10": Rule("ablations", "ablations", every_fifth, own_scales=()),
+    "C11": Rule("imagenet_lt", "imagenet_lt", amounts),
+    "C12": Rule("imagenet_lt", "imagenet_lt", weights),
+    "C13": Rule("nicopp", "nicopp", coefficients),
+    "C14": Rule("imagenet_lt", "imagenet_lt", mixed),
     "C15": Rule("toy_2d", "toy_2d", toy_plane, own_scales=("mini", "paper")),
 }
 """Claims without a rule stand in the table as not run."""
 
 
-def decide(rule: Rule, results: pd.DataFrame) -> tuple[str, str, str | None]:
+def decide(rule: Rule, results: pd.DataFrame, compared: pd.DataFrame) -> tuple[str, str, str | None]:
     """(evidence, verdict, scale): every piece of evidence must be positive with an interval above zero."""
     rows = largest_scale(results, rule.benchmark)
     if rows.empty:
         return "", NOT_RUN, None
-    scale, evidence = str(rows["scale"].iloc[0]), rule.evidence(rows)
+    scale = str(rows["scale"].iloc[0])
+    mine = compared[(compared["benchmark"] == rule.benchmark) & (compared["scale"] == scale)]
+    evidence = rule.evidence(Ours(rows, mine))
     text = "; ".join(map(str, evidence))
     if any(e.value is None for e in evidence):
         return text, NOT_RUN, scale
@@ -129,9 +263,10 @@ def decide(rule: Rule, results: pd.DataFrame) -> tuple[str, str, str | None]:
     return text, REPRODUCED if scale in rule.own_scales else DIRECTION, scale
 
 
-def claims(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+def claims(folder: Path, results: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """One row per claim of data/paper/claims.csv with evidence and verdict.
 
+    results: tidy; compared: comparisons of methods (`results.COMPARED`).
     Raises UserError if the file is missing or a rule names a claim that is not in it.
     """
     path = folder / "claims.csv"
@@ -141,11 +276,11 @@ def claims(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
     unknown = sorted(set(RULES) - set(table["id"]))
     if unknown:
         raise UserError(f"{path} has no claim {unknown[0]}, but there is a rule for it.")
-    decided = [_row(claim_id, results) for claim_id in table["id"]]
+    decided = [_row(claim_id, results, compared) for claim_id in table["id"]]
     return pd.concat([table, pd.DataFrame(decided)], axis=1)[COLUMNS]
 
 
-def _row(claim_id: str, results: pd.DataFrame) -> dict[str, str | None]:
+def _row(claim_id: str, results: pd.DataFrame, compared: pd.DataFrame) -> dict[str, str | None]:
     rule = RULES.get(claim_id)
-    evidence, verdict, scale = decide(rule, results) if rule else ("", NOT_RUN, None)
+    evidence, verdict, scale = decide(rule, results, compared) if rule else ("", NOT_RUN, None)
     return {"evidence": evidence, "verdict": verdict, "scale": scale, "stage": rule.stage if rule else None}

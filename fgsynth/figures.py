@@ -21,11 +21,12 @@ COLOURS = {
     "entropy": "#0b62a4",
     "loss": "#c2571a",
     "hardness": "#6a3d9a",
-    "none": "#7a8691",
     "class 0": "#3b7dd8",
     "class 1": "#e08214",
 }
 """One colour per criterion and class in every figure."""
+STRATA = {"overall": "#222222", "many": "#0b62a4", "medium": "#6a3d9a", "few": "#c2571a"}
+"""One colour per stratum."""
 
 
 def use_style() -> None:
@@ -64,6 +65,45 @@ def curves(axes: Axes, data: pd.DataFrame, x: str, y: str, hue: str, ylabel: str
     """Mean over seeds with its 95 % band."""
     sns.lineplot(data, x=x, y=y, hue=hue, palette=COLOURS, errorbar=band, marker="o", ax=axes)
     axes.set_ylabel(ylabel)
+
+
+def over_seeds(wide: pd.DataFrame, columns: Sequence[str], by: str) -> pd.DataFrame:
+    """Mean and 95 % half-width over seeds, as text; empty where a value is missing."""
+
+    def text(values: pd.Series) -> str:
+        return str(interval(values.to_numpy(float))) if values.notna().all() else ""
+
+    return wide.groupby(by, sort=False)[list(columns)].agg(text)
+
+
+def strata_curves(wide: pd.DataFrame, x: str, xlabel: str) -> Figure:
+    """Overall, many, medium and few against x, mean over seeds with 95 % bands."""
+    figure, ax = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+    long = wide.melt([x, "seed"], ["overall", "many", "medium", "few"], "stratum", "accuracy")
+    sns.lineplot(long, x=x, y="accuracy", hue="stratum", palette=STRATA, errorbar=band, marker="o", ax=ax)
+    ax.set(xlabel=xlabel, ylabel="accuracy (%)")
+    ax.legend(title=None, bbox_to_anchor=(1.01, 1), loc="upper left")
+    return figure
+
+
+def gains(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """Differences with intervals, one line per point of a map, one panel per metric."""
+    names = table["factor"] + ": " + table["value"]
+    lines = list(dict.fromkeys(names))
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(2.6 * len(metrics) + 2, 0.24 * len(lines) + 0.8), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        mine = table[table["metric"] == metric].set_index(names[table["metric"] == metric]).reindex(lines)
+        ax.errorbar(
+            mine["mean"], range(len(lines)), xerr=[mine["mean"] - mine["low"], mine["high"] - mine["mean"]],
+            fmt="o", ms=4, lw=1, color=COLOURS["entropy"],
+        )  # fmt: skip
+        ax.axvline(0, color="grey", lw=1)
+        ax.set(xlabel=f"{metric} (points)", yticks=range(len(lines)), yticklabels=lines)
+    axes[0][0].invert_yaxis()
+    return figure
 
 
 def pictures(rows: Mapping[str, NDArray[np.uint8]], titles: Sequence[str] = (), side: float = 0.72) -> Figure:

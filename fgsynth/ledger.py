@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from fgsynth.errors import UserError, missing
 from fgsynth.metrics import Interval, interval
-from fgsynth.params import Frozen
+from fgsynth.settings import Frozen
 
 NOT_RUN, REPRODUCED, DIRECTION, FAILS = "not run", "reproduced", "direction holds", "does not hold"
 SCALES = ("paper", "mini", "smoke")

@@ -1,24 +1,32 @@
 """Classifiers: timm networks behind one contract, x -> (logits, embedding)."""
 
+from copy import deepcopy
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2  # type: ignore[import-untyped]
+
+from fgsynth.errors import UserError
 
 
 class Classifier(nn.Module):
-    """A timm network that returns its logits (n, classes) and the embedding before them (n, k)."""
+    """A timm network that returns its logits (n, classes) and the embedding before them (n, k).
 
-    def __init__(self, network: nn.Module) -> None:
+    prepare: what happens to pictures in [-1, 1] ahead of a network that was trained on others.
+    """
+
+    def __init__(self, network: nn.Module, prepare: nn.Module | None = None) -> None:
         super().__init__()
         self.network = network
+        self.prepare = prepare or nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: pictures (n, 3, h, w) as the network was trained on them."""
+        """x: pictures (n, 3, h, w) in [-1, 1], or as the network was trained on them."""
         # timm's networks share these three methods, which torch's type does not know.
         network: Any = self.network
-        embedding = network.forward_head(network.forward_features(x), pre_logits=True)
+        embedding = network.forward_head(network.forward_features(self.prepare(x)), pre_logits=True)
         return network.get_classifier()(embedding), embedding
 
 
@@ -36,3 +44,60 @@ def small(n_classes: int, seed: int = 0, width: int = 32) -> Classifier:
         network.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
         network.maxpool = nn.Identity()
     return Classifier(network)
+
+
+OWN = {"small": 32, "slim": 16}
+"""Networks for 32 x 32 pictures by name: the width of `small`."""
+
+
+def create(
+    name: str, n_classes: int, seed: int = 0, pretrained: bool = False, fetch: bool = True
+) -> Classifier:
+    """A network by name: one of OWN, or any of timm's with a new last layer, for pictures in [-1, 1].
+
+    pretrained: with timm's weights, behind the normalisation they were trained with; without `fetch`
+    with that normalisation alone, for weights that come from elsewhere. The seed decides all others.
+    Raises UserError for an unknown name, and for weights that cannot be had.
+    """
+    if name in OWN:
+        if pretrained:
+            raise UserError(f"The network '{name}' has no pretrained weights: set pretrained to false.")
+        return small(n_classes, seed, OWN[name])
+    if not timm.is_model(name):
+        raise UserError(
+            f"Unknown network '{name}': choose {' or '.join(OWN)}, or a name that timm.list_models() knows."
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            network: Any = timm.create_model(name, pretrained=pretrained and fetch, num_classes=n_classes)
+        # What a failed download raises depends on the library that tried.
+        except Exception as error:
+            if not (pretrained and fetch):
+                raise
+            raise UserError(
+                f"Cannot get the pretrained weights of '{name}' ({type(error).__name__}): connect once, "
+                "or set pretrained to false."
+            ) from error
+    if not pretrained:
+        return Classifier(network)
+    mean, std = (torch.tensor(network.pretrained_cfg[key]) for key in ("mean", "std"))
+    return Classifier(network, v2.Normalize((2 * mean - 1).tolist(), (2 * std).tolist()))
+
+
+def last_layer(network: Classifier) -> nn.Linear:
+    """The layer from embedding to logits. Raises UserError for a network whose last layer is not linear."""
+    inner: Any = network.network
+    layer = inner.get_classifier()
+    if not isinstance(layer, nn.Linear):
+        raise UserError(f"The last layer of {type(inner).__name__} is not linear: choose another network.")
+    return layer
+
+
+def with_last_layer(network: Classifier, layer: nn.Linear) -> Classifier:
+    """A frozen copy with another last layer; the embedding stays what it is."""
+    old = last_layer(network)
+    (name,) = (key for key, module in network.named_modules() if module is old)
+    copied = deepcopy(network)
+    copied.set_submodule(name, layer.to(old.weight.device))
+    return copied.eval().requires_grad_(False)

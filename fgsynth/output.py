@@ -44,6 +44,11 @@ class Output:
         path = root() / self.reports / "results" / f"{self.stage}.csv"
         write_text(path, results.to_csv(rows.assign(scale=self.scale)))
 
+    def comparisons(self, rows: pd.DataFrame) -> None:
+        """Store differences of methods with their bootstrap intervals, checked; `scale` is filled in."""
+        path = root() / self.reports / "comparisons" / f"{self.stage}.csv"
+        write_text(path, results.comparisons_to_csv(rows.assign(scale=self.scale)))
+
     def metrics(self, values: Mapping[str, float]) -> None:
         """Store headline numbers for `dvc metrics show`."""
         rounded = {name: float(f"{value:.6g}") for name, value in values.items()}

@@ -4,20 +4,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fgsynth.errors import UserError, missing
+from fgsynth.settings import (
+    Classification,
+    Count,
+    Frozen,
+    ImagenetLt,
+    LongTail,
+    Nicopp,
+    PlacesLt,
+    Sampling,
+    Share,
+)
 
-Count = Annotated[int, Field(ge=1)]
 Scales = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 ScaleName = Literal["smoke", "mini", "paper"]
-
-
-class Frozen(BaseModel):
-    """Strict about types and names, and unchangeable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Toy2d(Frozen):
@@ -73,6 +76,12 @@ class Ablations(Frozen):
     scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
     scale_of_methods: Annotated[float, Field(gt=0)]
     followed: Count
+    work: str
+    table_seeds: Annotated[int, Field(ge=2)]
+    table_per_class: Count
+    world: LongTail
+    sampling: Sampling
+    training: Classification
 
     @model_validator(mode="after")
     def _has_the_references(self) -> "Ablations":
@@ -91,6 +100,9 @@ class Stages(Frozen):
     toy_2d: Toy2d
     latent_probe: LatentProbe
     ablations: Ablations
+    imagenet_lt: ImagenetLt
+    places_lt: PlacesLt
+    nicopp: Nicopp
 
 
 class Training(Frozen):
@@ -132,6 +144,17 @@ class Pretrain(Frozen):
     conditioning: Conditioning
 
 
+class FeedbackMap(Frozen):
+    """Settings of the map; meanings in params.yaml."""
+
+    worlds: Count
+    seeds: Count
+    sampling: Sampling
+    training: Classification
+    early: Training
+    early_pictures: Count
+
+
 class Params(Frozen):
     """The whole of params.yaml. The smoke block only overrides the notebooks' own cells."""
 
@@ -140,6 +163,7 @@ class Params(Frozen):
     mini: Stages
     paper: Stages
     pretrain: Pretrain
+    feedback_map: FeedbackMap
 
     def overrides(self, stage: str) -> dict[str, Any]:
         """The parameters of a stage at the current scale, to be laid over the notebook's own cell.
@@ -150,7 +174,7 @@ class Params(Frozen):
             raise UserError(f"No stage '{stage}': choose one of {', '.join(Stages.model_fields)}.")
         if self.scale == "smoke":
             return dict(self.smoke.get(stage, {}))
-        return dict(getattr(getattr(self, self.scale), stage).model_dump())
+        return dict(getattr(getattr(self, self.scale), stage).model_dump(mode="json"))
 
 
 def load(path: Path) -> Params:

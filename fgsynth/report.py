@@ -29,7 +29,8 @@ def build(root: Path) -> None:
     """Derive and write all four files. Raises UserError naming a damaged or missing input."""
     reports, printed = root / "reports", root / "data" / "paper"
     rows = results.read_all(reports / "results")
-    book, verdicts = ledger(printed, rows), claims(printed, rows)
+    compared = results.read_comparisons(reports / "comparisons")
+    book, verdicts = ledger(printed, rows), claims(printed, rows, compared)
     paths.write_text(reports / "results.csv", results.to_csv(rows))
     paths.write_text(reports / "ledger.csv", book.to_csv(index=False, float_format="%.6g"))
     paths.write_text(reports / "claims.csv", verdicts.to_csv(index=False))

@@ -1,5 +1,6 @@
 """Tidy results: one row per (scale, benchmark, method, seed, metric), with split and selection rule."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,32 @@ from fgsynth.errors import UserError
 
 COLUMNS = ["scale", "benchmark", "method", "seed", "metric", "value", "split", "selection"]
 KEY = ["scale", "benchmark", "method", "seed", "metric", "split", "selection"]
+
+COMPARED = ["scale", "benchmark", "method", "reference", "metric", "mean", "low", "high", "seeds", "split"]
+
+
+def comparisons_to_csv(rows: pd.DataFrame) -> str:
+    """Checked CSV text of differences between methods, six significant digits.
+
+    mean: method - reference in points; low, high: its 95 % bootstrap interval over seeds and pictures.
+    Raises UserError for other columns, a pair that is there twice, or an interval that is none.
+    """
+    check_comparisons(rows, "comparisons")
+    return rows[COMPARED].to_csv(index=False, float_format="%.6g")
+
+
+def check_comparisons(rows: pd.DataFrame, source: str) -> None:
+    """Raise UserError, naming `source`, unless `rows` are comparisons."""
+    if set(rows.columns) != set(COMPARED):
+        odd = sorted(set(rows.columns) ^ set(COMPARED))
+        raise UserError(
+            f"{source}: columns {', '.join(odd)} are missing or unknown; need {', '.join(COMPARED)}."
+        )
+    repeated = rows[rows.duplicated(["scale", "benchmark", "method", "reference", "metric", "split"])]
+    if len(repeated):
+        raise UserError(f"{source}: the pair {repeated.iloc[0][COMPARED[2:5]].to_dict()} is there twice.")
+    if not (rows["low"] <= rows["high"]).all():
+        raise UserError(f"{source}: an interval has its ends the wrong way round or missing.")
 
 
 def to_csv(rows: pd.DataFrame) -> str:
@@ -51,14 +78,23 @@ def read_all(folder: Path) -> pd.DataFrame:
 
     Raises UserError naming the file that is damaged.
     """
+    return _read(folder, COLUMNS, check)
+
+
+def read_comparisons(folder: Path) -> pd.DataFrame:
+    """All files of comparisons of a folder in one table, as `read_all`."""
+    return _read(folder, COMPARED, check_comparisons)
+
+
+def _read(folder: Path, columns: list[str], checked: Callable[[pd.DataFrame, str], None]) -> pd.DataFrame:
     tables = []
     for path in sorted(folder.glob("*.csv")):
         try:
             rows = pd.read_csv(path)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not a readable CSV file; run its stage again.") from error
-        check(rows, str(path))
+        checked(rows, str(path))
         tables.append(rows)
-    everything = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
-    check(everything, str(folder))
+    everything = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    checked(everything, str(folder))
     return everything

@@ -111,6 +111,9 @@ def _publish(root: Path, staging: Path, stage: str, name: str) -> None:
         *(f"reports/results/{stage}.csv", f"reports/metrics/{stage}.json", f"reports/figures/{stage}"),
         *(f"reports/notebooks/{name}.ipynb", f"reports/notebooks/{name}.html", f"data/runs/{stage}"),
     ]
+    compared = f"reports/comparisons/{stage}.csv"
+    if (staging / compared).exists():
+        published.append(compared)
     made = {staging / path: root / path for path in published}
     for new, old in made.items():
         if not new.exists():

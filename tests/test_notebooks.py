@@ -1,9 +1,8 @@
 """The notebooks as they are committed: short cells, prose, parameters, nothing hidden."""
 
-import ast
-
 import pytest
 import yaml
+from imports import closure, modules_used
 
 from fgsynth import notebook, params
 from fgsynth.runner import INJECTED
@@ -47,30 +46,6 @@ def test_it_is_tidy_and_has_outputs_for_nbval_to_check(nb):
     checked = [cell for cell in code(content) if notebook.CHECKED in cell.metadata.get("tags", [])]
     assert checked
     assert [cell for cell in code(content) if cell.outputs] == checked
-
-
-def modules_used(root, source: str) -> set[str]:
-    """Files of fgsynth that a piece of Python imports, relative to the root."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fgsynth":
-            path = node.module.replace(".", "/")
-            names = [f"{path}.py", *(f"{path}/{alias.name}.py" for alias in node.names)]
-            found |= {name for name in names if (root / name).is_file()}
-    return found
-
-
-def closure(root, first: set[str]) -> set[str]:
-    seen, todo = set(), set(first)
-    while todo:
-        name = todo.pop()
-        seen.add(name)
-        todo |= modules_used(root, (root / name).read_text()) - seen
-    return seen - HARMLESS
-
-
-# What cannot change a number: sentences, bars.
-HARMLESS = {"fgsynth/errors.py", "fgsynth/progress.py"}
 
 
 def test_a_stage_depends_on_all_the_code_it_runs(nb, root):

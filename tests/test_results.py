@@ -6,6 +6,8 @@ from fgsynth.errors import UserError
 
 ROW = {"scale": "mini", "benchmark": "b", "method": "m", "seed": 0, "metric": "few", "value": 1.0,
        "split": "test", "selection": "none"}  # fmt: skip
+PAIR = {"scale": "mini", "benchmark": "b", "method": "m", "reference": "r", "metric": "few", "mean": 1 / 3,
+        "low": -1.0, "high": 2.0, "seeds": 3, "split": "test"}  # fmt: skip
 
 
 def test_round_trip(tmp_path):
@@ -45,3 +47,43 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(UserError, match=r"a\.csv: not a readable CSV"):
         results.read_all(tmp_path)
+
+
+def test_comparisons_round_trip(tmp_path):
+    rows = pd.DataFrame([PAIR | {"metric": "many"}, PAIR])
+    (tmp_path / "a.csv").write_text(results.comparisons_to_csv(rows[rows.columns[::-1]]))
+    read = results.read_comparisons(tmp_path)
+    assert list(read.columns) == results.COMPARED
+    assert read["metric"].tolist() == ["many", "few"]
+    assert read["mean"].tolist() == [0.333333] * 2
+
+
+def test_no_comparisons_are_an_empty_table(tmp_path):
+    read = results.read_comparisons(tmp_path)
+    assert read.empty
+    assert list(read.columns) == results.COMPARED
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            [PAIR, PAIR | {"mean": 0.0}],
+            "here: the pair {'method': 'm', 'reference': 'r', 'metric': 'few'} is",
+        ),
+        ([PAIR | {"low": 3.0}], "here: an interval has its ends the wrong way round or missing"),
+        ([PAIR | {"high": float("nan")}], "wrong way round or missing"),
+        ([PAIR | {"selection": "none"}], "here: columns selection are missing or unknown; need scale"),
+        ([{k: v for k, v in PAIR.items() if k != "seeds"}], "columns seeds"),
+    ],
+)
+def test_what_are_no_comparisons_is_refused(rows, sentence):
+    with pytest.raises(UserError, match=sentence):
+        results.check_comparisons(pd.DataFrame(rows), "here")
+
+
+def test_a_pair_in_two_files_is_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(results.comparisons_to_csv(pd.DataFrame([PAIR])))
+    with pytest.raises(UserError, match="is there twice"):
+        results.read_comparisons(tmp_path)

@@ -1,0 +1,1 @@
+"""Benchmarks: every data set is one manifest of pictures with split, class and context."""

@@ -1,0 +1,269 @@
+"""One experiment on pictures: a real imbalanced set, its guide, synthetic sets, classifiers (FG 3, 4)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fgsynth.benchmarks import mini
+from fgsynth.benchmarks.manifest import Benchmark
+from fgsynth.classify import embed
+from fgsynth.criteria import CRITERIA, Criterion, Hardness
+from fgsynth.errors import UserError
+from fgsynth.generator import Dropout, Generator
+from fgsynth.guidance import Guidance
+from fgsynth.networks import Classifier
+from fgsynth.paths import atomic, from_root, root
+from fgsynth.plans import Method, missing_per_group, plan, share_of
+from fgsynth.seeds import stable_seed
+from fgsynth.settings import Groups, LongTail, Sampling
+from fgsynth.shards import Store, fill
+from fgsynth.synthesis import Feedback, Plan, from_uint8, synthesise
+from fgsynth.training import Pictures, Recipe, Trained, predict, train
+from fgsynth.work import fingerprint, model_digest, weights_digest
+
+_BOTH = (
+    *("benchmarks", "miniworld", "criteria", "generator", "guidance", "metrics", "networks", "pictures"),
+    *("sampler", "schedule", "seeds", "synthesis"),
+)
+SYNTHESIS = (*_BOTH, "classify", "experiment", "plans", "shards")
+TRAINING = (*_BOTH, "augment", "batches", "losses", "recipe", "training", "twostage")
+"""The code that a synthetic set and a trained classifier depend on."""
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """Synthetic pictures in the order of their index, and the digest of what made them."""
+
+    index: pd.DataFrame
+    x: Tensor
+    digest: str
+
+    @property
+    def pictures(self) -> Pictures:
+        """What a classifier is trained on."""
+        return Pictures(self.x, torch.tensor(self.index["label"].to_numpy()))
+
+    def part(self, amount: float, whole: float) -> "SyntheticSet":
+        """The first `amount` times the missing pictures of a set of `whole` times (FG figure 12)."""
+        return self.rows(share_of(self.index, amount, whole), f"{self.digest}-{amount}")
+
+    def rows(self, mine: NDArray[np.bool_], digest: str = "") -> "SyntheticSet":
+        """Some of the pictures; without a digest they are only to be looked at."""
+        index = self.index[mine].reset_index(drop=True)
+        return SyntheticSet(index, self.x[torch.tensor(mine)], digest)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What all methods of a comparison share: benchmark, generator, settings, recipe of the classifiers.
+
+    work: a folder of results under the fingerprints of what they depend on; whatever is there is not made
+    again, so that a killed run goes on where it was, and the folder can be deleted at any time.
+    seed: of guide and synthesis.
+    """
+
+    bench: Benchmark
+    generator: Generator
+    sampling: Sampling
+    recipe: Recipe
+    work: Path
+    seed: int = 0
+
+    @property
+    def guide_recipe(self) -> Recipe:
+        """The guide is trained as the classifiers are, but by ERM, whose last epoch it is (FG step 1)."""
+        return replace(self.recipe, balanced=0.0, select="last")
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the benchmark."""
+        return len(self.bench.manifest.classes)
+
+    @cached_property
+    def real(self) -> Pictures:
+        """The real training pictures."""
+        return self.pictures("train")
+
+    def pictures(self, split: str) -> Pictures:
+        """The pictures of a split, in the manifest's order."""
+        rows = self.bench.manifest.rows(split)
+        return Pictures(self.bench.pictures(rows), torch.tensor(rows["label"].to_numpy()))
+
+    @cached_property
+    def guide(self) -> Classifier:
+        """The classifier whose feedback guides, trained on the real imbalanced set alone (FG step 1)."""
+        return self.train(self.guide_recipe, stable_seed("guide", self.seed)).network
+
+    @cached_property
+    def criteria(self) -> Mapping[str, Criterion]:
+        """Entropy, loss, and hardness fitted to the guide's embeddings of the real pictures."""
+        embedding = embed(self.guide, from_uint8(self.real.x))[1]
+        return {**CRITERIA, "hardness": Hardness.fit(embedding, self.real.label, self.n_classes)}
+
+    @cached_property
+    def missing(self) -> NDArray[np.int64]:
+        """Synthetic pictures per class or group: what it lacks to the largest, or to `fill_to`."""
+        m = self.bench.manifest
+        return missing_per_group(
+            m.group_counts() if len(m.contexts) > 1 else m.counts(), self.sampling.fill_to
+        )
+
+    def synthetic(
+        self, method: Method, whole: float = 1.0, per_group: NDArray[np.int64] | None = None
+    ) -> SyntheticSet:
+        """The synthetic set of a method, made or completed where it is not there yet.
+
+        whole: times the missing pictures; per_group: another number for every group instead.
+        """
+        each = np.maximum(1, np.rint(whole * self.missing)).astype(int) if per_group is None else per_group
+        table = plan(self.bench, each, self.seed, method.image)
+        digest = self._digest(method, table)
+        folder = self.work / self.bench.manifest.name / "synthetic" / digest
+        store = Store(folder, table, self.sampling.per_shard)
+        fill(
+            store,
+            lambda rows: self._make(rows, method),
+            bar=f"{self.bench.manifest.name}, synthetic pictures",
+        )
+        return SyntheticSet(store.index(), store.pictures(), digest)
+
+    def train(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Trained:
+        """A classifier on real, or real and synthetic, pictures; loaded where it was trained before."""
+        return train(
+            self.real,
+            synthetic.pictures if synthetic else None,
+            self.n_classes,
+            recipe,
+            seed,
+            val=self.pictures("val") if recipe.select != "last" else None,
+            folder=self.run_folder(recipe, seed, synthetic),
+        )
+
+    def run_folder(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Path:
+        """Where a classifier's run is kept."""
+        made = synthetic.digest if synthetic else ""
+        name = fingerprint(TRAINING, self.bench.manifest.digest, made, vars(recipe), seed)
+        return self.work / self.bench.manifest.name / "classifiers" / name
+
+    def predicted(self, network: Classifier, split: str, folder: Path | None = None) -> NDArray[np.int64]:
+        """The class that a network says of every picture of a split; kept in the run's folder, if given."""
+        kept = folder / f"predicted-{split}.npy" if folder else None
+        if kept and kept.is_file():
+            return np.load(kept)
+        result = predict(network, self.pictures(split)).argmax(1).numpy()
+        if kept:
+            with atomic(kept) as partial:
+                np.save(partial, result)
+        return result
+
+    def _digest(self, method: Method, table: pd.DataFrame) -> str:
+        s = self.sampling.model_dump()
+        guide = weights_digest(self.guide) if method.criteria else ""
+        rows = table.to_csv(index=False)
+        return fingerprint(
+            SYNTHESIS,
+            self.bench.manifest.digest,
+            model_digest(self.sampling.generator),
+            s,
+            vars(method),
+            guide,
+            rows,
+        )
+
+    def _make(self, rows: pd.DataFrame, method: Method) -> tuple[NDArray[np.uint8], pd.DataFrame]:
+        s, g = self.sampling, self.generator
+        seeds = rows["seed"].tolist()
+        if method.image:
+            train = self.bench.manifest.rows("train").set_index("key", drop=False)
+            shown = list(self.bench.pictures(train.loc[rows["condition"]].reset_index(drop=True)))
+            image = g.embed_image(shown, seeds, Dropout(method.dropout), s.noise_level)
+        else:
+            image = g.no_image(len(rows))
+        asked = Plan(rows["prompt"].tolist(), image, torch.tensor(rows["label"].to_numpy()), seeds)
+        made = synthesise(g, asked, s.cfg if method.image else s.cfg_text, self._feedback(method))
+        notes = pd.DataFrame(
+            {
+                "criterion": "+".join(method.criteria),
+                "before": made.before.double().numpy(),
+                "after": made.after.double().numpy(),
+                "non_finite": made.non_finite.numpy(),
+            }
+        )
+        return made.pictures.numpy(), notes
+
+    def _feedback(self, method: Method) -> Feedback | None:
+        if not method.criteria:
+            return None
+        s = self.sampling
+        guidance = Guidance(
+            method.scale, every=s.every, start=s.start, stop=s.stop, through_network=s.through_network
+        )
+        chosen = {name: self.criteria[name] for name in method.criteria}
+        return Feedback(self.guide, chosen, self.n_classes, guidance)
+
+
+WORLDS = {
+    mini.IMAGENET_LT: (LongTail, mini.imagenet_lt),
+    mini.PLACES_LT: (LongTail, mini.places_lt),
+    mini.NICOPP: (Groups, mini.nicopp),
+}
+
+
+def of_world(
+    name: str,
+    world: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    training: Mapping[str, Any],
+    work: str,
+    seed: int = 0,
+) -> Experiment:
+    """An experiment from a notebook's parameters: its benchmark by name, its generator loaded.
+
+    Raises UserError for a benchmark that does not exist.
+    """
+    if name not in WORLDS:
+        raise UserError(f"No benchmark '{name}': choose one of {', '.join(WORLDS)}.")
+    settings, draw = WORLDS[name]
+    asked = Sampling.model_validate(sampling)
+    model = Generator.load(from_root(asked.generator), asked.n_steps)
+    bench = draw(settings.model_validate(world))  # type: ignore[operator]
+    return Experiment(bench, model, asked, Recipe(**training), root() / work, seed)
+
+
+def methods(sampling: Sampling) -> dict[str, Method]:
+    """The rows of the papers' tables that synthesise, and dropout without feedback, by name."""
+    p, scales = sampling.dropout, sampling.scales
+    guided = {
+        f"LDM-FG ({name.title()})": Method(True, p, (name,), scales[name])
+        for name in ("loss", "hardness", "entropy")
+    }
+    return {
+        "LDM (txt)": Method(image=False),
+        "LDM (txt and img)": Method(),
+        "LDM (txt, img, dropout)": Method(dropout=p),
+        **guided,
+        "LDM-FG (Combined)": Method(True, p, ("loss", "hardness", "entropy"), scales["combined"]),
+    }
+
+
+def table_4_rows(sampling: Sampling) -> dict[str, Method]:
+    """The rows of FG table 4 by the names they have in the ledger."""
+    ways = methods(sampling)
+    names = {
+        (0, 0, "none"): "LDM (txt)",
+        (1, 0, "none"): "LDM (txt and img)",
+        (1, 1, "none"): "LDM (txt, img, dropout)",
+        **{(1, 1, c): f"LDM-FG ({c.title()})" for c in ("loss", "hardness", "entropy")},
+    }
+    return {
+        f"text 1, image {image}, dropout {dropout}, feedback {feedback}": ways[name]
+        for (image, dropout, feedback), name in names.items()
+    }

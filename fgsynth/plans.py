@@ -1,0 +1,79 @@
+"""Plans: which synthetic pictures to make, one row each, from the counts of a benchmark."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from fgsynth.benchmarks.manifest import Benchmark
+from fgsynth.errors import UserError
+from fgsynth.seeds import generator, stable_seed
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make synthetic pictures: a row of the papers' tables.
+
+    image: conditioned on a real picture beside the prompt; dropout: p of the units of its embedding;
+    criteria: names of what guides, none without feedback, each sample draws one of several (FG table 6);
+    scale: the feedback scale w.
+    """
+
+    image: bool = True
+    dropout: float = 0.0
+    criteria: tuple[str, ...] = ()
+    scale: float = 0.0
+
+
+def missing_per_group(counts: torch.Tensor, target: int | None) -> NDArray[np.int64]:
+    """Pictures that each class or group lacks to the target, one at least (FG step 4: max(target - n, 1)).
+
+    target: pictures per class or group, None for as many as the largest has.
+    """
+    top = int(counts.max()) if target is None else target
+    return (top - counts).clamp(min=1).numpy()
+
+
+def plan(bench: Benchmark, per_group: NDArray[np.int64], seed: int, image: bool = True) -> pd.DataFrame:
+    """One row per picture to make: key, index, label, context, group, prompt, condition, seed.
+
+    per_group: how many of each group. The seed is a stable hash of (seed, benchmark, group, index): the
+    methods of a comparison start from the same noise and condition. condition: the key of a real training
+    picture of the class, whatever its context, as a group may have none (FG step 2); drawn by the row's own
+    seed, with replacement. Raises UserError where a condition is asked for and the class has no picture.
+    """
+    m = bench.manifest
+    rows = []
+    real = dict(list(m.rows("train").groupby("label")["key"])) if image else {}
+    for group, n in enumerate(per_group):
+        label, context = divmod(group, len(m.contexts))
+        if image and n and label not in real:
+            raise UserError(
+                f"{m.name}: class '{m.classes[label]}' has no real picture to condition on: "
+                "sample it by text only."
+            )
+        for i in range(int(n)):
+            own = stable_seed("synthetic", seed, m.name, group, i)
+            shown = real[label].iloc[_draw(len(real[label]), own)] if image else ""
+            key = f"{label:04d}-{context}-{i:05d}"
+            rows.append((key, i, label, context, group, bench.prompt(label, context), shown, own))
+    if not rows:
+        raise UserError(f"{m.name}: nothing to synthesise, every class is full.")
+    return pd.DataFrame(
+        rows, columns=["key", "index", "label", "context", "group", "prompt", "condition", "seed"]
+    )
+
+
+def _draw(n: int, seed: int) -> int:
+    return int(torch.randint(n, (), generator=generator("condition", seed)))
+
+
+def share_of(index: pd.DataFrame, amount: float, whole: float) -> NDArray[np.bool_]:
+    """Which rows of a plan of `whole` times the missing pictures belong to `amount` times: the first ones.
+
+    A smaller set is a part of the larger, so that FG figure 12 compares nothing but the number.
+    """
+    per_group = index.groupby("group")["index"].transform("size")
+    return (index["index"] < np.maximum(1, (per_group * amount / whole).round())).to_numpy()

@@ -1,0 +1,135 @@
+"""Settings of the experiments on pictures as typed, frozen models; their meanings stand in params.yaml."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+ListOf = BeforeValidator(_as_tuple)
+"""YAML and notebooks write lists, frozen models hold tuples."""
+
+
+class Frozen(BaseModel):
+    """Strict about types and names, and unchangeable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class LongTail(Frozen):
+    """A long-tailed draw of the mini world."""
+
+    n_max: Annotated[int, Field(ge=101)]
+    n_min: Annotated[int, Field(ge=2, le=19)]
+    strata: Annotated[tuple[Count, Count, Count], ListOf]
+    n_val: Count
+    n_test: Count
+    modes: Annotated[tuple[Share, ...], ListOf, Field(min_length=1, max_length=4)]
+    seed: int = 0
+
+
+class Groups(Frozen):
+    """A draw of the mini world by groups: classes in contexts."""
+
+    n_max: Count
+    n_min: Count
+    empty: Annotated[int, Field(ge=0)]
+    held_out: Annotated[int, Field(ge=3)]
+    classes: Annotated[int, Field(ge=2, le=24)]
+    modes: Annotated[tuple[Share, ...], ListOf, Field(min_length=1, max_length=4)]
+    seed: int = 0
+
+
+class Sampling(Frozen):
+    """How synthetic pictures are sampled."""
+
+    generator: str
+    n_steps: Annotated[int, Field(ge=1, le=999)]
+    every: Count
+    start: Annotated[int, Field(ge=0)] = 0
+    stop: int | None = None
+    through_network: bool
+    cfg: Annotated[float, Field(ge=1)]
+    cfg_text: Annotated[float, Field(ge=1)]
+    noise_level: Annotated[int, Field(ge=0, le=999)]
+    dropout: Share
+    scales: dict[Literal["entropy", "loss", "hardness", "combined"], Positive]
+    fill_to: Count | None
+    per_shard: Count = 10_000
+
+    @model_validator(mode="after")
+    def _all_scales(self) -> "Sampling":
+        if len(self.scales) != 4:
+            raise ValueError("scales must give entropy, loss, hardness and combined")
+        return self
+
+
+class Split(Frozen):
+    """What the experiments on pictures share: where work is kept, and what is evaluated."""
+
+    work: str
+    split: Literal["test", "final"]
+    seeds: Annotated[int, Field(ge=2)]
+    sampling: Sampling
+    training: "Classification"
+
+
+class ImagenetLt(Split):
+    """Parameters of ImageNet-LT."""
+
+    world: LongTail
+    amounts: Annotated[tuple[NotNegative, ...], ListOf]
+    weights: Annotated[tuple[Share, ...], ListOf]
+
+    @model_validator(mode="after")
+    def _has_the_references(self) -> "ImagenetLt":
+        if not {0.0, 1.0} <= set(self.amounts) or 1.0 not in self.weights:
+            raise ValueError("amounts must contain 0.0 and 1.0, weights 1.0")
+        return self
+
+
+class PlacesLt(Split):
+    """Parameters of Places-LT."""
+
+    world: LongTail
+    second_epochs: Count
+
+
+class Search(Frozen):
+    """Random search: exponents of 10 of the learning rate, exponents of 2 of the batch size."""
+
+    rate: Annotated[tuple[float, float], ListOf]
+    batch: Annotated[tuple[float, float], ListOf]
+
+
+class Nicopp(Split):
+    """Parameters of NICO++."""
+
+    world: Groups
+    draws: Count
+    search: Search
+    coefficients: Annotated[tuple[Positive, ...], ListOf]
+
+
+class Classification(Frozen):
+    """How classifiers are trained, the guide among them."""
+
+    network: str
+    pretrained: bool
+    optimiser: Literal["sgd", "adamw"]
+    rate: Positive
+    weight_decay: NotNegative
+    epochs: Count
+    updates_per_epoch: Count | None
+    batch: Annotated[int, Field(ge=2)]
+    balanced: Share
+    counts: Literal["real", "real+synthetic", "batch"]
+    augment: Annotated[tuple[Literal["crop", "flip", "jitter", "blur", "grey"], ...], ListOf]

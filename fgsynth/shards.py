@@ -1,0 +1,309 @@
+"""A resumable store of synthetic pictures: a plan's rows become WebDataset tars with Parquet indices."""
+
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from fgsynth.errors import UserError
+from fgsynth.paths import atomic
+from fgsynth.progress import progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PLAN = dict.fromkeys(("key", "prompt", "condition"), "str") | dict.fromkeys(
+    ("label", "group", "seed"), "int64"
+)
+"""Columns that a plan must have; any further ones are carried along."""
+NOTES = {"criterion": "str", "before": "float64", "after": "float64", "non_finite": "int64"}
+"""What feedback saw and did, per picture; "", NaN and 0 without feedback."""
+PLACE = {"shard": "str", "offset": "int64", "size": "int64", "sha256": "str"}
+"""The tar of a picture, and the first byte, number of bytes and SHA-256 of its PNG therein."""
+BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
+AGAIN = "fill the store again, which makes what is missing."
+
+Piece = tuple[ArrayLike, pd.DataFrame]
+"""Pictures (n, h, w, 3) uint8 on the CPU and, for each, a row with the columns of NOTES."""
+Make = Callable[[pd.DataFrame], Piece]
+"""`make(rows of the plan) -> one picture and note per row`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A folder of synthetic pictures as its plan asks for: one row of the plan, one picture.
+
+    Shard i is `0000i.tar` (members `<key>.png` in the plan's order, no times or owners, hence the same bytes
+    from every run) and `0000i.parquet`, which appears last: a shard is there when its index is.
+    plan: the columns of PLAN, then any others. per_shard: pictures per tar.
+    Raises UserError for a plan that lacks a column, names a picture twice or cannot be stored.
+    """
+
+    folder: Path
+    plan: pd.DataFrame
+    per_shard: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.per_shard < 1:
+            raise UserError(f"{self.per_shard} pictures per shard: at least 1 is needed.")
+        object.__setattr__(self, "plan", _checked_plan(self.plan))
+
+    def parts(self) -> list[range]:
+        """The rows of the plan of every shard."""
+        n = len(self.plan)
+        return [range(start, min(start + self.per_shard, n)) for start in range(0, n, self.per_shard)]
+
+    def rows(self, number: int) -> pd.DataFrame:
+        """The plan of one shard, counted from 0."""
+        start = number * self.per_shard
+        return self.plan.iloc[start : start + self.per_shard].reset_index(drop=True)
+
+    def files(self, number: int) -> tuple[Path, Path]:
+        """The tar and the index of a shard."""
+        return self.folder / f"{number:05d}.tar", self.folder / f"{number:05d}.parquet"
+
+    def todo(self, numbers: Iterable[int] | None = None) -> list[int]:
+        """The shards, of `numbers` or all, that are absent, damaged or of another plan; reads every byte."""
+        missing = []
+        for number in range(len(self.parts())) if numbers is None else numbers:
+            try:
+                self.check(number)
+            except UserError:
+                missing.append(number)
+        return missing
+
+    def check(self, number: int) -> None:
+        """Compare a shard with its plan, and every byte of its tar with its index.
+
+        Raises UserError naming the shard, and the picture, where they differ.
+        """
+        for _ in self._read(number, slice(None)):
+            pass
+
+    def write(self, number: int, pieces: Iterable[Piece]) -> None:
+        """Write one shard, piece by piece as they come, in the plan's order; never holds more than a piece.
+
+        The shard appears whole or, if `pieces` raises, not at all. Raises UserError, naming the shard, for
+        pictures or notes that do not fit the plan.
+        """
+        (tar, index), rows = self.files(number), self.rows(number)
+        made: list[pd.DataFrame] = []
+        with atomic(tar) as partial:
+            with partial.open("wb") as file:
+                for pictures, notes in pieces:
+                    array, noted = _checked(tar, pictures, notes)
+                    keys = rows["key"].iloc[sum(map(len, made)) :]
+                    place = [_append(file, tar, *one) for one in zip(keys, array, strict=False)]
+                    made.append(pd.concat([noted, pd.DataFrame(place)], axis=1))
+                if (n := sum(map(len, made))) != len(rows):
+                    raise UserError(f"Shard {tar} got {n} pictures for {len(rows)} rows: make one for each.")
+                file.write(bytes(_length(file.tell()) - file.tell()))
+            # An index must never stand beside another tar than its own, not even for a moment.
+            index.unlink(missing_ok=True)
+        _write(index, _to_parquet(pd.concat([rows, pd.concat(made, ignore_index=True)], axis=1)))
+
+    def part_index(self, number: int) -> pd.DataFrame:
+        """The index of one shard: the columns of the plan, of NOTES and of PLACE.
+
+        Raises UserError, naming the shard, if it is missing or does not fit its plan or (by sizes) its tar.
+        """
+        tar, index = self.files(number)
+        for path in (tar, index):
+            if not path.is_file():
+                raise UserError(f"{path} is missing: {AGAIN}")
+        data, columns, made = io.BytesIO(index.read_bytes()), [*self.plan.columns], NOTES | PLACE
+        try:
+            frame = pd.read_parquet(data, page_checksum_verification=True)
+        except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+            raise UserError(f"{index} is damaged: {AGAIN}") from error
+        if [*frame.columns] != [*columns, *made] or not frame[columns].equals(self.rows(number)):
+            raise UserError(f"{index} was made by another plan: {AGAIN}")
+        if frame[[*made]].dtypes.astype(str).to_dict() != made or not _fits(frame, tar):
+            raise UserError(f"{index} does not fit its tar: {AGAIN}")
+        return frame
+
+    def index(self) -> pd.DataFrame:
+        """The indices of all shards, in the plan's order; errors as `part_index`."""
+        made = [self.part_index(number)[[*NOTES, *PLACE]] for number in range(len(self.parts()))]
+        return pd.concat([self.plan, pd.concat(made, ignore_index=True)], axis=1)
+
+    def pictures(self, keys: Sequence[str] | None = None) -> "Tensor":
+        """Pictures in the order of `keys`, or all in the plan's order: (n, h, w, 3) uint8.
+
+        Reads nothing but them and their shards' indices. Raises UserError for a key that the plan does not
+        have, and for damage, naming shard and key.
+        """
+        # Here, as importing it takes seconds and nothing else in the store needs it.
+        import torch
+
+        wanted = self.plan["key"].tolist() if keys is None else list(keys)
+        row = pd.Index(self.plan["key"]).get_indexer(pd.Index(wanted, dtype="str"))
+        if not wanted or (row < 0).any():
+            what = f"picture '{wanted[int(row.argmin())]}'" if wanted else "picture"
+            raise UserError(f"No {what} to read from {self.folder}: give keys of its plan.")
+        numbers, result = row // self.per_shard, np.empty((0, 0, 0, 3), np.uint8)
+        for number in np.unique(numbers).tolist():
+            here = np.flatnonzero(numbers == number)
+            for position, data in zip(here, self._read(number, row[here] % self.per_shard), strict=True):
+                picture = np.asarray(Image.open(io.BytesIO(data)))
+                result = result if result.size else np.empty((len(wanted), *picture.shape), np.uint8)
+                result[position] = picture
+        return torch.from_numpy(result)
+
+    def _read(self, number: int, rows: NDArray[np.intp] | slice) -> Iterator[bytes]:
+        """PNGs of a shard, each compared with its index, as are the header and the padding around it."""
+        index, tar = self.part_index(number).iloc[rows], self.files(number)[0]
+        columns = (index[name] for name in ("key", "offset", "size", "sha256"))
+        with tar.open("rb") as file:
+            for key, offset, size, sha256 in zip(*columns, strict=True):
+                file.seek(offset - BLOCK)
+                header, data, padding = file.read(BLOCK), file.read(size), file.read(-size % BLOCK)
+                if header != _header(key, size) or _sha256(data) != sha256 or padding.strip(b"\0"):
+                    raise UserError(f"Picture {key} of {tar} is damaged: {AGAIN}")
+                yield data
+
+    def tidy(self, worker: int = 0, workers: int = 1) -> None:
+        """Write `plan.parquet`; remove what earlier plans or killed runs left: surplus shards, partial files.
+
+        Several workers remove shards of their own only, and no partial files, which may be in use.
+        """
+        plan, path = self.plan.copy(), self.folder / "plan.parquet"
+        digest = _sha256(plan.to_csv(index=False).encode())
+        plan.attrs = {"per_shard": self.per_shard, "sha256 of the CSV": digest}
+        if (data := _to_parquet(plan)) != (path.read_bytes() if path.is_file() else b""):
+            _write(path, data)
+        for shard in self.folder.glob("[0-9]*.*"):
+            number = int(shard.stem) if re.fullmatch(r"\d{5,}\.(parquet|tar)", shard.name) else -1
+            if number >= len(self.parts()) and number % workers == worker:
+                shard.unlink()
+        for partial in self.folder.glob(".partial-*") if workers == 1 else ():
+            partial.unlink()
+
+
+def fill(
+    store: Store, make: Make, bar: str = "pictures", *, piece: int = 256, worker: int = 0, workers: int = 1
+) -> int:
+    """Make what a store lacks, `piece` pictures at a time; returns how many were made.
+
+    Called again after any interruption, it goes on with the first shard that was not finished. Several
+    processes share a store as workers 0 .. workers - 1, each with every `workers`-th shard; with one worker
+    nobody else may fill it. Raises UserError where `make` gives other than one picture per row.
+    """
+    if piece < 1 or not 0 <= worker < workers:
+        raise UserError(f"Worker {worker} of {workers}, piece {piece}: workers count from 0, pieces from 1.")
+    store.tidy(worker, workers)
+    parts = store.parts()
+    todo = store.todo(progress(range(worker, len(parts), workers), f"{bar}, checking"))
+    shown = progress(range(sum(len(parts[number]) for number in todo)), bar)
+    assert isinstance(shown, tqdm)
+    shown.unit = " pictures"
+    with shown:
+        for number in todo:
+            store.write(number, _pieces(store.rows(number), make, piece, shown))
+    return len(shown)
+
+
+def _pieces(rows: pd.DataFrame, make: Make, piece: int, shown: "tqdm[int]") -> Iterator[Piece]:
+    for start in range(0, len(rows), piece):
+        part = rows.iloc[start : start + piece].reset_index(drop=True)
+        pictures, notes = make(part)
+        if len(notes) != len(part):
+            # Here, as a piece too short and one too long would add up to a whole shard.
+            raise UserError(
+                f"{len(notes)} notes for {len(part)} rows from {part['key'][0]} on: give one each."
+            )
+        yield pictures, notes
+        shown.update(len(part))
+
+
+def _checked_plan(plan: pd.DataFrame) -> pd.DataFrame:
+    """The plan as it is read back from Parquet, so that it can be compared with what was stored."""
+    columns = plan.columns.tolist()
+    if lacking := [name for name in PLAN if name not in columns]:
+        raise UserError(f"The plan lacks the column '{lacking[0]}': give {', '.join(PLAN)}.")
+    if taken := [name for name in columns if name in NOTES | PLACE or columns.count(name) > 1]:
+        raise UserError(f"The plan's column '{taken[0]}' is one of the index or there twice: rename it.")
+    if plan.empty:
+        raise UserError("The plan has no rows: give one for every picture to make.")
+    for name, dtype in PLAN.items():
+        kind = pd.api.types.infer_dtype(plan[name], skipna=False)
+        if kind != {"str": "string", "int64": "integer"}[dtype]:
+            raise UserError(f"The plan's column '{name}' holds {kind}: {dtype} without gaps is needed.")
+    if unsafe := [key for key in plan["key"] if not re.fullmatch(r"[A-Za-z0-9_-]{1,96}", key)]:
+        raise UserError(f"Key '{unsafe[0]}' of the plan: 1 to 96 of A-Z, a-z, 0-9, _ and - name a file.")
+    if (twice := plan["key"].duplicated()).any():
+        raise UserError(f"Key '{plan['key'][twice].iloc[0]}' is in the plan twice: make keys unique.")
+    if not plan["seed"].between(0, 2**63 - 1).all():
+        raise UserError("The plan has a seed below 0 or above 2**63 - 1: take fgsynth.seeds.stable_seed.")
+    plain = plan.reset_index(drop=True)
+    plain.attrs = {}
+    try:
+        return pd.read_parquet(io.BytesIO(_to_parquet(plain.astype(PLAN))))
+    except (ValueError, TypeError, NotImplementedError, OverflowError) as error:
+        raise UserError(f"The plan cannot be stored, {error}: give columns of one plain type.") from error
+
+
+def _checked(tar: Path, pictures: ArrayLike, notes: pd.DataFrame) -> tuple[NDArray[np.uint8], pd.DataFrame]:
+    array, n = np.asarray(pictures), len(notes)
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not array.size or len(array) != n:
+        got = f"Pictures for {tar} with {n} notes are {array.dtype} of shape {array.shape}"
+        raise UserError(f"{got}: uint8 of shape ({n}, h, w, 3) is needed.")
+    try:
+        return array, notes[[*NOTES]].fillna({"criterion": ""}).astype(NOTES).reset_index(drop=True)
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"Notes for {tar}, {error}: columns like {NOTES} are needed.") from error
+
+
+def _append(file: BinaryIO, tar: Path, key: str, picture: NDArray[np.uint8]) -> dict[str, str | int]:
+    """Append one member; returns its row of PLACE."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    data, offset = buffer.getvalue(), file.tell() + BLOCK
+    file.write(_header(key, len(data)) + data + bytes(-len(data) % BLOCK))
+    return dict(zip(PLACE, (tar.name, offset, len(data), _sha256(data)), strict=True))
+
+
+def _header(key: str, size: int) -> bytes:
+    """A member's header, one block: owner 0, time 0, rw-r--r--."""
+    member = tarfile.TarInfo(f"{key}.png")
+    member.size, member.mode = size, 0o644
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _length(end: int) -> int:
+    """The length of a tar whose last member ends there: two empty blocks, then up to a full record."""
+    return -(-(end + 2 * BLOCK) // RECORD) * RECORD
+
+
+def _fits(index: pd.DataFrame, tar: Path) -> bool:
+    """Whether members of the index's sizes lie at its offsets, and nothing but zeros up to the tar's end."""
+    size = index["size"].to_numpy()
+    padded = size + -size % BLOCK
+    end = np.cumsum(BLOCK + padded)
+    right = (size > 0) & (index["offset"] == end - padded) & (index["shard"] == tar.name)
+    with tar.open("rb") as file:
+        file.seek(last := int(end[-1]) if right.all() else 0)
+        return last > 0 and file.read(2 * RECORD) == bytes(_length(last) - last)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _to_parquet(frame: pd.DataFrame) -> bytes:
+    return frame.to_parquet(index=False, write_page_checksum=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic(path) as partial:
+        partial.write_bytes(data)

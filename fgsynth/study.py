@@ -1,0 +1,181 @@
+"""Studies: several classifiers per method on the same pictures, their scores, and paired comparisons."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fgsynth import paths
+from fgsynth.benchmarks.manifest import group_of
+from fgsynth.classify import embed
+from fgsynth.criteria import entropy
+from fgsynth.errors import UserError
+from fgsynth.evaluation import contents, evaluate, flat, to_json
+from fgsynth.experiment import Experiment, SyntheticSet
+from fgsynth.metrics import paired_bootstrap, strata
+from fgsynth.miniworld import judge
+from fgsynth.networks import Classifier
+from fgsynth.plans import Method
+from fgsynth.progress import progress
+from fgsynth.quality import density_coverage, fid
+from fgsynth.results import COMPARED, tidy
+from fgsynth.search import best, random_search
+from fgsynth.synthesis import from_uint8
+from fgsynth.training import Recipe, outputs
+
+SecondStage = Callable[[Experiment, Classifier, int], Classifier]
+"""What two-stage methods do with the network of a seed."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A method's classifiers: what each seed predicts of a split, (seeds, n), and its nested scores."""
+
+    method: str
+    seeds: tuple[int, ...]
+    n_synthetic: int
+    predicted: NDArray[np.int64]
+    nested: tuple[dict[str, Any], ...]
+
+
+def score(
+    exp: Experiment,
+    method: str,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    synthetic: SyntheticSet | None = None,
+    *,
+    split: str,
+    second: SecondStage | None = None,
+) -> Scored:
+    """Trains a classifier per seed on real and, if given, synthetic pictures, and evaluates it on a split.
+
+    second: a second stage, on the network of the seed. The nested scores are written beside every run.
+    """  # fmt: skip
+    predicted, nested = [], []
+    for seed in progress(seeds, f"{exp.bench.manifest.name}, {method}"):
+        folder = exp.run_folder(recipe, seed, synthetic)
+        network = exp.train(recipe, seed, synthetic).network
+        if second is None:
+            predicted.append(exp.predicted(network, split, folder))
+        else:
+            predicted.append(exp.predicted(second(exp, network, seed), split))
+        nested.append(evaluate(exp.bench, predicted[-1], split))
+        name = f"scores-{split}.json" if second is None else f"scores-{split}-{method}.json"
+        paths.write_text(folder / name, to_json(nested[-1]))
+    n = len(synthetic.index) if synthetic else 0
+    return Scored(method, tuple(seeds), n, np.stack(predicted), tuple(nested))
+
+
+def search(
+    exp: Experiment,
+    recipe: Recipe,
+    synthetic: SyntheticSet | None,
+    draws: int,
+    rate: Sequence[float],
+    batch: Sequence[float],
+) -> Recipe:
+    """The recipe with the (learning rate, batch size) of the best average validation accuracy (SubpopBench).
+
+    Of `draws` random draws, one classifier each, seed 0. rate: exponents of 10; batch: exponents of 2.
+    """  # fmt: skip
+    pairs = random_search(draws, exp.seed, (rate[0], rate[1]), (batch[0], batch[1]))
+    tried = [replace(recipe, rate=r, batch=b, select="best_average_val") for r, b in pairs]
+    return tried[best([exp.train(one, 0, synthetic) for one in tried])]
+
+
+def table(scored: Iterable[Scored]) -> pd.DataFrame:
+    """One row per method and seed: method, seed, n_synthetic, and every number of the nested scores."""
+    rows = [
+        {"method": s.method, "seed": seed, "n_synthetic": float(s.n_synthetic), **flat(nested)}
+        for s in scored
+        for seed, nested in zip(s.seeds, s.nested, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def compare(
+    exp: Experiment,
+    scored: Mapping[str, Scored],
+    pairs: Iterable[tuple[str, str]],
+    split: str,
+    metrics: Sequence[str] = ("overall", "many", "medium", "few"),
+) -> pd.DataFrame:
+    """Differences of methods over paired seeds, with 95 % bootstrap intervals over seeds and pictures.
+
+    pairs: (method, reference). metrics: a stratum, overall, average_accuracy or worst_group_accuracy.
+    Columns as in results.COMPARED without scale, in points of accuracy. Raises UserError for unequal seeds.
+    """  # fmt: skip
+    rows = []
+    for method, reference in pairs:
+        a, b = scored[method], scored[reference]
+        if a.seeds != b.seeds:
+            raise UserError(f"{method} and {reference} were trained with other seeds: pair them.")
+        for metric in metrics:
+            hits_a, hits_b, label = _chosen(exp, a, b, split, metric)
+            if not len(label):
+                continue
+            kind: Literal["mean", "worst"] = "worst" if metric == "worst_group_accuracy" else "mean"
+            d = paired_bootstrap(hits_a, hits_b, label, statistic=kind)
+            name = exp.bench.manifest.name
+            rows.append((name, method, reference, metric, d.mean, d.low, d.high, len(a.seeds), split))
+    return pd.DataFrame(rows, columns=COMPARED[1:])
+
+
+def results(exp: Experiment, wide: pd.DataFrame, split: str, selection: str) -> pd.DataFrame:
+    """The rows of `table` as tidy results, without `scale`."""
+    metrics = [c for c in wide.columns if c not in ("method", "seed")]
+    return tidy(wide, metrics, benchmark=exp.bench.manifest.name, split=split, selection=selection)
+
+
+def contents_of(exp: Experiment, made: SyntheticSet) -> dict[str, float]:
+    """What the judge of the mini world, which lies beside its generator, counts in a synthetic set."""
+    return contents(made.index, judge.read(_judge(exp), from_uint8(made.x)), exp.bench)
+
+
+def quality(exp: Experiment, ways: Mapping[str, Method], per_class: int, k: int = 5) -> pd.DataFrame:
+    """FID, density and coverage of equally many pictures of every class against validation (FG table 4).
+
+    On the embedding of the mini world's judge. One row per method with seed, fid, density, coverage and what
+    the judge counts. The sets of a comparison share their seeds.
+    """
+    reader = _judge(exp)
+    real = outputs(reader, exp.pictures("val"))[1]
+    each = np.full(exp.n_classes * len(exp.bench.manifest.contexts), per_class)
+    rows = []
+    for name, way in ways.items():
+        made = exp.synthetic(way, per_group=each)
+        fake = outputs(reader, made.pictures)[1]
+        density, coverage = density_coverage(real, fake, k)
+        numbers = {"fid": fid(real, fake), "density": density, "coverage": coverage}
+        rows.append({"method": name, "seed": exp.seed, **numbers, **contents_of(exp, made)})
+    return pd.DataFrame(rows)
+
+
+def _judge(exp: Experiment) -> Classifier:
+    return judge.load(paths.root() / exp.sampling.generator / "judge.safetensors")
+
+
+def entropy_of(exp: Experiment, made: SyntheticSet) -> float:
+    """Mean entropy of the guide on a synthetic set, in nats."""
+    logits, embedding = embed(exp.guide, from_uint8(made.x))
+    return float(entropy(logits, embedding, made.pictures.label).mean())
+
+
+def _chosen(
+    exp: Experiment, a: Scored, b: Scored, split: str, metric: str
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+    """The hits of both on the pictures that a metric is about, and the classes or groups it averages over."""
+    m, rows = exp.bench.manifest, exp.bench.manifest.rows(split)
+    label = rows["label"].to_numpy()
+    over = group_of(rows, m).to_numpy() if metric == "worst_group_accuracy" else label
+    # Both are over samples; of equally large classes that is the mean over classes, which varies less.
+    if metric in ("overall", "average_accuracy") and np.ptp(np.bincount(label)):
+        over = np.zeros(len(label), dtype=np.int64)
+    chosen = np.ones(len(label), dtype=bool)
+    if metric in ("many", "medium", "few"):
+        chosen = strata(m.counts().numpy())[label] == metric
+    return (a.predicted == label)[:, chosen], (b.predicted == label)[:, chosen], over[chosen]

@@ -1,0 +1,79 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fgsynth.batches import Pictures, fingerprint, steps, training_batches
+from fgsynth.errors import UserError
+from fgsynth.recipe import Recipe
+
+RECIPE = Recipe(batch=8, augment=())
+
+
+def pictures(n, seed):
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 256, (n, 8, 8, 3), dtype=torch.uint8, generator=draw)
+    return Pictures(x, torch.arange(n) % 3)
+
+
+class Files:
+    """Pictures that are opened one by one."""
+
+    def __init__(self, inner):
+        self.inner, self.label = inner, inner.label
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __getitem__(self, i):
+        return self.inner[i]
+
+
+REAL, MADE = pictures(36, 0), pictures(30, 1)
+
+
+def test_files_and_workers_give_the_same_batches():
+    recipe = replace(RECIPE, augment=("crop", "jitter"))
+    there, opened = (
+        list(training_batches(real, MADE, recipe, 3, 0, workers, False))
+        for real, workers in ((REAL, 0), (Files(REAL), 1))
+    )
+    assert len(there) == len(opened) == 3
+    assert all(
+        torch.equal(a, b)
+        for one, other in zip(there, opened, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+    state = torch.get_rng_state()
+    next(training_batches(REAL, None, recipe, 3, 0, 0, False))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_halves_are_exact_and_passes_without_replacement():
+    each = list(steps(10, 7, replace(RECIPE, batch=8, real_share=0.5), 5, 0))
+    assert all(len(real) == len(synthetic) == 4 for real, synthetic, _ in each)
+    real, synthetic = (torch.cat([step[i] for step in each]) for i in (0, 1))
+    for drawn, n in ((real, 10), (synthetic, 7)):
+        assert sorted(drawn[:n].tolist()) == sorted(drawn[n : 2 * n].tolist()[:n]) == list(range(n))
+    assert real[:10].tolist() != real[10:].tolist()
+    assert len({seed for *_, seed in each}) == 5
+    (x, label), *_ = training_batches(
+        REAL, MADE, replace(RECIPE, real_share=0.25, augment=()), 1, 0, 0, False
+    )
+    rows, made, _ = next(steps(36, 30, replace(RECIPE, real_share=0.25), 1, 0))
+    assert len(rows) == 2
+    assert torch.equal(x, torch.cat([REAL.x[rows], MADE.x[made]]))
+    assert torch.equal(label, torch.cat([REAL.label[rows], MADE.label[made]]))
+
+
+def test_a_fingerprint_tells_pictures_and_labels_apart():
+    other = Pictures(REAL.x, REAL.label.flip(0))
+    assert fingerprint(REAL) == fingerprint(Pictures(REAL.x.clone(), REAL.label))
+    assert len({fingerprint(p) for p in (REAL, MADE, other, Files(REAL))}) == 4
+
+
+def test_pictures_of_another_shape_are_refused():
+    with pytest.raises(UserError, match=r"uint8 \(n, h, w, 3\) is needed"):
+        Pictures(MADE.x.float(), MADE.label)
+    with pytest.raises(UserError, match="one int64 label each"):
+        Pictures(MADE.x, MADE.label[:4])

@@ -1,0 +1,40 @@
+import pytest
+import torch
+from torch import nn
+
+from fgsynth.errors import UserError
+from fgsynth.networks import Classifier, create
+
+
+def same(a, b):
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_networks_of_timm_by_name():
+    network = create("test_resnet", 3, seed=1).eval()
+    logits, embedding = network(torch.zeros(2, 3, 32, 32))
+    assert logits.shape == (2, 3)
+    assert embedding.ndim == 2
+    assert same(network, create("test_resnet", 3, seed=1))
+    assert not same(network, create("test_resnet", 3, seed=2))
+    with pytest.raises(UserError, match="Unknown network 'resnet-fifty'"):
+        create("resnet-fifty", 3)
+    with pytest.raises(UserError, match="'small' has no pretrained weights"):
+        create("small", 3, pretrained=True)
+
+
+def test_pretrained_networks_see_pictures_as_they_were_trained(monkeypatch):
+    network = create("test_resnet", 3, pretrained=True, fetch=False)
+    mean, std = (torch.tensor(network.network.pretrained_cfg[k])[:, None, None] for k in ("mean", "std"))
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(network.prepare(2 * x - 1), (x - mean) / std)
+    assert isinstance(Classifier(nn.Identity()).prepare, nn.Identity)
+
+    def offline(*_, **__):
+        raise OSError
+
+    monkeypatch.setattr("fgsynth.networks.timm.create_model", offline)
+    with pytest.raises(UserError, match="pretrained weights of 'test_resnet'"):
+        create("test_resnet", 3, pretrained=True)
