@@ -60,6 +60,13 @@ def _feedback_map(_: argparse.Namespace) -> None:
     draw_map(paths.root())
 
 
+def _manifests(_: argparse.Namespace) -> None:
+    from fgsynth import paths
+    from fgsynth.benchmarks import digests
+
+    digests.write(paths.root())
+
+
 def _benchmark(arguments: argparse.Namespace) -> None:
     from fgsynth import benchmark, paths
 
@@ -90,6 +97,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("model-card", help="measure the mini unCLIP and write its card").set_defaults(
         do=_model_card
+    )
+    commands.add_parser("manifests", help="write down the digests of the benchmarks").set_defaults(
+        do=_manifests
     )
     commands.add_parser(
         "feedback-map", help="where feedback helps: an hour of small experiments; goes on where it stopped"

@@ -18,11 +18,12 @@ from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.world import BENCHMARK, sample
 from fgsynth.networks import Classifier
+from fgsynth.pictures import from_uint8
 from fgsynth.progress import progress
 from fgsynth.sampler import ddim
 from fgsynth.seeds import generator as seeded
 from fgsynth.seeds import stable_seed
-from fgsynth.synthesis import Feedback, Plan, Synthetic, from_uint8, synthesise
+from fgsynth.synthesis import Feedback, Plan, Synthetic, synthesise
 
 NAMES = list(CLASSES)
 

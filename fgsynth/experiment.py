@@ -1,5 +1,6 @@
 """One experiment on pictures: a real imbalanced set, its guide, synthetic sets, classifiers (FG 3, 4)."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,30 +13,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fgsynth.benchmarks import mini
-from fgsynth.benchmarks.manifest import Benchmark
+from fgsynth.benchmarks.manifest import Benchmark, require_labels
+from fgsynth.benchmarks.worlds import draw
 from fgsynth.classify import embed
 from fgsynth.criteria import CRITERIA, Criterion, Hardness
-from fgsynth.errors import UserError
 from fgsynth.generator import Dropout, Generator
 from fgsynth.guidance import Guidance
 from fgsynth.networks import Classifier
-from fgsynth.paths import atomic, from_root, root
+from fgsynth.paths import atomic, from_root, root, write_text
+from fgsynth.pictures import from_uint8
 from fgsynth.plans import Method, missing_per_group, plan, share_of
 from fgsynth.seeds import stable_seed
-from fgsynth.settings import Groups, LongTail, Sampling
+from fgsynth.settings import Sampling
 from fgsynth.shards import Store, fill
-from fgsynth.synthesis import Feedback, Plan, from_uint8, synthesise
-from fgsynth.training import Pictures, Recipe, Trained, predict, train
+from fgsynth.synthesis import Feedback, Plan, synthesise
+from fgsynth.training import Pictures, Recipe, Trained, load, predict, train
 from fgsynth.work import fingerprint, model_digest, weights_digest
 
-_BOTH = (
-    *("benchmarks", "miniworld", "criteria", "generator", "guidance", "metrics", "networks", "pictures"),
-    *("sampler", "schedule", "seeds", "synthesis"),
+_BOTH = ("benchmarks", "metrics", "miniworld", "networks", "pictures", "seeds")
+SYNTHESIS = (
+    *_BOTH,
+    *("classify", "criteria", "experiment", "generator", "guidance", "plans", "sampler", "schedule"),
+    *("shards", "synthesis", "tars"),
 )
-SYNTHESIS = (*_BOTH, "classify", "experiment", "plans", "shards")
 TRAINING = (*_BOTH, "augment", "batches", "losses", "recipe", "training", "twostage")
 """The code that a synthetic set and a trained classifier depend on."""
+CLASSES = "classes.json"
+"""The names of a trained classifier's classes, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Experiment:
 
     work: a folder of results under the fingerprints of what they depend on; whatever is there is not made
     again, so that a killed run goes on where it was, and the folder can be deleted at any time.
-    seed: of guide and synthesis.
+    seed: of guide and synthesis. guide_folder: a classifier that was trained before, to guide instead.
     """
 
     bench: Benchmark
@@ -76,6 +80,7 @@ class Experiment:
     recipe: Recipe
     work: Path
     seed: int = 0
+    guide_folder: Path | None = None
 
     @property
     def guide_recipe(self) -> Recipe:
@@ -99,7 +104,14 @@ class Experiment:
 
     @cached_property
     def guide(self) -> Classifier:
-        """The classifier whose feedback guides, trained on the real imbalanced set alone (FG step 1)."""
+        """The classifier whose feedback guides, trained on the real imbalanced set alone (FG step 1).
+
+        Raises UserError for a guide that was trained for other classes.
+        """
+        if self.guide_folder is not None:
+            known = json.loads((self.guide_folder / CLASSES).read_text(encoding="utf-8"))
+            require_labels(known, self.bench.manifest, f"The guide in {self.guide_folder}")
+            return load(self.guide_folder).network
         return self.train(self.guide_recipe, stable_seed("guide", self.seed)).network
 
     @cached_property
@@ -137,6 +149,8 @@ class Experiment:
 
     def train(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Trained:
         """A classifier on real, or real and synthetic, pictures; loaded where it was trained before."""
+        folder = self.run_folder(recipe, seed, synthetic)
+        write_text(folder / CLASSES, json.dumps(self.bench.manifest.classes))
         return train(
             self.real,
             synthetic.pictures if synthetic else None,
@@ -144,7 +158,7 @@ class Experiment:
             recipe,
             seed,
             val=self.pictures("val") if recipe.select != "last" else None,
-            folder=self.run_folder(recipe, seed, synthetic),
+            folder=folder,
         )
 
     def run_folder(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Path:
@@ -210,13 +224,6 @@ class Experiment:
         return Feedback(self.guide, chosen, self.n_classes, guidance)
 
 
-WORLDS = {
-    mini.IMAGENET_LT: (LongTail, mini.imagenet_lt),
-    mini.PLACES_LT: (LongTail, mini.places_lt),
-    mini.NICOPP: (Groups, mini.nicopp),
-}
-
-
 def of_world(
     name: str,
     world: Mapping[str, Any],
@@ -229,12 +236,8 @@ def of_world(
 
     Raises UserError for a benchmark that does not exist.
     """
-    if name not in WORLDS:
-        raise UserError(f"No benchmark '{name}': choose one of {', '.join(WORLDS)}.")
-    settings, draw = WORLDS[name]
-    asked = Sampling.model_validate(sampling)
+    bench, asked = draw(name, world), Sampling.model_validate(sampling)
     model = Generator.load(from_root(asked.generator), asked.n_steps)
-    bench = draw(settings.model_validate(world))  # type: ignore[operator]
     return Experiment(bench, model, asked, Recipe(**training), root() / work, seed)
 
 

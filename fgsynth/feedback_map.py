@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +20,10 @@ from fgsynth.generator import Generator
 from fgsynth.metrics import interval
 from fgsynth.miniworld import judge
 from fgsynth.networks import Classifier
+from fgsynth.pictures import from_uint8
 from fgsynth.plans import Method
 from fgsynth.progress import progress
 from fgsynth.settings import LongTail, Sampling
-from fgsynth.synthesis import from_uint8
 from fgsynth.training import Recipe, predict
 
 Guide = Literal["ERM", "calibrated ERM", "balanced"]
@@ -92,22 +93,20 @@ class Mapped(Experiment):
 
     kind: Guide = "ERM"
 
-    @property
-    def guide(self) -> Classifier:  # type: ignore[override]
-        """The classifier whose feedback guides."""
-        if "own guide" not in self.__dict__:
-            network = self.train(self.recipe, 1_000_000 + self.seed).network
-            if self.kind == "calibrated ERM":
-                network = calibrated(network, self)
-            self.__dict__["own guide"] = network
-        return self.__dict__["own guide"]
+    @cached_property
+    def guide(self) -> Classifier:
+        """The classifier whose feedback guides, by the point's own recipe."""
+        network = self.train(self.recipe, 1_000_000 + self.seed).network
+        return calibrated(network, self) if self.kind == "calibrated ERM" else network
 
 
 class Tempered(Classifier):
     """A classifier with its logits divided by a temperature (Guo et al. 2017)."""
 
+    temperature: Tensor
+
     def __init__(self, network: Classifier, temperature: float) -> None:
-        super().__init__(network.network)
+        super().__init__(network.network, network.prepare)
         self.register_buffer("temperature", torch.tensor(temperature))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +137,10 @@ def run(setup: Setup) -> pd.DataFrame:
 
 
 def gains(rows: pd.DataFrame) -> pd.DataFrame:
-    """Guided minus unguided over paired worlds and seeds: factor, value, metric, mean, low, high, n."""
+    """Guided minus unguided over paired worlds and seeds: factor, value, metric, mean, low, high, n.
+
+    What a point does not have, such as rare appearances where there is one, is left out.
+    """
     key = ["factor", "value", "world", "seed"]
     metrics = [c for c in rows.columns if c not in (*key, "arm")]
     arms = {arm: part.set_index(key)[metrics] for arm, part in rows.groupby("arm")}
@@ -146,8 +148,10 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
     out = []
     for (factor, value), part in differences.groupby(["factor", "value"], sort=False):
         for metric in metrics:
-            d = interval(part[metric].to_numpy(float))
-            out.append((factor, value, metric, d.mean, d.low, d.high, d.n))
+            present = part[metric].dropna()
+            if len(present):
+                d = interval(present.to_numpy(float))
+                out.append((factor, value, metric, d.mean, d.low, d.high, d.n))
     return pd.DataFrame(out, columns=["factor", "value", "metric", "mean", "low", "high", "n"])
 
 
@@ -207,5 +211,5 @@ def _experiment(setup: Setup, point: Point, world: int) -> Mapped:
     balanced = 1.0 if point.guide == "balanced" else 0.0
     return Mapped(
         mini.imagenet_lt(tail), setup.generators[point.generator], sampling,
-        replace(setup.recipe, balanced=balanced), setup.work / point.generator, world, point.guide,
+        replace(setup.recipe, balanced=balanced), setup.work / point.generator, world, kind=point.guide,
     )  # fmt: skip

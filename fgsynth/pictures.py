@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -76,3 +77,13 @@ def _from_deep(picture: Image.Image, name: str) -> Image.Image:
     elif picture.mode.startswith("I;16") or values.max() > 255:
         values = values / 257
     return Image.fromarray(np.round(values).astype(np.uint8)).convert("RGB")
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Pictures in [-1, 1], (n, 3, h, w), as 8-bit (n, h, w, 3) on the CPU."""
+    return ((x.cpu() + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def from_uint8(pictures: Tensor) -> Tensor:
+    """8-bit pictures (n, h, w, 3) as networks take them, float32 (n, 3, h, w) in [-1, 1]."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fgsynth import page, paths, results
 from fgsynth.claims import claims
-from fgsynth.ledger import NOT_RUN, ledger, tables
+from fgsynth.ledger import NOT_RUN, largest_scale, ledger, tables
 from fgsynth.metrics import interval
 from fgsynth.stages import NOTEBOOKS
 
@@ -47,6 +47,55 @@ def build(root: Path) -> None:
         tables=[_table(book, name, t.title, t.stage) for name, t in tables(printed).items()],
     )
     paths.write_text(reports / "index.html", index)
+    readme = root / "README.md"
+    if readme.is_file():
+        paths.write_text(readme, with_table(readme.read_text(encoding="utf-8"), markdown(book, rows)))
+
+
+BLOCK = ("<!--ledger-->", "<!--/ledger-->")
+"""Between these marks README.md shows what the ledger says."""
+SHOWN = {
+    "table1_imagenet_lt": ("imagenet_lt", ("overall", "few")),
+    "table2_places_lt": ("places_lt", ("overall", "few")),
+    "table3_nicopp": ("nicopp", ("average_accuracy", "worst_group_accuracy")),
+}
+VARIED = r", (?:amount|weight|w) [0-9.]+$"
+"""Methods of sweeps, which have figures instead of rows."""
+
+
+def markdown(book: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """What was run of FG tables 1 to 3, printed beside ours, as Markdown; "-" where nothing is printed."""
+    lines: list[str] = []
+    for name, (benchmark, columns) in SHOWN.items():
+        mine = largest_scale(rows, benchmark)
+        mine = mine[mine["metric"].isin(columns) & ~mine["method"].str.contains(VARIED)]
+        if mine.empty:
+            continue
+        printed = book[book["table"] == name].set_index(["row", "column"])
+        whose = ("printed", f"ours ({mine['scale'].iloc[0]})")
+        titles = [f"{column.replace('_', ' ')}, {who}" for column in columns for who in whose]
+        lines += ["", f"| {benchmark} | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(titles)]
+        for method, of_method in mine.groupby("method", sort=False):
+            cells = [c for column in columns for c in _cells(printed, of_method, str(method), column)]
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines).strip()
+
+
+def _cells(printed: pd.DataFrame, ours: pd.DataFrame, method: str, column: str) -> tuple[str, str]:
+    value = interval(ours.loc[ours["metric"] == column, "value"].to_numpy(float))
+    there = (method, column) in printed.index
+    return (
+        f"{float(printed.loc[(method, column), 'printed']):.1f}" if there else "-",  # type: ignore[arg-type]
+        f"{value.mean:.1f} ± {value.half_width:.1f}",
+    )
+
+
+def with_table(text: str, table: str) -> str:
+    """A text with what stands between the marks replaced; without marks as it is."""
+    start, end = (text.find(mark) for mark in BLOCK)
+    if start < 0 or end < start:
+        return text
+    return f"{text[: start + len(BLOCK[0])]}\n\n{table}\n\n{text[end:]}"
 
 
 def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict[str, object]:

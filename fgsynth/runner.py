@@ -120,6 +120,7 @@ def _publish(root: Path, staging: Path, stage: str, name: str) -> None:
             raise UserError(
                 f"notebooks/{name}.ipynb ended without writing {old.relative_to(root)}: it must call Output."
             )
+    (root / compared).unlink(missing_ok=True)  # else a stage that compares no more would keep old intervals
     for new, old in made.items():
         old.parent.mkdir(parents=True, exist_ok=True)
         if old.is_dir():

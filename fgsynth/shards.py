@@ -1,13 +1,11 @@
 """A resumable store of synthetic pictures: a plan's rows become WebDataset tars with Parquet indices."""
 
-import hashlib
 import io
 import re
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,9 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from fgsynth import tars
 from fgsynth.errors import UserError
 from fgsynth.paths import atomic
 from fgsynth.progress import progress
+from fgsynth.tars import BLOCK, PLACE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +28,6 @@ PLAN = dict.fromkeys(("key", "prompt", "condition"), "str") | dict.fromkeys(
 """Columns that a plan must have; any further ones are carried along."""
 NOTES = {"criterion": "str", "before": "float64", "after": "float64", "non_finite": "int64"}
 """What feedback saw and did, per picture; "", NaN and 0 without feedback."""
-PLACE = {"shard": "str", "offset": "int64", "size": "int64", "sha256": "str"}
-"""The tar of a picture, and the first byte, number of bytes and SHA-256 of its PNG therein."""
-BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
 AGAIN = "fill the store again, which makes what is missing."
 
 Piece = tuple[ArrayLike, pd.DataFrame]
@@ -103,11 +100,11 @@ class Store:
                 for pictures, notes in pieces:
                     array, noted = _checked(tar, pictures, notes)
                     keys = rows["key"].iloc[sum(map(len, made)) :]
-                    place = [_append(file, tar, *one) for one in zip(keys, array, strict=False)]
+                    place = [tars.append(file, tar, *one) for one in zip(keys, array, strict=False)]
                     made.append(pd.concat([noted, pd.DataFrame(place)], axis=1))
                 if (n := sum(map(len, made))) != len(rows):
                     raise UserError(f"Shard {tar} got {n} pictures for {len(rows)} rows: make one for each.")
-                file.write(bytes(_length(file.tell()) - file.tell()))
+                file.write(bytes(tars.length(file.tell()) - file.tell()))
             # An index must never stand beside another tar than its own, not even for a moment.
             index.unlink(missing_ok=True)
         _write(index, _to_parquet(pd.concat([rows, pd.concat(made, ignore_index=True)], axis=1)))
@@ -128,7 +125,7 @@ class Store:
             raise UserError(f"{index} is damaged: {AGAIN}") from error
         if [*frame.columns] != [*columns, *made] or not frame[columns].equals(self.rows(number)):
             raise UserError(f"{index} was made by another plan: {AGAIN}")
-        if frame[[*made]].dtypes.astype(str).to_dict() != made or not _fits(frame, tar):
+        if frame[[*made]].dtypes.astype(str).to_dict() != made or not tars.fits(frame, tar):
             raise UserError(f"{index} does not fit its tar: {AGAIN}")
         return frame
 
@@ -168,7 +165,7 @@ class Store:
             for key, offset, size, sha256 in zip(*columns, strict=True):
                 file.seek(offset - BLOCK)
                 header, data, padding = file.read(BLOCK), file.read(size), file.read(-size % BLOCK)
-                if header != _header(key, size) or _sha256(data) != sha256 or padding.strip(b"\0"):
+                if header != tars.header(key, size) or tars.sha256(data) != sha256 or padding.strip(b"\0"):
                     raise UserError(f"Picture {key} of {tar} is damaged: {AGAIN}")
                 yield data
 
@@ -178,7 +175,7 @@ class Store:
         Several workers remove shards of their own only, and no partial files, which may be in use.
         """
         plan, path = self.plan.copy(), self.folder / "plan.parquet"
-        digest = _sha256(plan.to_csv(index=False).encode())
+        digest = tars.sha256(plan.to_csv(index=False).encode())
         plan.attrs = {"per_shard": self.per_shard, "sha256 of the CSV": digest}
         if (data := _to_parquet(plan)) != (path.read_bytes() if path.is_file() else b""):
             _write(path, data)
@@ -262,42 +259,6 @@ def _checked(tar: Path, pictures: ArrayLike, notes: pd.DataFrame) -> tuple[NDArr
         return array, notes[[*NOTES]].fillna({"criterion": ""}).astype(NOTES).reset_index(drop=True)
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"Notes for {tar}, {error}: columns like {NOTES} are needed.") from error
-
-
-def _append(file: BinaryIO, tar: Path, key: str, picture: NDArray[np.uint8]) -> dict[str, str | int]:
-    """Append one member; returns its row of PLACE."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    data, offset = buffer.getvalue(), file.tell() + BLOCK
-    file.write(_header(key, len(data)) + data + bytes(-len(data) % BLOCK))
-    return dict(zip(PLACE, (tar.name, offset, len(data), _sha256(data)), strict=True))
-
-
-def _header(key: str, size: int) -> bytes:
-    """A member's header, one block: owner 0, time 0, rw-r--r--."""
-    member = tarfile.TarInfo(f"{key}.png")
-    member.size, member.mode = size, 0o644
-    return member.tobuf(tarfile.USTAR_FORMAT)
-
-
-def _length(end: int) -> int:
-    """The length of a tar whose last member ends there: two empty blocks, then up to a full record."""
-    return -(-(end + 2 * BLOCK) // RECORD) * RECORD
-
-
-def _fits(index: pd.DataFrame, tar: Path) -> bool:
-    """Whether members of the index's sizes lie at its offsets, and nothing but zeros up to the tar's end."""
-    size = index["size"].to_numpy()
-    padded = size + -size % BLOCK
-    end = np.cumsum(BLOCK + padded)
-    right = (size > 0) & (index["offset"] == end - padded) & (index["shard"] == tar.name)
-    with tar.open("rb") as file:
-        file.seek(last := int(end[-1]) if right.all() else 0)
-        return last > 0 and file.read(2 * RECORD) == bytes(_length(last) - last)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _to_parquet(frame: pd.DataFrame) -> bytes:

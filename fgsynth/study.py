@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from fgsynth import paths
 from fgsynth.benchmarks.manifest import group_of
@@ -18,12 +19,12 @@ from fgsynth.experiment import Experiment, SyntheticSet
 from fgsynth.metrics import paired_bootstrap, strata
 from fgsynth.miniworld import judge
 from fgsynth.networks import Classifier
+from fgsynth.pictures import from_uint8
 from fgsynth.plans import Method
 from fgsynth.progress import progress
 from fgsynth.quality import density_coverage, fid
 from fgsynth.results import COMPARED, tidy
 from fgsynth.search import best, random_search
-from fgsynth.synthesis import from_uint8
 from fgsynth.training import Recipe, outputs
 
 SecondStage = Callable[[Experiment, Classifier, int], Classifier]
@@ -157,6 +158,31 @@ def quality(exp: Experiment, ways: Mapping[str, Method], per_class: int, k: int 
 
 def _judge(exp: Experiment) -> Classifier:
     return judge.load(paths.root() / exp.sampling.generator / "judge.safetensors")
+
+
+def entropy_tells(exp: Experiment, split: str = "val") -> pd.DataFrame:
+    """What the guide's entropy knows: area under the ROC curve by which it finds pictures of a kind.
+
+    On real pictures, whose hidden factors are known; 50 % is chance. Columns kind, auc (%), share (%).
+    Raises UserError where hidden factors are not known.
+    """
+    if exp.bench.factors is None:
+        raise UserError(f"The hidden factors of {exp.bench.manifest.name} are not known.")
+    rows, pictures = exp.bench.manifest.rows(split), exp.pictures(split)
+    factors = exp.bench.factors(rows)
+    logits, embedding = outputs(exp.guide, pictures)
+    value = entropy(logits, embedding, pictures.label).numpy()
+    few = strata(exp.bench.manifest.counts().numpy())[rows["label"]] == "few"
+    kinds = {
+        "classified wrongly by the guide": (logits.argmax(1) != pictures.label).numpy(),
+        "class of few training pictures": few,
+        "rare appearance": (factors["mode"] > 0).to_numpy(),
+        "drawing": (factors["style"] == "drawing").to_numpy(),
+        "something stands before it": (factors["occlusion"] > 0).to_numpy(),
+    }
+    found = [(k, 100 * roc_auc_score(is_one, value), 100 * is_one.mean()) for k, is_one in kinds.items()
+             if 0 < is_one.mean() < 1]  # fmt: skip
+    return pd.DataFrame(found, columns=["kind", "auc", "share"])
 
 
 def entropy_of(exp: Experiment, made: SyntheticSet) -> float:

@@ -10,6 +10,7 @@ from fgsynth.criteria import Criterion, combined
 from fgsynth.errors import UserError
 from fgsynth.generator import Generator
 from fgsynth.guidance import Classifier, Guidance, guide
+from fgsynth.pictures import to_uint8
 from fgsynth.progress import progress
 from fgsynth.sampler import ddim
 
@@ -134,16 +135,6 @@ def decoded(generator: Generator, z: Tensor, seeds: Sequence[int]) -> Tensor:
             "the classifier-free and feedback scales."
         )
     return x.clamp(-1, 1)
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """Pictures in [-1, 1], (n, 3, h, w), as 8-bit (n, h, w, 3) on the CPU."""
-    return ((x.cpu() + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def from_uint8(pictures: Tensor) -> Tensor:
-    """8-bit pictures (n, h, w, 3) as networks take them, float32 (n, 3, h, w) in [-1, 1]."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()

@@ -25,11 +25,11 @@ from fgsynth.losses import balanced_softmax, prior_counts
 from fgsynth.metrics import long_tail_accuracy
 from fgsynth.networks import Classifier, create
 from fgsynth.paths import atomic, write_text
+from fgsynth.pictures import from_uint8
 from fgsynth.progress import progress
 from fgsynth.recipe import Recipe as Recipe
 from fgsynth.recipe import Select
 from fgsynth.seeds import stable_seed
-from fgsynth.synthesis import from_uint8
 
 RECIPE, EPOCHS, NETWORK = "recipe.json", "epochs.csv", "network.safetensors"
 

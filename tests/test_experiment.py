@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -219,6 +220,19 @@ def test_an_experiment_from_a_notebooks_parameters(exp, unclip, monkeypatch, roo
     assert made.guide_recipe == Recipe(epochs=3, balanced=0.0, augment=("flip",))
     with pytest.raises(UserError, match="No benchmark 'cifar': choose one of imagenet_lt, places_lt, nicopp"):
         experiment.of_world("cifar", {}, {}, {}, "scratch/work")
+
+
+def test_a_guide_trained_before_must_know_the_same_classes(exp, tmp_path):
+    trained = exp.train(RECIPE, 3)
+    folder = exp.run_folder(RECIPE, 3)
+    given = replace(exp, guide_folder=folder)
+    x = torch.zeros(2, 3, 32, 32)
+    assert torch.equal(given.guide(x)[0], trained.network(x)[0])
+    other = tmp_path / "guide"
+    shutil.copytree(folder, other)
+    (other / "classes.json").write_text('["cat", "dog"]')
+    with pytest.raises(UserError, match=r"guide was made for other classes than those of nicopp"):
+        replace(exp, guide_folder=other).guide  # noqa: B018
 
 
 def test_methods_are_rows_of_the_papers_tables(root):

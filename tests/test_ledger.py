@@ -4,6 +4,9 @@ import yaml
 
 from fgsynth import ledger
 from fgsynth.errors import UserError
+from fgsynth.experiment import table_4_rows
+from fgsynth.params import load
+from fgsynth.stages import NOTEBOOKS
 
 PRINTED = """method,n_synthetic,overall,few,few_spread,note
 base,0,40.0,10.0,,
@@ -109,6 +112,38 @@ def test_the_real_tables_are_read_whole(root):
         "table == 'table3_nicopp' and row == 'LDM FG (Entropy)' and column == 'worst_group_accuracy'"
     )
     assert line[["printed", "printed_spread"]].to_numpy().tolist() == [[49.2, 0.97]]
+
+
+def test_every_table_is_made_by_the_stage_and_notebook_it_names(root):
+    described = ledger.tables(root / "data" / "paper")
+    made_by = {name.split("_")[0]: table.benchmark for name, table in described.items()}
+    assert made_by == {
+        "table1": "imagenet_lt",
+        "table2": "places_lt",
+        "table3": "nicopp",
+        "table4": "ablations",
+        "table6": "imagenet_lt",
+    }
+    for table in described.values():
+        assert (table.stage, table.notebook) == (table.benchmark, NOTEBOOKS[table.benchmark])
+
+
+def test_tables_4_and_6_are_filled_from_the_experiments_of_their_benchmarks(root):
+    printed = root / "data" / "paper"
+    names = table_4_rows(load(root / "params.yaml").mini.ablations.sampling)
+    of_table_4 = rows("mini", **{name: [10, 11] for name in names}).assign(
+        benchmark="ablations", metric="few_val_accuracy"
+    )
+    of_table_6 = rows("mini", **{"LDM-FG (Combined)": [50, 51], "LDM-FG (Entropy)": [60, 62]})
+    results = pd.concat([of_table_4, of_table_6.assign(benchmark="imagenet_lt")])
+    book = ledger.ledger(printed, results).dropna(subset="ours").set_index(["table", "row"])
+    assert set(book.loc["table4_ablation"].index) == set(names)
+    assert set(book.loc["table4_ablation", "column"]) == {"few_val_accuracy"}
+    assert book.loc["table6_combined", "ours"].to_dict() == {
+        "LDM-FG (Combined)": 50.5,
+        "LDM-FG (Entropy)": 61.0,
+    }
+    assert set(book.loc["table1_imagenet_lt"].index) == {"LDM-FG (Entropy)"}
 
 
 def test_missing_files_and_columns_are_named(folder):

@@ -51,8 +51,9 @@ def pipeline(tmp_path_factory, root):
     first = dvc(folder, "repro")
     assert first.returncode == 0, first.stdout + first.stderr
     assert ran(first) == [
-        "clean@01_toy_2d", "clean@02_latent_probe", "clean@03_ablations", "toy_2d", "latent_probe",
-        "ablations", "report",
+        "clean@01_toy_2d", "clean@02_latent_probe", "clean@03_ablations", "clean@04_imagenet_lt",
+        "clean@05_places_lt", "clean@06_nicopp", "toy_2d", "latent_probe", "imagenet_lt", "ablations",
+        "places_lt", "nicopp", "report",
     ]  # fmt: skip
     return folder
 
@@ -111,7 +112,7 @@ def test_metrics_and_plots_are_declared(pipeline):
     plots = dvc(pipeline, "plots", "show", "--json")
     assert plots.returncode == 0, plots.stderr
     drawn = json.loads(plots.stdout)["data"]
-    assert len(drawn) == 5
+    assert len(drawn) == 8
     assert all(entries and all(entry.get("type") for entry in entries) for entries in drawn.values())
 
 
@@ -190,5 +191,16 @@ def test_what_is_committed_is_what_was_run(root):
     lock = (root / "dvc.lock").read_text()
     assert all(
         f"  {stage}:" in lock
-        for stage in ("toy_2d", "latent_probe", "pretrain", "model_card", "ablations", "report")
+        for stage in (
+            "toy_2d",
+            "latent_probe",
+            "pretrain",
+            "model_card",
+            "imagenet_lt",
+            "places_lt",
+            "nicopp",
+            "feedback_map",
+            "ablations",
+            "report",
+        )
     )

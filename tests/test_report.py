@@ -4,8 +4,9 @@ import shutil
 import pandas as pd
 import pytest
 
-from fgsynth import report
+from fgsynth import report, results
 from fgsynth.errors import UserError
+from fgsynth.ledger import ledger
 
 
 class Links(html.parser.HTMLParser):
@@ -78,6 +79,94 @@ def test_a_damaged_results_file_is_named(checkout):
     assert not (checkout / "reports" / "index.html").exists()
 
 
+def tidy(benchmark, scale="mini", **values):
+    """values: method, or method and metric with a colon between -> one number per seed."""
+    keys = {key: (*key.split(":"), "overall")[:2] for key in values}
+    return pd.DataFrame(
+        [
+            dict(scale=scale, benchmark=benchmark, method=keys[key][0], seed=seed, metric=keys[key][1],
+                 value=value, split="final", selection="last epoch")
+            for key, per_seed in values.items()
+            for seed, value in enumerate(per_seed)
+        ]
+    )  # fmt: skip
+
+
+MARKDOWN = """\
+| imagenet_lt | overall, printed | overall, ours (mini) | few, printed | few, ours (mini) |
+| --- | ---: | ---: | ---: | ---: |
+| LDM (txt, img, dropout) | - | 51.0 ± 12.7 | - | 20.0 ± 0.0 |
+| ERM | 43.4 | 50.0 ± 0.0 | 8.2 | 12.0 ± 0.0 |
+
+| nicopp | average accuracy, printed | average accuracy, ours (paper) | worst group accuracy, printed \
+| worst group accuracy, ours (paper) |
+| --- | ---: | ---: | ---: | ---: |
+| CRT | 85.2 | 60.0 ± 0.0 | 43.3 | 30.0 ± 0.0 |"""
+
+
+def test_markdown_shows_what_was_run_of_tables_1_to_3_beside_the_printed_numbers(root):
+    same, fg = "LDM (txt, img, dropout)", "LDM-FG (Entropy)"
+    swept = {f"{fg}, {what}": [1, 1] for what in ("amount 0.125", "weight 0.0", "amount 1.0")}
+    crt = {"CRT:average_accuracy": [60, 60], "CRT:worst_group_accuracy": [30, 30]}
+    few = {f"{same}:few": [20, 20], "ERM:few": [12, 12], "ERM:many": [70, 70]}
+    rows = pd.concat(
+        [
+            tidy("imagenet_lt", **{same: [50, 52]}, ERM=[50, 50], **few, **swept),
+            tidy("nicopp", "paper", **crt, **{"LDM FG (Entropy), w 0.1:average_accuracy": [1, 1]}),
+            tidy("nicopp", "mini", **{key: [9, 9] for key in crt}),
+            tidy("ablations", ERM=[1, 1]),
+        ]
+    )
+    book = ledger(root / "data" / "paper", rows)
+    assert report.markdown(book, rows) == MARKDOWN
+    assert report.markdown(book, rows[rows["benchmark"] == "ablations"]) == ""
+
+
+def test_only_what_stands_between_the_marks_is_replaced():
+    start, end = report.BLOCK
+    once = report.with_table(f"before\n\n{start}\nold | table\n{end}\n\nafter\n", "| new |")
+    assert once == f"before\n\n{start}\n\n| new |\n\n{end}\n\nafter\n"
+    assert report.with_table(once, "| new |") == once
+    for unmarked in ("no marks\n", f"{end} the wrong way {start}", f"only {start}", f"only {end}"):
+        assert report.with_table(unmarked, "| new |") == unmarked
+
+
+@pytest.fixture
+def with_results(checkout):
+    folder = checkout / "reports" / "results"
+    folder.mkdir(parents=True)
+    rows = tidy("imagenet_lt", **{"ERM": [50.5, 50.5], "ERM:few": [12.5, 12.5]})
+    (folder / "imagenet_lt.csv").write_text(results.to_csv(rows))
+    (checkout / "README.md").write_text("# A title\n\n{}\n{}\n\nAn end.\n".format(*report.BLOCK))
+    return checkout
+
+
+def test_the_readme_is_given_the_table_and_keeps_its_text(with_results):
+    report.build(with_results)
+    readme, reports = with_results / "README.md", with_results / "reports"
+    table = report.markdown(pd.read_csv(reports / "ledger.csv"), pd.read_csv(reports / "results.csv"))
+    assert table.endswith("\n| ERM | 43.4 | 50.5 ± 0.0 | 8.2 | 12.5 ± 0.0 |")
+    start, end = report.BLOCK
+    assert readme.read_text() == f"# A title\n\n{start}\n\n{table}\n\n{end}\n\nAn end.\n"
+    first = readme.read_bytes()
+    report.build(with_results)
+    assert readme.read_bytes() == first
+
+
+def test_comparisons_reach_the_claims(with_results):
+    folder = with_results / "reports" / "comparisons"
+    folder.mkdir()
+    pair = dict(scale="mini", benchmark="imagenet_lt", method="LDM-FG (Entropy)", metric="overall",
+                reference="LDM-FG (Combined)", mean=2, low=0.5, high=3.5, seeds=3, split="final")  # fmt: skip
+    (folder / "imagenet_lt.csv").write_text(results.comparisons_to_csv(pd.DataFrame([pair])))
+    report.build(with_results)
+    reports = with_results / "reports"
+    row = pd.read_csv(reports / "claims.csv").set_index("id").loc["C14"]
+    assert (row["verdict"], row["scale"], row["stage"]) == ("direction holds", "mini", "imagenet_lt")
+    assert row["evidence"] == "overall, points over Combined: +2.0 [+0.5, +3.5]"
+    assert row["evidence"] in (reports / "index.html").read_text()
+
+
 def test_the_numbers_in_the_readme_are_those_of_the_results(root):
     rows = pd.read_csv(root / "reports" / "results.csv")
     mean = rows.groupby(["benchmark", "method", "metric"])["value"].mean()
@@ -89,3 +178,24 @@ def test_the_numbers_in_the_readme_are_those_of_the_results(root):
     ):
         expected = " -> ".join(f"{mean[benchmark, method, metric]:.1f} %" for method in methods)
         assert f"<!--{mark}-->{expected}<!--/{mark}-->" in readme
+
+
+def test_the_table_in_the_readme_is_made_from_the_ledger(root):
+    book = pd.read_csv(root / "reports" / "ledger.csv")
+    table = report.markdown(book, pd.read_csv(root / "reports" / "results.csv"))
+    readme = (root / "README.md").read_text()
+    assert all(readme.count(mark) == 1 for mark in report.BLOCK)
+    assert report.with_table(readme, table) == readme
+    for benchmark in ("imagenet_lt", "places_lt", "nicopp"):
+        assert f"| {benchmark} |" in table
+    assert "| LDM-FG (Entropy) | 64.7 | " in table
+    assert "| LDM (txt, img, dropout) | - | " in table
+    assert ", amount" not in table
+
+
+def test_damaged_comparisons_are_named(checkout):
+    folder = checkout / "reports" / "comparisons"
+    folder.mkdir(parents=True)
+    (folder / "nicopp.csv").write_text("scale,benchmark\nmini,nicopp\n")
+    with pytest.raises(UserError, match=r"nicopp\.csv: columns"):
+        report.build(checkout)

@@ -80,6 +80,28 @@ def test_a_run_publishes_everything_and_twice_gives_the_same_bytes(small):
     assert not (small / "scratch").exists()
 
 
+COMPARES = """pair = dict(method="m", reference="n", metric="few", mean=1.0, low=0.5, high=1.5, seeds=seeds,
+            benchmark="latent_probe", split="test")
+out.comparisons(pd.DataFrame([pair]))"""
+
+
+def test_comparisons_are_published_where_a_notebook_made_some(small):
+    put(small, PARAMETERS, WRITES, COMPARES)
+    runner.run("latent_probe")
+    path = small / "reports/comparisons/latent_probe.csv"
+    assert path.read_text().splitlines() == [
+        "scale,benchmark,method,reference,metric,mean,low,high,seeds,split",
+        "smoke,latent_probe,m,n,few,1,0.5,1.5,2,test",
+    ]
+    assert len(published(small)) == 8
+    other = small / "reports/comparisons/nicopp.csv"
+    other.write_text("another stage's")
+    put(small, PARAMETERS, WRITES)
+    runner.run("latent_probe")
+    assert not path.exists()  # what an earlier run compared is not left beside new results
+    assert other.read_text() == "another stage's"
+
+
 def test_injected_parameters_reach_the_notebook(small):
     set_params(small, smoke={"latent_probe": {"seeds": 5}})
     runner.run("latent_probe")

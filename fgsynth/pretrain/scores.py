@@ -21,8 +21,9 @@ from fgsynth.miniworld.render import render
 from fgsynth.miniworld.scenery import CONTEXTS
 from fgsynth.miniworld.world import Draw, sample
 from fgsynth.networks import Classifier
+from fgsynth.pictures import from_uint8
 from fgsynth.seeds import stable_seed
-from fgsynth.synthesis import Plan, from_uint8, synthesise
+from fgsynth.synthesis import Plan, synthesise
 
 MAJORITY = Draw(modes=(1, 0, 0, 0), drawings=0, drawn_classes=0, occluded=0)
 RARE = Draw(modes=(0, 1, 1, 1), drawings=0, drawn_classes=0, occluded=0)

@@ -7,8 +7,8 @@ from fgsynth.classify import embed, train_erm
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.world import sample
+from fgsynth.pictures import from_uint8
 from fgsynth.seeds import stable_seed
-from fgsynth.synthesis import from_uint8
 
 NAMES = list(CLASSES)
 
