@@ -136,10 +136,15 @@ def run(setup: Setup) -> pd.DataFrame:
     return pd.DataFrame([row for cell in progress(cells, "map") for row in _rows(setup, *cell)])
 
 
+ACCURACIES = ("overall", "many", "medium", "few,", "balanced")
+"""What metrics of classifiers begin with; "few" alone is one, "few recognised" is of a set."""
+
+
 def gains(rows: pd.DataFrame) -> pd.DataFrame:
     """Guided minus unguided over paired worlds and seeds: factor, value, metric, mean, low, high, n.
 
-    What a point does not have, such as rare appearances where there is one, is left out.
+    What a point does not have, such as rare appearances where there is one, is left out. What is counted in
+    a synthetic set is the same for all seeds of a world: it has one difference per world.
     """
     key = ["factor", "value", "world", "seed"]
     metrics = [c for c in rows.columns if c not in (*key, "arm")]
@@ -148,7 +153,10 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
     out = []
     for (factor, value), part in differences.groupby(["factor", "value"], sort=False):
         for metric in metrics:
-            present = part[metric].dropna()
+            paired = (
+                part if (metric == "few" or metric.startswith(ACCURACIES)) else part.drop_duplicates("world")
+            )
+            present = paired[metric].dropna()
             if len(present):
                 d = interval(present.to_numpy(float))
                 out.append((factor, value, metric, d.mean, d.low, d.high, d.n))

@@ -88,6 +88,15 @@ def test_gains_by_hand():
     assert len(out) == 2
 
 
+def test_what_is_counted_in_a_set_has_one_difference_per_world():
+    shared = pd.DataFrame(
+        [*rows("guided", [[3.0, 3.0], [5.0, 5.0]]), *rows("unguided", [[1.0, 1.0], [1.0, 1.0]])]
+    )
+    counted = shared.rename(columns={"few": "few recognised"})
+    assert gains(counted).set_index("metric").loc["few recognised", ["mean", "n"]].tolist() == [3.0, 2]
+    assert gains(shared).set_index("metric").loc["few", "n"] == 4
+
+
 def test_gains_leave_out_what_a_point_does_not_have():
     nothing = {"few, rare": float("nan")}
     alone = [*rows("guided", [[3.0, 4.0]], **nothing), *rows("unguided", [[1.0, 2.0]], **nothing)]
