@@ -52,8 +52,8 @@ def pipeline(tmp_path_factory, root):
     assert first.returncode == 0, first.stdout + first.stderr
     assert ran(first) == [
         "clean@01_toy_2d", "clean@02_latent_probe", "clean@03_ablations", "clean@04_imagenet_lt",
-        "clean@05_places_lt", "clean@06_nicopp", "toy_2d", "latent_probe", "imagenet_lt", "ablations",
-        "places_lt", "nicopp", "report",
+        "clean@05_places_lt", "clean@06_nicopp", "toy_2d", "latent_probe", "imagenet_lt", "places_lt",
+        "nicopp", "ablations", "report",
     ]  # fmt: skip
     return folder
 
