@@ -24,7 +24,7 @@ from fgsynth.paths import atomic, from_root, root, write_text
 from fgsynth.pictures import from_uint8
 from fgsynth.plans import Method, missing_per_group, plan, share_of
 from fgsynth.seeds import stable_seed
-from fgsynth.settings import Sampling
+from fgsynth.settings import Classification, Sampling, validated
 from fgsynth.shards import Store, fill
 from fgsynth.synthesis import Feedback, Plan, synthesise
 from fgsynth.training import Pictures, Recipe, Trained, load, predict, train
@@ -234,9 +234,10 @@ def of_world(
 ) -> Experiment:
     """An experiment from a notebook's parameters: its benchmark by name, its generator loaded.
 
-    Raises UserError for a benchmark that does not exist.
+    Raises UserError for a benchmark that does not exist, and for an unknown or mistyped key.
     """
-    bench, asked = draw(name, world), Sampling.model_validate(sampling)
+    bench, asked = draw(name, world), validated(Sampling, sampling, "sampling")
+    validated(Classification, training, "training")
     model = Generator.load(from_root(asked.generator), asked.n_steps)
     return Experiment(bench, model, asked, Recipe(**training), root() / work, seed)
 

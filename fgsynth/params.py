@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fgsynth.errors import UserError, missing
 from fgsynth.settings import (
@@ -17,6 +17,7 @@ from fgsynth.settings import (
     PlacesLt,
     Sampling,
     Share,
+    validated,
 )
 
 Scales = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
@@ -187,25 +188,9 @@ def load(path: Path) -> Params:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected keys with values, found {type(raw).__name__}.")
-    return _validated(Params, raw, str(path))
+    return validated(Params, raw, str(path))
 
 
 def check_stage(stage: str, values: dict[str, Any], source: str) -> None:
     """Check a stage's complete parameters. Raises UserError naming the source and the key."""
-    _validated(Stages.model_fields[stage].annotation, values, source)
-
-
-def _validated(model: Any, values: dict[str, Any], source: str) -> Any:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise UserError("; ".join(_sentence(source, e) for e in error.errors())) from error
-
-
-def _sentence(source: str, error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"{source}: unknown key '{key}': check its spelling or remove it."
-    if error["type"] == "missing":
-        return f"{source}: key '{key}' is missing: add it."
-    return f"{source}: key '{key}' is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
+    validated(Stages.model_fields[stage].annotation, values, source)

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from fgsynth.errors import UserError
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -133,3 +135,28 @@ class Classification(Frozen):
     balanced: Share
     counts: Literal["real", "real+synthetic", "batch"]
     augment: Annotated[tuple[Literal["crop", "flip", "jitter", "blur", "grey"], ...], ListOf]
+
+
+def validated(model: Any, values: Any, source: str) -> Any:
+    """`values` as a model. Raises UserError, one sentence per mistake, naming `source` and the key.
+
+    A mistake in a block that YAML aliases repeat is named once, with the number of its copies.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        copies: dict[tuple[str, ...], list[Any]] = {}
+        for e in error.errors():
+            copies.setdefault((e["type"], str(e["loc"][-1:]), repr(e["input"])), []).append(e)
+        sentences = [_sentence(source, same[0], len(same) - 1) for same in copies.values()]
+        raise UserError(" ".join(sentences)) from error
+
+
+def _sentence(source: str, error: Any, copies: int) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    also = f" (and in {copies} more places)" if copies else ""
+    if error["type"] == "extra_forbidden":
+        return f"{source}: unknown key '{key}'{also}: check its spelling or remove it."
+    if error["type"] == "missing":
+        return f"{source}: key '{key}' is missing{also}: add it."
+    return f"{source}: key '{key}' is {error['input']!r}{also}: {error['msg'][0].lower()}{error['msg'][1:]}."

@@ -80,6 +80,15 @@ def test_a_wrong_key_is_named(root, tmp_path, edit, sentence):
     assert "\n" not in str(caught.value)
 
 
+def test_a_mistake_in_an_aliased_block_is_told_once(root, tmp_path):
+    text = (root / "params.yaml").read_text().replace("cfg_text: 1.5      #", "cfg_txt: 1.5       #")
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        params.load(tmp_path / "params.yaml")
+    assert str(caught.value).count("unknown key") == 1
+    assert "'mini.ablations.sampling.cfg_txt' (and in" in str(caught.value)
+
+
 def test_missing_and_damaged_files(tmp_path):
     with pytest.raises(UserError, match="is missing"):
         params.load(tmp_path / "params.yaml")
