@@ -234,6 +234,28 @@ def every_fifth(ours: Ours) -> list[Evidence]:
     ]
 
 
+CHOSEN = "sampler chosen on validation"
+"""LS at mini scale: the latent sampler that validation prefers, draw by draw."""
+
+
+def latent(ours: Ours) -> list[Evidence]:
+    """C17, on the mini world: real + synthetic features over linear probes without synthetic ones."""
+    return [
+        Evidence(f"{metric}, points over {other} on real features", ours.paired(CHOSEN, other, metric))
+        for other in ("cross entropy", "balanced softmax")
+        for metric in ("overall", "few")
+    ]
+
+
+def linear_only(ours: Ours) -> list[Evidence]:
+    """C18, on the mini world's scenes: over balanced softmax, and over fine-tuning of all weights."""
+    names = {"balanced softmax": "balanced softmax on real features", "fine-tuned backbone": "fine-tuning"}
+    return [
+        Evidence(f"overall, points over {name}", ours.paired(CHOSEN, other, "overall"))
+        for other, name in names.items()
+    ]
+
+
 RULES = {
     "C1": Rule("imagenet_lt", "imagenet_lt", fill_up),
     "C3": Rule("places_lt", "places_lt", mislas),
@@ -249,6 +271,8 @@ RULES = {
     "C13": Rule("nicopp", "nicopp", coefficients),
     "C14": Rule("imagenet_lt", "imagenet_lt", mixed),
     "C15": Rule("toy_2d", "toy_2d", toy_plane, own_scales=("mini", "paper")),
+    "C17": Rule("latent_probe", "imagenet_lt_features", latent, own_scales=()),
+    "C18": Rule("latent_probe", "places_lt_features", linear_only, own_scales=()),
 }
 """Claims without a rule stand in the table as not run."""
 

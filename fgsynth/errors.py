@@ -10,6 +10,10 @@ class UserError(Exception):
     """
 
 
+class UserValueError(UserError, ValueError):
+    """The same where scikit-learn's conventions ask for a ValueError."""
+
+
 def missing(path: Path) -> UserError:
     """The sentence for a file that belongs to the project and is not there."""
     return UserError(f"{path} is missing: restore it with 'git checkout {path}'.")

@@ -6,7 +6,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2  # type: ignore[import-untyped]
+from torchvision.transforms import v2
 
 from fgsynth.errors import UserError
 

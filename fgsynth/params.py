@@ -12,6 +12,7 @@ from fgsynth.settings import (
     Count,
     Frozen,
     ImagenetLt,
+    LatentProbe,
     LongTail,
     Nicopp,
     PlacesLt,
@@ -43,18 +44,6 @@ class Toy2d(Frozen):
         if 0.0 not in scales:
             raise ValueError("must contain 0.0, the unguided reference")
         return scales
-
-
-class LatentProbe(Frozen):
-    """Parameters of the latent probe; their meanings stand beside them in params.yaml."""
-
-    seeds: Annotated[int, Field(ge=2)]
-    n_max: Annotated[int, Field(ge=2)]
-    n_min: Annotated[int, Field(ge=2)]
-    n_val: Count
-    n_test: Count
-    filters: Count
-    weight_decay: Scales
 
 
 class Ablations(Frozen):

@@ -98,6 +98,58 @@ class ImagenetLt(Split):
         return self
 
 
+class Digits(Frozen):
+    """A long-tailed draw of the digits, and their frozen feature map."""
+
+    n_max: Annotated[int, Field(ge=2)]
+    n_min: Annotated[int, Field(ge=2)]
+    n_val: Count
+    n_test: Count
+    filters: Count
+
+
+class LatentSets(Frozen):
+    """Where feature sets come from."""
+
+    extractor: str
+    digits: Digits
+    worlds: dict[str, LongTail]
+    cifar100: str
+    cifar100_val: Count
+    places_lists: str
+    places_images: str
+
+
+class FineTuning(Frozen):
+    """Fine-tuning of the whole backbone, which the linear probe is held against."""
+
+    seeds: Annotated[int, Field(ge=2)]
+    epochs: Count
+    rates: Annotated[tuple[Positive, ...], ListOf, Field(min_length=1)]
+
+
+class LatentProbe(Frozen):
+    """Parameters of the latent probe."""
+
+    work: str
+    seeds: Annotated[int, Field(ge=2)]
+    sets: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+    sources: LatentSets
+    weight_decay: Annotated[tuple[NotNegative, ...], ListOf, Field(min_length=1)]
+    ways: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+    updates: Count
+    feedback_scale: NotNegative
+    curve_ways: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+    curve_seeds: Annotated[int, Field(ge=2)]
+    amounts: Annotated[tuple[NotNegative, ...], ListOf]
+    shots: Annotated[tuple[Annotated[int, Field(ge=2)], ...], ListOf]
+    tuning: FineTuning
+    bridged: str
+    generator: str
+    bridge_seeds: Annotated[int, Field(ge=2)]
+    per_class: Count
+
+
 class PlacesLt(Split):
     """Parameters of Places-LT."""
 

@@ -38,7 +38,9 @@ def pipeline(tmp_path_factory, root):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((root / name).read_bytes())
     text = (folder / "params.yaml").read_text()
-    text = text.replace("scale: mini", "scale: smoke").replace("latent_probe: {}", "latent_probe: {seeds: 2}")
+    text = text.replace("scale: mini", "scale: smoke").replace(
+        "latent_probe: {}", "latent_probe: {seeds: 2, sets: [digits_lt]}"
+    )
     (folder / "params.yaml").write_text(text)
     for command in (
         ["git", "init", "-q"],

@@ -1,0 +1,1 @@
+"""Learning in feature space (LS): frozen features, synthetic features, a linear probe."""

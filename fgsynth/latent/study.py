@@ -1,0 +1,310 @@
+"""The comparison in feature space: references, samplers and the full set, settings chosen on validation."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fgsynth.criteria import Criterion, Hardness, entropy, loss
+from fgsynth.guidance import Guidance
+from fgsynth.latent.diffusion import FeatureDiffusion, Feedback, feature_classifier
+from fgsynth.latent.extractors import Extractor
+from fgsynth.latent.family import SAMPLERS
+from fgsynth.latent.files import FeatureSet
+from fgsynth.latent.filters import Filtered, OnSphere
+from fgsynth.latent.finetune import FineTuned, best_by_validation, fine_tune
+from fgsynth.latent.formats import REST
+from fgsynth.latent.probe import Predictor, Probe, average_accuracy, path, select
+from fgsynth.latent.references import NearestNeighbours, nearest_class_mean, nearest_neighbours, shrinkage_lda
+from fgsynth.latent.samplers import LatentSampler, fill_counts
+from fgsynth.latent.sets import PictureSet
+from fgsynth.latent.sources import take
+from fgsynth.latent.threads import threads_for
+from fgsynth.metrics import MANY_ABOVE, interval, long_tail_accuracy
+from fgsynth.seeds import stable_seed
+
+METRICS = ("overall", "many", "medium", "few")
+CHOSEN = "sampler chosen on validation"
+FULL = "full balanced set"
+TUNED = "fine-tuned backbone"
+PLAIN, BALANCED, ADJUSTED = "cross entropy", "balanced softmax", "logit adjustment, tau chosen"
+TAUS = (0.0, 0.5, 1.0, 1.5)
+
+
+def scaling(data: FeatureSet) -> tuple[Tensor, Tensor]:
+    """The training mean (k,) and the root mean square of a feature's entries about it."""
+    train = data.part("train")[0]
+    return train.mean(0), (train - train.mean(0)).square().mean().sqrt()
+
+
+def scaled(data: FeatureSet) -> FeatureSet:
+    """Features counted from the training mean, at mean squared length k: weight decays then mean the same."""
+    mean, size = scaling(data)
+    return replace(data, features=(data.features - mean) / size)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One long-tailed feature set and a seed; every method is fitted on it and chosen on its validation set.
+
+    weight_decays: of every probe, tried from the largest down. scale: the feedback scale w. updates: of the
+    feature diffusion. final: a set without validation, on which each method is fitted again as chosen.
+    """
+
+    data: FeatureSet
+    seed: int
+    weight_decays: Sequence[float]
+    scale: float = 0.03
+    updates: int = 600
+    neighbours: Sequence[int] = (1, 3, 5, 10, 20)
+    final: FeatureSet | None = None
+
+    @property
+    def split(self) -> str:
+        """What is reported: the draw made for tables alone, where the benchmark has one."""
+        return "final" if "final" in self.data.split else "test"
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Real training features per class, (c,)."""
+        return self.data.counts()
+
+    @cached_property
+    def guide(self) -> Probe:
+        """What guides: the probe by cross entropy on the imbalanced real features (FG step 1)."""
+        return self.probe(*self.data.part("train"), (0.0,))[0]
+
+    @cached_property
+    def diffusion(self) -> FeatureDiffusion:
+        """The diffusion in feature space, fitted once for all ways to sample from it."""
+        return FeatureDiffusion(updates=self.updates, seed=self.seed).fit(*self.data.part("train"))
+
+    def guided(self, criterion: str) -> FeatureDiffusion:
+        """The same diffusion, sampled under feedback of the guide."""
+        features, label = self.data.part("train")
+        made: dict[str, Callable[[], Criterion]] = {
+            "entropy": lambda: entropy,
+            "loss": lambda: loss,
+            "hardness": lambda: Hardness.fit(features, label, len(self.counts)),
+        }
+        feedback = Feedback(made[criterion](), feature_classifier(self.guide.logits), Guidance(self.scale))
+        return self.diffusion.guided_by(feedback)
+
+    def probe(self, features: Tensor, label: Tensor, taus: Iterable[float]) -> tuple[Probe, float]:
+        """The probe, and its tau, with the best average validation accuracy.
+
+        Cross entropy, then logits - tau log prior of the real counts (Menon et al. 2021, eq. 9). Tau = 1 is
+        balanced softmax to the letter: its shift by the prior is taken up by a bias that is not decayed.
+        """
+        with threads_for(len(features) * features.shape[1] * len(self.counts)):
+            plain = path(features, label, self.counts, self.weight_decays, balanced=0.0)
+        tried = [(probe.adjusted(self.counts, tau), tau) for tau in taus for probe in plain]
+        if len(tried) == 1:
+            return tried[0]
+        best = select(*self.data.part("val"), [probe for probe, _ in tried])
+        return next((probe, tau) for probe, tau in tried if probe is best)
+
+    def filled(self, sampler: LatentSampler, amount: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Real features, and `amount` times what every class lacks of the largest, synthetic."""
+        features, label = self.data.part("train")
+        missing = fill_counts(label, len(self.counts)).double().mul(amount).round().long()
+        new, classes = sampler.sample_all(missing, stable_seed("latent study", self.seed))
+        return torch.cat([features, new]), torch.cat([label, classes])
+
+    def synthetic(self, method: str, amount: float = 1.0) -> dict[str, Any]:
+        """A probe on real and synthetic features; its tau is chosen too: filling leaves less to correct."""
+        return self._tuned(method, lambda t: t.filled(WAYS[method](t), amount), TAUS)
+
+    def reference(self, method: str) -> dict[str, Any]:
+        """A method without synthetic features, or the full balanced set."""
+        if method == ADJUSTED:
+            return self._tuned(method, lambda t: t.data.part("train"), TAUS)
+        start = perf_counter()
+        fitted = REFERENCES[method](self)
+        row = self.row(method, fitted, perf_counter() - start)
+        return row if self.final is None else self._again(row).reference(method) | {"val": row["val"]}
+
+    def _tuned(
+        self, method: str, train: Callable[["Trial"], tuple[Tensor, Tensor]], taus: Sequence[float]
+    ) -> dict[str, Any]:
+        """A probe on the features that a method trains on, its tau chosen with its weight decay."""
+        start = perf_counter()
+        probe, tau = self.probe(*train(self), taus)
+        row = self.row(method, probe, perf_counter() - start) | {"tau": tau}
+        if self.final is None:
+            return row
+        return self._again(row)._tuned(method, train, [tau]) | {"val": row["val"]}
+
+    def row(self, method: str, predictor: Predictor, seconds: float) -> dict[str, Any]:
+        """Accuracies by stratum on `split`, the average on validation, seconds of fitting."""
+        x, y = self.data.part(self.split)
+        accuracies = long_tail_accuracy(predictor.predict(x), y, self.counts)
+        row = {"method": method, "seed": self.seed, **accuracies, "seconds": seconds}
+        if isinstance(predictor, Probe):
+            row |= {"weight_decay": predictor.weight_decay, "trainable": float(predictor.weight.numel())}
+        if isinstance(predictor, NearestNeighbours):
+            row |= {"k": predictor.k}
+        if "val" in self.data.split:
+            x, y = self.data.part("val")
+            row["val"] = average_accuracy(predictor.predict(x), y)
+        return row
+
+    def _again(self, row: dict[str, Any]) -> "Trial":
+        """The trial on the final set, with the settings of a row alone."""
+        assert self.final is not None
+        decays = [row["weight_decay"]] if "weight_decay" in row else self.weight_decays
+        return replace(self, data=self.final, final=None, weight_decays=decays, neighbours=[row.get("k", 1)])
+
+
+def _family(name: str, trial: Trial) -> LatentSampler:
+    return SAMPLERS[name]().fit(*trial.data.part("train"))
+
+
+def _guided(criterion: str, trial: Trial) -> LatentSampler:
+    return trial.guided(criterion)
+
+
+def _on_sphere(trial: Trial) -> LatentSampler:
+    return OnSphere(SAMPLERS["class gaussian"]()).fit(*trial.data.part("train"))
+
+
+def _near_prototype(trial: Trial) -> LatentSampler:
+    return Filtered(SAMPLERS["class gaussian"](), keep=0.5).fit(*trial.data.part("train"))
+
+
+def _nearest_neighbours(trial: Trial) -> NearestNeighbours:
+    # With one k, validation has nothing to say.
+    split = "val" if len(trial.neighbours) > 1 else "train"
+    real, held = trial.data.part("train"), trial.data.part(split)
+    return nearest_neighbours(*real, len(trial.counts), *held, trial.neighbours)
+
+
+WAYS: dict[str, Callable[[Trial], LatentSampler]] = {
+    **{name: partial(_family, name) for name in SAMPLERS},
+    "class gaussian, nearest half": _near_prototype,
+    "class gaussian, unit sphere": _on_sphere,
+    "feature diffusion": lambda trial: trial.diffusion,
+    **{f"feature diffusion, FG {c}": partial(_guided, c) for c in ("entropy", "loss", "hardness")},
+}
+"""How synthetic features are made: a fitted sampler of a trial."""
+
+REFERENCES: dict[str, Callable[[Trial], Predictor]] = {
+    PLAIN: lambda t: t.guide,
+    BALANCED: lambda t: t.probe(*t.data.part("train"), (1.0,))[0],
+    "nearest class mean": lambda t: nearest_class_mean(*t.data.part("train"), len(t.counts)),
+    "shrinkage LDA": lambda t: shrinkage_lda(*t.data.part("train"), len(t.counts)),
+    "nearest neighbours": _nearest_neighbours,
+    FULL: lambda t: t.probe(*t.data.part("train", REST), (0.0,))[0],
+}
+"""Without synthetic features; the last is the bound, which no long-tailed method sees."""
+REFERENCE_NAMES = (PLAIN, BALANCED, ADJUSTED, *list(REFERENCES)[2:])
+
+
+def compare(trial: Trial, ways: Iterable[str]) -> pd.DataFrame:
+    """All references and the named ways on one trial, and the way that its validation set prefers."""
+    names = [name for name in REFERENCE_NAMES if name != FULL or REST in trial.data.split]
+    rows = [trial.reference(name) for name in names]
+    made = [trial.synthetic(name) for name in ways]
+    best = max(made, key=lambda row: float(row["val"]))
+    return pd.DataFrame([*rows, *made, best | {"method": CHOSEN}])
+
+
+def gains(rows: pd.DataFrame, reference: str = BALANCED) -> pd.DataFrame:
+    """Every row minus the reference of its seed: method, seed, metric, gain (points)."""
+    long = rows.melt(["method", "seed"], list(METRICS), "metric", "value").dropna(subset="value")
+    against = long[long["method"] == reference].set_index(["seed", "metric"])["value"]
+    long["gain"] = (
+        long["value"] - against.reindex(pd.MultiIndex.from_frame(long[["seed", "metric"]])).to_numpy()
+    )
+    return long[long["method"] != reference].drop(columns="value")
+
+
+def gap_closed(rows: pd.DataFrame, metric: str = "overall", reference: str = BALANCED) -> pd.DataFrame:
+    """Share of the gap between a reference and the full balanced set that each method closes, in percent.
+
+    Of the means over seeds, as single gaps may be near zero; no share where the gap's own 95 % interval
+    touches zero, or without a full set. "gained" is paired, with its interval.
+    """
+    all_gains = gains(rows, reference)
+    mine = all_gains[all_gains["metric"] == metric].groupby("method", sort=False)["gain"]
+    found = {str(method): interval(g.to_numpy()) for method, g in mine}
+    gap = found.pop(FULL, None)
+    known = gap is not None and gap.sign > 0
+    return pd.DataFrame(
+        [
+            {
+                "method": method,
+                "gained": str(g),
+                "closed": round(100 * g.mean / gap.mean) if known and gap else None,
+            }
+            for method, g in found.items()
+        ]
+    )
+
+
+def amounts(trial: Trial, ways: Iterable[str], amounts: Sequence[float]) -> pd.DataFrame:
+    """Accuracy against the number of synthetic features, times what each class lacks; 0 is none."""
+    rows = [trial.reference(ADJUSTED) | {"method": way, "amount": 0.0} for way in ways]
+    rows += [trial.synthetic(way, a) | {"amount": a} for way in ways for a in amounts]
+    return pd.DataFrame(rows)
+
+
+def shots(trial: Trial, ways: Iterable[str], shots: Sequence[int]) -> pd.DataFrame:
+    """Accuracy against the number of real features of every class that has not many."""
+    rows = []
+    for n in shots:
+        fewer = replace(trial, data=few_shot(trial.data, n, trial.seed), final=None)
+        made = [fewer.reference(m) for m in (BALANCED, "shrinkage LDA")]
+        rows += [row | {"shots": n} for row in [*made, *map(fewer.synthetic, ways)]]
+    return pd.DataFrame(rows)
+
+
+def tune(
+    trial: Trial, source: PictureSet, eyes: Extractor, rates: Sequence[float], epochs: int
+) -> pd.DataFrame:
+    """Fine-tuning of the extractor's network on the trial's training pictures, rate chosen on validation."""
+    part = {split: trial.data.where(split) for split in ("train", "val", trial.split)}
+    pixels = {
+        k: eyes.prepare([Image.fromarray(p.numpy()) for p in take(source.source, rows)])
+        for k, rows in part.items()
+    }
+    label = {k: trial.data.label[rows] for k, rows in part.items()}
+
+    def train(rate: float) -> FineTuned:
+        return fine_tune(
+            eyes.network,
+            pixels["train"],
+            label["train"],
+            trial.counts,
+            rate=rate,
+            epochs=epochs,
+            seed=trial.seed,
+        )
+
+    best = best_by_validation(rates, train, pixels["val"], label["val"])
+    accuracies = long_tail_accuracy(best.predict(pixels[trial.split]), label[trial.split], trial.counts)
+    row = {"method": TUNED, "seed": trial.seed, **accuracies, "seconds": best.seconds}
+    return pd.DataFrame([row | {"trainable": float(best.trainable), "rate": best.rate}])
+
+
+def few_shot(data: FeatureSet, shots: int, seed: int) -> FeatureSet:
+    """The set with `shots` training features of every class that has not many; the rest is dropped."""
+    train = data.where("train").numpy()
+    label = data.label.numpy()
+    rng = np.random.default_rng(stable_seed("few shot", seed))
+    keep = np.isin(data.split, ("val", "test", "final"))
+    for y, n in enumerate(data.counts().tolist()):
+        mine = train[label[train] == y]
+        rest = np.flatnonzero((data.split == REST) & (label == y))
+        pool = mine if n > MANY_ABOVE else rng.permutation(np.concatenate([mine, rest]))[:shots]
+        keep[pool] = True
+    split = np.where(data.split == REST, "train", data.split)[keep]
+    rows = torch.from_numpy(np.flatnonzero(keep))
+    return replace(data, features=data.features[rows], label=data.label[rows], split=split)
