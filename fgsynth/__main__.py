@@ -74,6 +74,22 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     print(benchmark.run(folder, arguments.generator, tuple(arguments.batches), arguments.half))
 
 
+def _latent_speed(arguments: argparse.Namespace) -> None:
+    from fgsynth import paths
+    from fgsynth.latent import speed
+
+    print(speed.run(paths.root() / arguments.out))
+
+
+def _check_data(arguments: argparse.Namespace) -> None:
+    from fgsynth.benchmarks.disk import check
+
+    text, status = check.run(arguments.name, arguments.root, arguments.splits)
+    print(text)
+    if status:
+        raise SystemExit(status)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = argparse.ArgumentParser(prog="python -m fgsynth", description="Stages of the fgsynth pipeline.")
@@ -112,6 +128,16 @@ def parser() -> argparse.ArgumentParser:
     cost.add_argument("--half", action="store_true", help="the denoiser in float16 (on a GPU)")
     cost.add_argument("--out", default="scratch/benchmark", help="folder for cost.csv and cost.txt")
     cost.set_defaults(do=_benchmark)
+    speed = commands.add_parser(
+        "latent-speed", help="time latent sampling and probes beside scikit-learn and imbalanced-learn"
+    )
+    speed.add_argument("--out", default="scratch/latent_speed", help="folder for the table")
+    speed.set_defaults(do=_latent_speed)
+    data = commands.add_parser("check-data", help="what of a data set is on disk, what is missing or damaged")
+    data.add_argument("name", help="imagenet_lt, places_lt, nicopp or folder")
+    data.add_argument("--root", type=Path, required=True, help="folder of pictures, or a CSV of them")
+    data.add_argument("--splits", type=Path, help="folder of the official lists")
+    data.set_defaults(do=_check_data)
     return top
 
 

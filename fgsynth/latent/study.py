@@ -175,6 +175,11 @@ def _on_sphere(trial: Trial) -> LatentSampler:
     return OnSphere(SAMPLERS["class gaussian"]()).fit(*trial.data.part("train"))
 
 
+def _untrained(trial: Trial) -> LatentSampler:
+    """What the feature diffusion is before any training: what it gains by training is what it differs by."""
+    return FeatureDiffusion(updates=0, seed=trial.seed).fit(*trial.data.part("train"))
+
+
 def _near_prototype(trial: Trial) -> LatentSampler:
     return Filtered(SAMPLERS["class gaussian"](), keep=0.5).fit(*trial.data.part("train"))
 
@@ -190,6 +195,7 @@ WAYS: dict[str, Callable[[Trial], LatentSampler]] = {
     **{name: partial(_family, name) for name in SAMPLERS},
     "class gaussian, nearest half": _near_prototype,
     "class gaussian, unit sphere": _on_sphere,
+    "shrunk means, tied covariance": _untrained,
     "feature diffusion": lambda trial: trial.diffusion,
     **{f"feature diffusion, FG {c}": partial(_guided, c) for c in ("entropy", "loss", "hardness")},
 }
