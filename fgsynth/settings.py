@@ -149,6 +149,12 @@ class LatentProbe(Frozen):
     bridge_seeds: Annotated[int, Field(ge=2)]
     per_class: Count
 
+    @model_validator(mode="after")
+    def _has_features_of_pictures(self) -> "LatentProbe":
+        if not any(name.endswith("_features") for name in self.sets):
+            raise ValueError("sets must contain one that ends in _features, whose backbone is fine-tuned")
+        return self
+
 
 class PlacesLt(Split):
     """Parameters of Places-LT."""

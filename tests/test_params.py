@@ -45,6 +45,10 @@ def test_the_committed_file_is_whole_and_frozen(root):
         (lambda p: p["mini"]["imagenet_lt"].update(split="tset"), "key 'mini.imagenet_lt.split' is 'tset'"),
         (lambda p: p["mini"]["imagenet_lt"].update(amounts=[0.0, 0.5]), "amounts must contain 0.0 and 1.0"),
         (lambda p: p["mini"]["imagenet_lt"].update(weights=[0.0]), "weights 1.0"),
+        (
+            lambda p: p["mini"]["latent_probe"].update(sets=["digits_lt"]),
+            "sets must contain one that ends in _f",
+        ),
         (lambda p: p["mini"]["places_lt"].update(second_epochs=0), "key 'mini.places_lt.second_epochs' is 0"),
         (
             lambda p: p["paper"]["places_lt"]["world"].update(strata=[4, 4]),

@@ -103,8 +103,7 @@ class Trial:
         Cross entropy, then logits - tau log prior of the real counts (Menon et al. 2021, eq. 9). Tau = 1 is
         balanced softmax to the letter: its shift by the prior is taken up by a bias that is not decayed.
         """
-        with threads_for(len(features) * features.shape[1] * len(self.counts)):
-            plain = path(features, label, self.counts, self.weight_decays, balanced=0.0)
+        plain = path(features, label, self.counts, self.weight_decays, balanced=0.0)
         tried = [(probe.adjusted(self.counts, tau), tau) for tau in taus for probe in plain]
         if len(tried) == 1:
             return tried[0]
@@ -215,6 +214,11 @@ REFERENCE_NAMES = (PLAIN, BALANCED, ADJUSTED, *list(REFERENCES)[2:])
 
 def compare(trial: Trial, ways: Iterable[str]) -> pd.DataFrame:
     """All references and the named ways on one trial, and the way that its validation set prefers."""
+    with threads_for(trial.data.features.numel() * len(trial.counts)):
+        return _compared(trial, ways)
+
+
+def _compared(trial: Trial, ways: Iterable[str]) -> pd.DataFrame:
     names = [name for name in REFERENCE_NAMES if name != FULL or REST in trial.data.split]
     rows = [trial.reference(name) for name in names]
     made = [trial.synthetic(name) for name in ways]
@@ -257,8 +261,9 @@ def gap_closed(rows: pd.DataFrame, metric: str = "overall", reference: str = BAL
 
 def amounts(trial: Trial, ways: Iterable[str], amounts: Sequence[float]) -> pd.DataFrame:
     """Accuracy against the number of synthetic features, times what each class lacks; 0 is none."""
-    rows = [trial.reference(ADJUSTED) | {"method": way, "amount": 0.0} for way in ways]
-    rows += [trial.synthetic(way, a) | {"amount": a} for way in ways for a in amounts]
+    with threads_for(trial.data.features.numel() * len(trial.counts)):
+        rows = [trial.reference(ADJUSTED) | {"method": way, "amount": 0.0} for way in ways]
+        rows += [trial.synthetic(way, a) | {"amount": a} for way in ways for a in amounts]
     return pd.DataFrame(rows)
 
 
@@ -267,8 +272,9 @@ def shots(trial: Trial, ways: Iterable[str], shots: Sequence[int]) -> pd.DataFra
     rows = []
     for n in shots:
         fewer = replace(trial, data=few_shot(trial.data, n, trial.seed), final=None)
-        made = [fewer.reference(m) for m in (BALANCED, "shrinkage LDA")]
-        rows += [row | {"shots": n} for row in [*made, *map(fewer.synthetic, ways)]]
+        with threads_for(trial.data.features.numel() * len(trial.counts)):
+            made = [fewer.reference(m) for m in (BALANCED, "shrinkage LDA")]
+            rows += [row | {"shots": n} for row in [*made, *map(fewer.synthetic, ways)]]
     return pd.DataFrame(rows)
 
 

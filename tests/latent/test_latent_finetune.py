@@ -56,5 +56,5 @@ def test_the_rate_is_chosen_by_validation(task):
 def test_a_loss_that_is_not_finite_is_one_sentence(task):
     backbone, pixels, label, counts = task
     pixels[3] = torch.nan
-    with pytest.raises(UserError, match="Fine-tuning: the loss is nan at update [01]: lower the rate"):
+    with pytest.raises(UserError, match=r"Fine-tuning: the loss is nan at update [01]: lower the rate"):
         fine_tune(backbone, pixels, label, counts, rate=1e-2, epochs=1)
