@@ -5,7 +5,7 @@ from fgsynth.errors import UserError
 from fgsynth.latent import benchmarks, bridge_study, study
 from fgsynth.settings import LatentSets
 
-WORLD = {"n_min": 3, "n_val": 2, "n_test": 3, "modes": [1.0], "n_max": 101, "seed": 0}
+WORLD = {"n_min": 3, "n_val": 2, "n_test": 3, "modes": [1.0], "n_max": 110, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def test_digits_are_another_draw_for_another_seed(asked):
 def test_the_mini_world_comes_as_features_with_its_pictures(asked, tmp_path):
     drawn = benchmarks.load("places_lt_features", 1, asked, str(tmp_path))
     assert drawn.choosing.counts().min() == 3
-    assert drawn.choosing.counts().max() == 101
+    assert drawn.choosing.counts().max() == 110
     assert len(drawn.pictures.source) == len(drawn.choosing.features)
     # The full set holds every class as often as the largest.
-    assert drawn.choosing.part("train", "rest")[1].bincount().tolist() == [101] * 12
+    assert drawn.choosing.part("train", "rest")[1].bincount().tolist() == [110] * 12
     other = benchmarks.load("places_lt_features", 2, asked, str(tmp_path)).choosing
     assert other.counts().tolist() != drawn.choosing.counts().tolist()
 
