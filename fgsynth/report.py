@@ -105,7 +105,11 @@ def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict
             caption, (width, height) = image.text.get("Description", ""), image.size  # type: ignore[attr-defined]
         relative = picture.relative_to(reports)
         figures.append(Figure(str(relative), str(relative.with_suffix(".csv")), caption, width, height))
-    mine = rows[rows["benchmark"] == stage]
+    file = reports / "results" / f"{stage}.csv"
+    benchmarks = set(pd.read_csv(file)["benchmark"]) if file.is_file() else set()
+    mine = rows[rows["benchmark"].isin(benchmarks)]
+    if len(benchmarks) > 1:
+        mine = mine.assign(method=mine["benchmark"] + ": " + mine["method"])
     return {
         "name": stage,
         "notebook": notebook,
