@@ -39,7 +39,7 @@ def pipeline(tmp_path_factory, root):
             (folder / name).write_bytes((root / name).read_bytes())
     text = (folder / "params.yaml").read_text()
     text = text.replace("scale: mini", "scale: smoke").replace(
-        "latent_probe: {}", "latent_probe: {seeds: 2, sets: [places_lt_features]}"
+        "latent_probe: {}", "latent_probe: {seeds: 2, sets: [digits_lt, imagenet_lt_features]}"
     )
     (folder / "params.yaml").write_text(text)
     for command in (
