@@ -211,13 +211,17 @@ def test_predictions_are_kept_where_there_is_a_folder(exp, tmp_path):
 def test_an_experiment_from_a_notebooks_parameters(exp, unclip, monkeypatch, root):
     asked = []
     monkeypatch.setattr(experiment.Generator, "load", lambda *given: asked.append(given) or unclip)
-    training = {"epochs": 3, "balanced": 1.0, "augment": ["flip"]}
+    training = {
+        "network": "slim", "pretrained": False, "optimiser": "adamw", "rate": 0.01, "weight_decay": 0.05,
+        "epochs": 3, "updates_per_epoch": 6, "batch": 32, "balanced": 1.0, "counts": "batch",
+        "augment": ["flip"],
+    }  # fmt: skip
     sampling = SAMPLING.model_dump(mode="json")
     made = experiment.of_world("nicopp", GROUPS.model_dump(), sampling, training, "scratch/work", 4)
     assert made.bench.manifest.digest == exp.bench.manifest.digest
     assert asked == [(str(root / FOLDER), 2)]
     assert (made.sampling, made.seed, made.work) == (SAMPLING, 4, root / "scratch/work")
-    assert made.guide_recipe == Recipe(epochs=3, balanced=0.0, augment=("flip",))
+    assert made.guide_recipe == Recipe(**training | {"balanced": 0.0})
     with pytest.raises(UserError, match="No benchmark 'cifar': choose one of imagenet_lt, places_lt, nicopp"):
         experiment.of_world("cifar", {}, {}, {}, "scratch/work")
 

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -14,16 +15,8 @@ from fgsynth import params, runner
 from fgsynth.errors import UserError
 from fgsynth.stages import NOTEBOOKS
 
-PARAMETERS = """scale = "smoke"
-reports = "scratch/reports"
-runs = "scratch/runs"
-seeds = 2
-n_max = 30
-n_min = 2
-n_val = 2
-n_test = 2
-filters = 2
-weight_decay = [0.1]"""
+NOTEBOOK = nbformat.read(Path(__file__).parents[1] / "notebooks/02_latent_probe.ipynb", as_version=4)
+(PARAMETERS,) = (c.source for c in NOTEBOOK.cells if "parameters" in c.metadata.get("tags", []))
 WRITES = """import pandas as pd
 import matplotlib.pyplot as plt
 from fgsynth.output import Output
@@ -154,7 +147,7 @@ def test_a_notebook_that_writes_nothing(small):
         (PARAMETERS, {"seed": 2}, "does not declare the parameter 'seed'"),
         (PARAMETERS + "\nextra = 1", {}, "unknown key 'extra'"),
         (PARAMETERS, {"seeds": "two"}, "key 'seeds' is 'two'"),
-        (PARAMETERS.replace("filters = 2\n", ""), {}, "key 'filters' is missing"),
+        (PARAMETERS.rsplit("\n", 1)[0], {}, "key 'per_class' is missing"),
         (PARAMETERS.replace("runs =", "run ="), {}, "does not declare runs"),
     ],
 )

@@ -25,14 +25,17 @@ def classes(sizes, k, seed=0):
 
 
 def assert_follows(x, mean, covariance):
-    """Mean and covariance of the draws x (n, k) agree within five standard errors and with their size."""
+    """Mean and covariance of the draws x (n, k) agree within six standard errors and with their size.
+
+    Six, as a matrix has thousands of entries: the largest of 4,000 passes five once in 400 draws.
+    """
     n, x = len(x), x.double()
     spread = covariance.diagonal()
     error = (spread / n).sqrt()
-    assert ((x.mean(0) - mean).abs() <= 5 * error + 1e-5).all()
+    assert ((x.mean(0) - mean).abs() <= 6 * error + 1e-5).all()
     # Of normal draws, the variance of an entry of the covariance is (S_ii S_jj + S_ij^2) / n.
     error = ((spread[:, None] * spread + covariance**2) / n).sqrt()
-    assert ((torch.cov(x.T) - covariance).abs() <= 5 * error + 1e-6).all()
+    assert ((torch.cov(x.T) - covariance).abs() <= 6 * error + 1e-6).all()
     assert x.var(0).sum() == pytest.approx(float(covariance.trace()), rel=0.1)
 
 

@@ -33,8 +33,9 @@ def test_optimum_is_that_of_scikit_learns_logistic_regression(data, weight_decay
     theirs.fit(data[0].double().numpy(), data[1].numpy())
     # The bias is fixed up to a constant, as softmax does not change by one.
     bias = probe.bias - probe.bias.mean()
-    np.testing.assert_allclose(probe.weight.T, theirs.coef_, atol=2e-3)
-    np.testing.assert_allclose(bias, theirs.intercept_ - theirs.intercept_.mean(), atol=5e-3)
+    # Single precision tells the objective to about 1e-7, so a weight of curvature 2e-3 to 1e-2.
+    np.testing.assert_allclose(probe.weight.T, theirs.coef_, atol=1e-2)
+    np.testing.assert_allclose(bias, theirs.intercept_ - theirs.intercept_.mean(), atol=1e-2)
     best = Probe(torch.tensor(theirs.coef_.T), torch.tensor(theirs.intercept_), weight_decay=weight_decay)
     double = data[0].double(), data[1]
     assert probe.objective == pytest.approx(objective_of(best, double, 0.0), abs=1e-6)
