@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test check lab lock format
+.PHONY: help env cluster repro test check lab lock format
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,10 +27,13 @@ $(STAMP):
 	test -L .venv || "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	rm -f .venv/.requirements-* && touch $@
 
+cluster: env  ## add Ray, for synthesis on a cluster
+	"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements-cluster.lock
+
 repro: env  ## rebuild every figure, table and verdict (dvc repro)
 	python -m dvc repro
 
-test: env check  ## everything CI checks on a clean clone: format, lint, types, tests, notebooks, pipeline
+test: env cluster check  ## everything CI checks on a clean clone: format, lint, types, tests, notebooks, pipeline
 	python -m pytest
 	FGSYNTH_QUIET=1 python -m pytest --nbval-lax notebooks -p no:cacheprovider
 

@@ -90,6 +90,32 @@ def _check_data(arguments: argparse.Namespace) -> None:
         raise SystemExit(status)
 
 
+def _plan(arguments: argparse.Namespace) -> None:
+    from fgsynth import estimate
+
+    a = arguments
+    print(estimate.run(a.stage, a.scale, gpus=a.gpus, price=a.price, seconds=a.calibrate, half=a.half))
+
+
+def _synthesise(arguments: argparse.Namespace) -> None:
+    from fgsynth import making
+    from fgsynth.engines import Engine
+
+    a = arguments
+    engine = Engine(a.engine, a.worker, a.workers, a.actors, a.address, a.price)
+    print(making.run(a.stage, engine, guide_only=a.guide))
+
+
+def _true_size(arguments: argparse.Namespace) -> None:
+    from fgsynth import paths, true_size
+
+    a = arguments
+    guides = a.classifiers or list(true_size.CLASSIFIERS)
+    gradients = a.gradients or list(true_size.GRADIENTS)
+    out = paths.root() / a.out
+    print(true_size.run(out, guides, gradients, a.batches, a.steps, precision=a.precision))
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = argparse.ArgumentParser(prog="python -m fgsynth", description="Stages of the fgsynth pipeline.")
@@ -133,19 +159,59 @@ def parser() -> argparse.ArgumentParser:
     )
     speed.add_argument("--out", default="scratch/latent_speed", help="folder for the table")
     speed.set_defaults(do=_latent_speed)
+    _paper_scale(commands)
+    return top
+
+
+def _paper_scale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The commands for real data, real models and many machines."""
     data = commands.add_parser("check-data", help="what of a data set is on disk, what is missing or damaged")
     data.add_argument("name", help="imagenet_lt, places_lt, nicopp or folder")
     data.add_argument("--root", type=Path, required=True, help="folder of pictures, or a CSV of them")
     data.add_argument("--splits", type=Path, help="folder of the official lists")
     data.set_defaults(do=_check_data)
-    return top
+    plan = commands.add_parser("plan", help="what a stage's synthetic sets and classifiers will take")
+    plan.add_argument("stage", help="imagenet_lt, places_lt or nicopp")
+    plan.add_argument("--scale", help="mini or paper; else that of params.yaml")
+    plan.add_argument(
+        "--calibrate", type=float, default=0.0, metavar="SECONDS", help="measure on this machine"
+    )
+    plan.add_argument("--half", action="store_true", help="the denoiser in float16 (on a GPU)")
+    plan.add_argument("--gpus", type=int, default=1)
+    plan.add_argument("--price", type=float, help="of a GPU for an hour")
+    plan.set_defaults(do=_plan)
+    make = commands.add_parser("synthesise", help="make a stage's synthetic sets ahead of its notebook")
+    make.add_argument("stage", help="imagenet_lt, places_lt or nicopp")
+    make.add_argument("--engine", default="local", help="local, or ray: all GPUs of a Ray cluster")
+    make.add_argument("--worker", type=int, default=0, help="of the local engine, from 0, in a job array")
+    make.add_argument("--workers", type=int, default=1, help="how many share the folder")
+    make.add_argument("--guide", action="store_true", help="train the guide and stop")
+    make.add_argument("--actors", type=int, help="of the engine ray; else one per GPU, or per core")
+    make.add_argument("--address", help="of a Ray cluster; else RAY_ADDRESS or one started here")
+    make.add_argument("--price", type=float, help="of a worker for an hour; shows what is left to pay")
+    make.set_defaults(do=_synthesise)
+    size = commands.add_parser(
+        "true-size", help="time one guided batch at the published shapes, random weights"
+    )
+    size.add_argument("--out", default="scratch/true_size", help="folder for true_size.csv and true_size.md")
+    size.add_argument("--classifiers", nargs="+", default=[], help="all, if none is named")
+    size.add_argument("--gradients", nargs="+", default=[], help="all, if none is named")
+    size.add_argument("--batches", type=int, nargs="+", default=[])
+    size.add_argument("--steps", type=int, default=0)
+    size.add_argument("--precision", default="bfloat16")
+    size.set_defaults(do=_true_size)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; a user's mistake is one sentence on stderr and exit status 1."""
     arguments = parser().parse_args(argv)
+    from fgsynth.stopping import Stopped
+
     try:
         arguments.do(arguments)
+    except Stopped as stopped:
+        # As it was asked to: a scheduler queues a job again that ends with 0.
+        print(f"fgsynth: {stopped}", file=sys.stderr)
     except UserError as error:
         print(f"fgsynth: {error}", file=sys.stderr)
         return 1

@@ -38,6 +38,7 @@ def train_erm(
 
 @torch.no_grad()
 def embed(network: Classifier, x: Tensor, batch: int = 512) -> tuple[Tensor, Tensor]:
-    """Logits (n, c) and embeddings (n, k) of pictures, batch by batch."""
-    parts = [network(part) for part in x.split(batch)]
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+    """Logits (n, c) and embeddings (n, k) of pictures, batch by batch, on the CPU."""
+    device = next(network.parameters()).device
+    parts = [network(part.to(device)) for part in x.split(batch)]
+    return torch.cat([p[0] for p in parts]).cpu(), torch.cat([p[1] for p in parts]).cpu()

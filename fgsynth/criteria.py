@@ -72,6 +72,10 @@ class Hardness:
             log_dets.append(torch.logdet(sigma))
         return cls(*(torch.stack(part).to(embedding.dtype) for part in (means, precisions, log_dets)))
 
+    def to(self, device: torch.device) -> "Hardness":
+        """The same on a device."""
+        return Hardness(*(part.to(device) for part in (self.mean, self.precision, self.log_det)))
+
     def __call__(self, logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
         """The criterion in nats, (n,)."""
         d = embedding - self.mean[label]

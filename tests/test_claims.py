@@ -3,7 +3,7 @@ import pytest
 
 from fgsynth import claims
 from fgsynth.errors import UserError
-from fgsynth.experiment import table_4_rows
+from fgsynth.methods import table_4_rows
 from fgsynth.metrics import Bootstrap, Interval
 from fgsynth.params import load
 from fgsynth.results import COMPARED

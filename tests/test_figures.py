@@ -22,6 +22,7 @@ def test_the_slider_is_a_widget_and_a_picture(monkeypatch):
         return figure
 
     InteractiveShell.instance()
+    plt.close("all")  # of other tests
     figures.slider(draw, values, "w")
     (bundle,) = shown
     assert "application/vnd.jupyter.widget-view+json" in bundle

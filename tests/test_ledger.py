@@ -4,7 +4,7 @@ import yaml
 
 from fgsynth import ledger
 from fgsynth.errors import UserError
-from fgsynth.experiment import table_4_rows
+from fgsynth.methods import table_4_rows
 from fgsynth.params import load
 from fgsynth.stages import NOTEBOOKS
 

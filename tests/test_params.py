@@ -2,6 +2,7 @@ import json
 
 import pytest
 import yaml
+from dvc.utils.serialize import modify_yaml
 
 from fgsynth import params
 from fgsynth.errors import UserError
@@ -21,6 +22,16 @@ def test_the_committed_file_is_whole_and_frozen(root):
     assert loaded.scale == "mini"
     with pytest.raises(ValueError, match="frozen"):
         loaded.scale = "paper"
+
+
+def test_dvc_can_change_a_value_and_leaves_all_others(root, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((root / "params.yaml").read_text())
+    with modify_yaml(str(path)) as values:
+        values["smoke"]["toy_2d"]["seeds"] = 3
+    expected = yaml.safe_load((root / "params.yaml").read_text())
+    expected["smoke"]["toy_2d"]["seeds"] = 3
+    assert yaml.safe_load(path.read_text()) == expected
 
 
 @pytest.mark.parametrize(

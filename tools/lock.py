@@ -1,4 +1,4 @@
-"""Write requirements.lock from the running environment: pinned names, no addresses.
+"""Write requirements.lock and requirements-cluster.lock from the running environment: names, no addresses.
 
 The CUDA libraries that torch brings exist for Linux only, so they carry a marker.
 """
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 LINUX_ONLY = re.compile(r"^(nvidia-|cuda-|triton==)")
+CLUSTER = ("ray", "msgpack", "protobuf")
+"""The extra [cluster]: Ray, and what nothing else here needs."""
 HEADER = "# Made by `make lock` from requirements.in. torch and torchvision are a matching pair.\n"
 
 
@@ -26,7 +28,9 @@ def main() -> None:
             f"requirements.lock not written: '{odd[0]}' is not NAME==VERSION; install it from the registry."
         )
     marked = [f'{line} ; platform_system == "Linux"' if LINUX_ONLY.match(line) else line for line in frozen]
-    Path("requirements.lock").write_text(HEADER + "\n".join(marked) + "\n", encoding="utf-8")
+    extra = [line for line in marked if line.split("==")[0] in CLUSTER]
+    for name, lines in (("", [line for line in marked if line not in extra]), ("-cluster", extra)):
+        Path(f"requirements{name}.lock").write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 main()

@@ -1,0 +1,43 @@
+"""Synthetic sets made ahead of a notebook: by workers that share a folder, or on a Ray cluster."""
+
+from fgsynth import params, paths
+from fgsynth.benchmarks.worlds import WORLDS
+from fgsynth.engines import LOCAL, Engine
+from fgsynth.errors import UserError
+from fgsynth.experiment import Asked, Experiment
+from fgsynth.methods import sets
+
+
+def run(stage: str, engine: Engine = LOCAL, *, guide_only: bool = False) -> str:
+    """Make the synthetic sets of a stage, at the scale of params.yaml; its notebook then finds them.
+
+    guide_only: nothing but the classifier that guides, which several workers must find trained. Returns what
+    is there. Raises UserError for a stage without sets and for a missing guide, Stopped as `engines.fill`.
+    """
+    if stage not in WORLDS:
+        raise UserError(f"No synthetic sets are planned for '{stage}': choose one of {', '.join(WORLDS)}.")
+    given = params.load(paths.root() / "params.yaml")
+    if given.scale == "smoke":
+        raise UserError("Scale 'smoke' lives in the notebooks' own cells: set `scale` to mini or paper.")
+    block = given.overrides(stage)
+    asked = Asked(stage, block["world"], block["sampling"], block["training"], block["work"])
+    exp = asked.experiment()
+    _guide(exp, stage, engine)
+    if guide_only:
+        return f"The guide of {stage} is trained."
+    lines = []
+    for name, (method, whole) in sets(stage, block, exp.sampling).items():
+        store, _ = exp.complete(method, whole, engine=engine)
+        there = len(store.parts()) - len(store.todo()) if engine.workers == 1 else len(store.parts())
+        lines.append(f"{name}: {len(store.plan)} pictures in {there} shards, {store.folder}")
+    return "\n".join(lines)
+
+
+def _guide(exp: Experiment, stage: str, engine: Engine) -> None:
+    """The guide, trained or loaded; two workers that train it at once may differ in its last bits."""
+    if engine.workers > 1 and not exp.guide_is_there:
+        raise UserError(
+            f"Several workers need the guide of {stage} trained before: run "
+            f"'python -m fgsynth synthesise {stage} --guide' first."
+        )
+    exp.guide  # noqa: B018, trained where it is not there
