@@ -152,7 +152,7 @@ class FeatureDiffusion:
     def sample(self, y: int, n: int, seed: int, *, start: int = 0) -> Tensor:
         """Rows start..start + n of class `y`, (n, k), by DDIM, guided by the feedback, if any.
 
-        Rows are made in whole chunks of 256, so that a row is the same to the last bit in any range.
+        Rows are made in whole chunks of 128, so that a row is the same to the last bit in any range.
         Raises UserError for a class that was not fitted or that the feedback's classifier does not know, and
         for a feedback whose gradient is not finite.
         """
@@ -166,7 +166,7 @@ class FeatureDiffusion:
         return sample_classes(self, k, counts, seed, start)
 
     def _chunk(self, y: int, j: int, seed: int) -> Tensor:
-        """Rows 256 j to 256 (j + 1) of class `y`."""
+        """Rows 128 j to 128 (j + 1) of class `y`."""
         f, m = self._fitted, self.components
         assert f is not None
         here, back, own = (seed, y, j * CHUNK, (j + 1) * CHUNK), f.whitening.back, f.means[y]

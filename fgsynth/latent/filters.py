@@ -27,7 +27,7 @@ class HasLogits(Protocol):
 class Filtered:
     """Filtered latent sampler: oversamples, and keeps what lies near its prototype or convinces a classifier.
 
-    Of every 256 rows that `sampler` draws for a class, the best round(256 keep) are kept, in their order:
+    Of every 128 rows that `sampler` draws for a class, the best round(128 keep) are kept, in their order:
     those nearest to the mean of the class's real features (Euclidean), or with a `probe` those to which it
     gives the class the highest probability. keep None keeps all rows that the probe gives to the class; it
     gives up when they are fewer than one in `rounds`.
@@ -93,7 +93,7 @@ class Filtered:
     def _accepted(self, y: int, start: int, stop: int, seed: int) -> Tensor:
         """Rows start..stop of those that the probe gives to class `y`, gone through from the first chunk on.
 
-        At most `rounds` chunks are drawn for every 256 rows up to `stop`.
+        At most `rounds` chunks are drawn for every 128 rows up to `stop`.
         """
         kept, found = [torch.empty(0, len(self._mean[y]))], 0
         most = self.rounds * max(1, -(-stop // CHUNK))

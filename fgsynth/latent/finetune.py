@@ -41,20 +41,24 @@ def fine_tune(
     balanced: float = 1.0,
     weight_decay: float = 0.05,
     seed: int = 0,
+    probe: tuple[Tensor, Tensor] | None = None,
 ) -> FineTuned:
     """Fine-tune a copy of a backbone under balanced softmax: AdamW, cosine schedule, random flips.
 
     backbone: pixels (n, 3, h, w) -> features (n, k), left as it is. counts: training pictures per class,
-    (c,). The linear layer starts at zero, so that the first step is the probe's. rate: its peak.
-    Raises UserError for a loss that is not finite.
+    (c,). rate: its peak. probe: weight (k, c) and bias (c,) that the linear layer starts at (LP-FT: Kumar et
+    al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022); else
+    it starts at zero. Raises UserError for a loss that is not finite.
     """
     start = perf_counter()
     # A backbone's dropout knows the global generator only.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stable_seed("fine-tuning dropout", seed))
         head = nn.Linear(backbone(pixels[:1]).shape[1], len(counts))
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
+        weight, bias = probe or (torch.zeros_like(head.weight.T), torch.zeros_like(head.bias))
+        with torch.no_grad():
+            head.weight.copy_(weight.T)
+            head.bias.copy_(bias)
         network = nn.Sequential(deepcopy(backbone), head).requires_grad_(True).train()
         optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-len(label) // batch))

@@ -1,6 +1,6 @@
 """Noise in fixed chunks: row i of a class is the same however many rows are drawn, and in which block.
 
-Every chunk of 256 rows has its own generator, seeded by (name, seed, class, chunk); a range of rows
+Every chunk of 128 rows has its own generator, seeded by (name, seed, class, chunk); a range of rows
 is cut out of whole chunks. What is computed from noise by matrix products is computed on whole chunks
 too (`cut`), as a product of another height may differ in its last bit.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from fgsynth.errors import UserError
 from fgsynth.seeds import generator
 
-CHUNK = 256
+CHUNK = 128
 """Rows in a chunk; another number would give other features."""
 
 

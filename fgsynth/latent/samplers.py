@@ -78,7 +78,7 @@ def blocks(sampler: LatentSampler, counts: Tensor, seed: int, rows: int) -> Iter
     """The rows of `sample_all`, in order, at most `rows` at once, for sets that memory does not hold.
 
     Yields features (m, k) and labels (m,), m = rows in every block but the last. The sampler makes whole
-    chunks of 256 rows, so small blocks cost more per row.
+    chunks of 128 rows, so small blocks cost more per row.
     Raises UserError for fewer than one row, and as the sampler does.
     """
     if rows < 1:

@@ -38,7 +38,7 @@ def mixture(
     """Real and synthetic features in blocks of about `rows` rows, each with its share of every class.
 
     features (n, k), label (n,); `sampler` is fitted, counts (c,) is what it gives per class. Real rows are
-    dealt out at random. Synthetic rows go by whole chunks of 256, the unit that samplers make, so a class of
+    dealt out at random. Synthetic rows go by whole chunks of 128, the unit that samplers make, so a class of
     few chunks is in as many blocks: large blocks mix better. Every epoch has the same rows.
     Raises UserError for features that `check_features` refuses, bad counts or fewer than one row.
     """

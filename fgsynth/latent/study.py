@@ -6,28 +6,22 @@ from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fgsynth.criteria import Criterion, Hardness, entropy, loss
 from fgsynth.guidance import Guidance
 from fgsynth.latent.diffusion import FeatureDiffusion, Feedback, feature_classifier
-from fgsynth.latent.extractors import Extractor
 from fgsynth.latent.family import SAMPLERS
 from fgsynth.latent.files import FeatureSet
 from fgsynth.latent.filters import Filtered, OnSphere
-from fgsynth.latent.finetune import FineTuned, best_by_validation, fine_tune
 from fgsynth.latent.formats import REST
 from fgsynth.latent.probe import Predictor, Probe, average_accuracy, path, select
 from fgsynth.latent.references import NearestNeighbours, nearest_class_mean, nearest_neighbours, shrinkage_lda
 from fgsynth.latent.samplers import LatentSampler, fill_counts
-from fgsynth.latent.sets import PictureSet
-from fgsynth.latent.sources import take
 from fgsynth.latent.threads import threads_for
-from fgsynth.metrics import MANY_ABOVE, interval, long_tail_accuracy
+from fgsynth.metrics import interval, long_tail_accuracy
 from fgsynth.seeds import stable_seed
 
 METRICS = ("overall", "many", "medium", "few")
@@ -257,66 +251,3 @@ def gap_closed(rows: pd.DataFrame, metric: str = "overall", reference: str = BAL
             for method, g in found.items()
         ]
     )
-
-
-def amounts(trial: Trial, ways: Iterable[str], amounts: Sequence[float]) -> pd.DataFrame:
-    """Accuracy against the number of synthetic features, times what each class lacks; 0 is none."""
-    with threads_for(trial.data.features.numel() * len(trial.counts)):
-        rows = [trial.reference(ADJUSTED) | {"method": way, "amount": 0.0} for way in ways]
-        rows += [trial.synthetic(way, a) | {"amount": a} for way in ways for a in amounts]
-    return pd.DataFrame(rows)
-
-
-def shots(trial: Trial, ways: Iterable[str], shots: Sequence[int]) -> pd.DataFrame:
-    """Accuracy against the number of real features of every class that has not many."""
-    rows = []
-    for n in shots:
-        fewer = replace(trial, data=few_shot(trial.data, n, trial.seed), final=None)
-        with threads_for(trial.data.features.numel() * len(trial.counts)):
-            made = [fewer.reference(m) for m in (BALANCED, "shrinkage LDA")]
-            rows += [row | {"shots": n} for row in [*made, *map(fewer.synthetic, ways)]]
-    return pd.DataFrame(rows)
-
-
-def tune(
-    trial: Trial, source: PictureSet, eyes: Extractor, rates: Sequence[float], epochs: int
-) -> pd.DataFrame:
-    """Fine-tuning of the extractor's network on the trial's training pictures, rate chosen on validation."""
-    part = {split: trial.data.where(split) for split in ("train", "val", trial.split)}
-    pixels = {
-        k: eyes.prepare([Image.fromarray(p.numpy()) for p in take(source.source, rows)])
-        for k, rows in part.items()
-    }
-    label = {k: trial.data.label[rows] for k, rows in part.items()}
-
-    def train(rate: float) -> FineTuned:
-        return fine_tune(
-            eyes.network,
-            pixels["train"],
-            label["train"],
-            trial.counts,
-            rate=rate,
-            epochs=epochs,
-            seed=trial.seed,
-        )
-
-    best = best_by_validation(rates, train, pixels["val"], label["val"])
-    accuracies = long_tail_accuracy(best.predict(pixels[trial.split]), label[trial.split], trial.counts)
-    row = {"method": TUNED, "seed": trial.seed, **accuracies, "seconds": best.seconds}
-    return pd.DataFrame([row | {"trainable": float(best.trainable), "rate": best.rate}])
-
-
-def few_shot(data: FeatureSet, shots: int, seed: int) -> FeatureSet:
-    """The set with `shots` training features of every class that has not many; the rest is dropped."""
-    train = data.where("train").numpy()
-    label = data.label.numpy()
-    rng = np.random.default_rng(stable_seed("few shot", seed))
-    keep = np.isin(data.split, ("val", "test", "final"))
-    for y, n in enumerate(data.counts().tolist()):
-        mine = train[label[train] == y]
-        rest = np.flatnonzero((data.split == REST) & (label == y))
-        pool = mine if n > MANY_ABOVE else rng.permutation(np.concatenate([mine, rest]))[:shots]
-        keep[pool] = True
-    split = np.where(data.split == REST, "train", data.split)[keep]
-    rows = torch.from_numpy(np.flatnonzero(keep))
-    return replace(data, features=data.features[rows], label=data.label[rows], split=split)

@@ -4,6 +4,7 @@ import torch
 from fgsynth.errors import UserError
 from fgsynth.latent.filters import Filtered, OnSphere
 from fgsynth.latent.gaussians import Gaussian
+from fgsynth.latent.noise import CHUNK
 
 
 class Nearest:
@@ -28,21 +29,22 @@ def data():
 
 def test_the_rows_nearest_to_the_prototype_are_kept_in_order(data):
     features, label = data
-    plain = Gaussian().fit(features, label).sample(1, 512, 4)
-    kept = Filtered(Gaussian(), keep=0.25).fit(features, label).sample(1, 128, 4)
+    plain = Gaussian().fit(features, label).sample(1, 4 * CHUNK, 4)
+    kept = Filtered(Gaussian(), keep=0.25).fit(features, label).sample(1, CHUNK, 4)
     distance = (plain - features[label == 1].mean(0)).norm(dim=1)
-    for j in range(2):
-        near = distance[256 * j :][:256].argsort()[:64].sort().values
-        assert torch.equal(kept[64 * j :][:64], plain[256 * j + near])
+    n = CHUNK // 4
+    for j in range(4):
+        near = distance[CHUNK * j :][:CHUNK].argsort()[:n].sort().values
+        assert torch.equal(kept[n * j :][:n], plain[CHUNK * j + near])
 
 
 def test_the_rows_most_probable_to_a_classifier_are_kept_in_order(data):
     features, label = data
     probe = Nearest(CENTRES)
-    plain = Gaussian().fit(features, label).sample(2, 256, 4)
-    kept = Filtered(Gaussian(), 0.5, probe).fit(features, label).sample(2, 128, 4)
+    plain = Gaussian().fit(features, label).sample(2, CHUNK, 4)
+    kept = Filtered(Gaussian(), 0.5, probe).fit(features, label).sample(2, CHUNK // 2, 4)
     probability = probe.logits(plain).softmax(1)[:, 2]
-    assert torch.equal(kept, plain[probability.argsort(descending=True)[:128].sort().values])
+    assert torch.equal(kept, plain[probability.argsort(descending=True)[: CHUNK // 2].sort().values])
 
 
 def test_all_that_the_classifier_gives_to_the_class_are_kept(data):
@@ -65,7 +67,7 @@ def test_keep_all_is_the_sampler_itself(data):
 def test_too_few_survivors_are_an_error_with_numbers(data):
     far = Nearest(CENTRES + torch.tensor([[100.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
     sampler = Filtered(Gaussian(), None, far, rounds=3).fit(*data)
-    with pytest.raises(UserError, match="Class 0: the classifier gives it 0 of 1536 drawn features, 300 are"):
+    with pytest.raises(UserError, match="Class 0: the classifier gives it 0 of 1152 drawn features, 300 are"):
         sampler.sample(0, 300, 0)
 
 

@@ -35,6 +35,13 @@ def test_the_same_seed_gives_the_same_weights(task):
         assert torch.equal(a, b)
 
 
+def test_it_starts_at_a_probe(task):
+    backbone, pixels, label, counts = task
+    weight, bias = torch.randn(16, 2, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5, -0.5])
+    tuned = fine_tune(backbone, pixels, label, counts, rate=1e-9, epochs=1, probe=(weight, bias))
+    torch.testing.assert_close(tuned.network(pixels), backbone(pixels) @ weight + bias, atol=1e-4, rtol=0)
+
+
 def test_the_rate_is_chosen_by_validation(task):
     pixels, label = task[1:3]
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fgsynth.errors import UserError
 from fgsynth.latent.gaussians import Gaussian
+from fgsynth.latent.noise import CHUNK
 from fgsynth.latent.objective import Objective, log_prior
 from fgsynth.latent.probe import fit_probe
 from fgsynth.latent.stochastic import _dealt, fit_probe_stream, mixture
@@ -63,8 +64,8 @@ def test_every_class_is_dealt_evenly_and_wholly(counts, parts):
     assert torch.equal(ends[0], torch.zeros_like(counts))
     assert torch.equal(ends[-1], counts)
     assert (shares >= 0).all()
-    chunks = (counts + 255) // 256
-    assert (shares <= ((chunks + parts - 1) // parts) * 256).all()
+    chunks = (counts + CHUNK - 1) // CHUNK
+    assert (shares <= ((chunks + parts - 1) // parts) * CHUNK).all()
 
 
 def test_a_stream_reaches_the_minimum_of_the_full_batch(data, sampler):

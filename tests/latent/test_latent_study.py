@@ -111,22 +111,6 @@ def test_gains_are_paired_and_the_gap_is_closed_by_means():
     assert study.gap_closed(no_gap)["closed"].isna().all()
 
 
-def test_few_shot_sets_keep_the_head_and_the_held_out():
-    data = made()
-    fewer = study.few_shot(data, 3, seed=0)
-    assert fewer.counts().tolist() == [120, 3, 3]
-    assert (fewer.split == "test").sum() == (data.split == "test").sum()
-    more = study.few_shot(data, 20, seed=0)
-    assert more.counts().tolist() == [120, 20, 20]  # beyond what the tail had
-
-
-def test_curves_have_a_row_per_point(trial):
-    amounts = study.amounts(trial, ["class gaussian"], [0.5, 2.0])
-    assert list(amounts["amount"]) == [0, 0.5, 2]
-    shots = study.shots(trial, ["class gaussian"], [2, 5])
-    assert list(shots["shots"]) == [2] * 3 + [5] * 3
-
-
 def test_the_plane_shows_the_largest_class_and_two_rare_ones(trial):
     shown = views.plane(trial, "class gaussian")
     assert set(shown.points["class"]) == {"a", "b", "c"}
