@@ -1,7 +1,7 @@
 """One experiment on pictures: a real imbalanced set, its guide, synthetic sets, classifiers (FG 3, 4)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fgsynth.benchmarks.manifest import Benchmark, require_labels
 from fgsynth.benchmarks.worlds import draw
@@ -24,12 +23,14 @@ from fgsynth.networks import Classifier
 from fgsynth.paths import atomic, from_root, root, write_text
 from fgsynth.pictures import from_uint8
 from fgsynth.pieces import Maker
-from fgsynth.plans import Method, missing_per_group, plan, share_of
+from fgsynth.plans import Method, missing_per_group, plan
+from fgsynth.processes import spread
 from fgsynth.resolution import at_resolution
 from fgsynth.seeds import stable_seed
 from fgsynth.settings import Classification, Sampling, validated
 from fgsynth.shards import Make, Store
 from fgsynth.synthesis import Feedback, Plan, synthesise
+from fgsynth.synthetic import SyntheticSet
 from fgsynth.training import Pictures, Recipe, Trained, finished, load, predict, train
 from fgsynth.work import fingerprint, model_digest, weights_digest
 
@@ -39,33 +40,12 @@ SYNTHESIS = (
     *("classify", "criteria", "engines", "experiment", "families", "generator", "guidance", "pieces"),
     *("plans", "resolution", "sampler", "schedule", "shards", "synthesis", "tars"),
 )
-TRAINING = (*_BOTH, "augment", "batches", "losses", "recipe", "training", "twostage")
+TRAINING = (*_BOTH, "augment", "batches", "losses", "recipe", "threads", "training", "twostage")
 """The code that a synthetic set and a trained classifier depend on."""
+WORTH = 60_000
+"""Pictures seen by trainings that are worth starting processes for, which takes some ten seconds."""
 CLASSES = "classes.json"
 """The names of a trained classifier's classes, in its folder."""
-
-
-@dataclass(frozen=True)
-class SyntheticSet:
-    """Synthetic pictures in the order of their index, and the digest of what made them."""
-
-    index: pd.DataFrame
-    x: Tensor
-    digest: str
-
-    @property
-    def pictures(self) -> Pictures:
-        """What a classifier is trained on."""
-        return Pictures(self.x, torch.tensor(self.index["label"].to_numpy()))
-
-    def part(self, amount: float, whole: float) -> "SyntheticSet":
-        """The first `amount` times the missing pictures of a set of `whole` times (FG figure 12)."""
-        return self.rows(share_of(self.index, amount, whole), f"{self.digest}-{amount}")
-
-    def rows(self, mine: NDArray[np.bool_], digest: str = "") -> "SyntheticSet":
-        """Some of the pictures; without a digest they are only to be looked at."""
-        index = self.index[mine].reset_index(drop=True)
-        return SyntheticSet(index, self.x[torch.tensor(mine)], digest)
 
 
 @dataclass(frozen=True)
@@ -178,17 +158,22 @@ class Experiment:
 
     def train(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Trained:
         """A classifier on real, or real and synthetic, pictures; loaded where it was trained before."""
+        return self._training(recipe, seed, synthetic)()
+
+    def train_all(self, jobs: Iterable[tuple[Recipe, int, SyntheticSet | None]]) -> None:
+        """Classifiers by recipe, seed and synthetic set, for `train` to load: several at a time on CPUs."""
+        todo = [job for job in jobs if not finished(self.run_folder(*job))]
+        seen = sum(r.epochs * r.updates(len(self.real), made is not None) * r.batch for r, _, made in todo)
+        here = seen < WORTH or torch.cuda.is_available()
+        trainings = [self._training(*job) for job in todo]
+        spread(_done, trainings, f"{self.bench.manifest.name}, classifiers", processes=1 if here else None)
+
+    def _training(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None) -> Callable[[], Trained]:
         folder = self.run_folder(recipe, seed, synthetic)
         write_text(folder / CLASSES, json.dumps(self.bench.manifest.classes))
-        return train(
-            self.real,
-            synthetic.pictures if synthetic else None,
-            self.n_classes,
-            recipe,
-            seed,
-            val=self.pictures("val") if recipe.select != "last" else None,
-            folder=folder,
-        )
+        made, val = synthetic.pictures if synthetic else None, recipe.select != "last"
+        held_out = self.pictures("val") if val else None
+        return partial(train, self.real, made, self.n_classes, recipe, seed, val=held_out, folder=folder)
 
     def run_folder(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Path:
         """Where a classifier's run is kept."""
@@ -252,6 +237,11 @@ class Experiment:
         chosen = {name: self.criteria[name] for name in method.criteria}
         guide = at_resolution(self.guide.to(self.generator.device), self.recipe.side or self.real.x.shape[1])
         return Feedback(guide, chosen, self.n_classes, guidance)
+
+
+def _done(training: Callable[[], Trained]) -> None:
+    """Trains; what comes of it is in its folder, and not sent back."""
+    training()
 
 
 @dataclass(frozen=True)

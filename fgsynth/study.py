@@ -15,7 +15,7 @@ from fgsynth.classify import embed
 from fgsynth.criteria import entropy
 from fgsynth.errors import UserError
 from fgsynth.evaluation import contents, evaluate, flat, to_json
-from fgsynth.experiment import Experiment, SyntheticSet
+from fgsynth.experiment import Experiment
 from fgsynth.metrics import paired_bootstrap, strata
 from fgsynth.miniworld import judge
 from fgsynth.networks import Classifier
@@ -25,6 +25,7 @@ from fgsynth.progress import progress
 from fgsynth.quality import density_coverage, fid
 from fgsynth.results import COMPARED, tidy
 from fgsynth.search import best, random_search
+from fgsynth.synthetic import SyntheticSet
 from fgsynth.training import Recipe, outputs
 
 SecondStage = Callable[[Experiment, Classifier, int], Classifier]
@@ -57,6 +58,7 @@ def score(
     second: a second stage, on the network of the seed. The nested scores are written beside every run.
     """  # fmt: skip
     predicted, nested = [], []
+    exp.train_all([(recipe, seed, synthetic) for seed in seeds])
     for seed in progress(seeds, f"{exp.bench.manifest.name}, {method}"):
         folder = exp.run_folder(recipe, seed, synthetic)
         network = exp.train(recipe, seed, synthetic).network
@@ -85,6 +87,7 @@ def search(
     """  # fmt: skip
     pairs = random_search(draws, exp.seed, (rate[0], rate[1]), (batch[0], batch[1]))
     tried = [replace(recipe, rate=r, batch=b, select="best_average_val") for r, b in pairs]
+    exp.train_all([(one, 0, synthetic) for one in tried])
     return tried[best([exp.train(one, 0, synthetic) for one in tried])]
 
 

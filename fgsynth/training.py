@@ -30,6 +30,7 @@ from fgsynth.progress import progress
 from fgsynth.recipe import Recipe as Recipe
 from fgsynth.recipe import Select
 from fgsynth.seeds import stable_seed
+from fgsynth.threads import one_thread
 
 RECIPE, EPOCHS, NETWORK = "recipe.json", "epochs.csv", "network.safetensors"
 
@@ -76,10 +77,10 @@ def train(
 ) -> Trained:
     """Minimise balanced softmax over mini-batches with a share of synthetic pictures (FG step 5, appendix E).
 
-    The seed decides weights, batches and views; on one CPU, equal calls give equal weights. A GPU computes
-    in bfloat16 where that is safe, and repeats a run up to rounding. device: None is a GPU if there is one.
-    folder: gets recipe.json, epochs.csv and network.safetensors; if they are there, of the same recipe,
-    pictures and seed, they are loaded instead. workers: processes that read files ahead.
+    The seed decides weights, batches and views; on one kind of CPU, equal calls give equal weights. A GPU
+    computes in bfloat16 where that is safe, and repeats a run up to rounding. device: None is a GPU if there
+    is one. folder: gets recipe.json, epochs.csv and network.safetensors; if they are there, of the same
+    recipe, pictures and seed, they are loaded instead. workers: processes that read files ahead.
     Raises UserError for a class without pictures, labels out of range, a folder of another recipe, a loss
     that is not finite, and selection by validation without validation pictures.
     """
@@ -100,7 +101,9 @@ def train(
         return load(folder, where)
     fit = _Fit(recipe, counts, seed, where, n_classes, record["updates_per_epoch"])
     feed = training_batches(real, synthetic, recipe, fit.updates, seed, workers, where.type == "cuda")
-    with _own_randomness(seed, where):
+    # Small pictures: faster on one core each, and the same weights on any number of them.
+    small = where.type == "cpu" and recipe.side is None
+    with _own_randomness(seed, where), one_thread() if small else contextlib.nullcontext():
         trained = _run(fit, feed, val, real_counts, workers)
     if folder is not None:
         _store(folder, trained, record)

@@ -19,6 +19,7 @@ from fgsynth.pretrain.files import FOLDER
 from fgsynth.recipe import Recipe
 from fgsynth.settings import Groups, Sampling
 from fgsynth.synthesis import Synthetic
+from fgsynth.synthetic import SyntheticSet
 
 GROUPS = Groups(n_max=4, n_min=1, empty=4, held_out=3, classes=2, modes=(0.5, 0.5))
 SAMPLING = Sampling(
@@ -197,6 +198,21 @@ def test_classifiers_are_trained_once_and_kept_apart(exp, black, monkeypatch):
     assert again.history["loss"].tolist() == pytest.approx(first.history["loss"].tolist())
 
 
+def test_classifiers_trained_by_several_processes_are_those_trained_here(exp, monkeypatch):
+    grey = torch.full((8, 32, 32, 3), 128, dtype=torch.uint8)
+    synthetic = SyntheticSet(pd.DataFrame({"label": [0, 1] * 4}), grey, "grey")
+    jobs = [(RECIPE, seed, made) for seed in (0, 1) for made in (None, synthetic)]
+    here = [exp.train(*job).network.state_dict() for job in jobs]
+    for job in jobs:
+        shutil.rmtree(exp.run_folder(*job))
+    monkeypatch.setattr(experiment, "WORTH", 0)
+    exp.train_all(jobs)
+    monkeypatch.setattr("fgsynth.training._run", None)
+    for job, weights in zip(jobs, here, strict=True):
+        there = exp.train(*job).network.state_dict()
+        assert all(torch.equal(there[key], value) for key, value in weights.items())
+
+
 def test_predictions_are_kept_where_there_is_a_folder(exp, tmp_path):
     network = exp.guide
     without = exp.predicted(network, "val")
@@ -271,7 +287,8 @@ def listed_by(root, *names):
 
 
 def test_synthetic_sets_are_fingerprinted_with_all_the_code_that_makes_them(root):
-    own = modules_used(root, (root / "fgsynth/experiment.py").read_text()) - {"fgsynth/training.py"}
+    classifiers = {f"fgsynth/{name}.py" for name in ("training", "synthetic", "processes")}
+    own = modules_used(root, (root / "fgsynth/experiment.py").read_text()) - classifiers
     names = [name.removeprefix("fgsynth/").removesuffix(".py") for name in own]
     assert {"synthesis", "plans", "shards", "classify"} <= set(names)
     # Where and how fast pictures are made does not decide which.

@@ -13,12 +13,13 @@ from fgsynth import results, study
 from fgsynth.benchmarks import mini
 from fgsynth.errors import UserError
 from fgsynth.evaluation import evaluate
-from fgsynth.experiment import Experiment, SyntheticSet
+from fgsynth.experiment import Experiment
 from fgsynth.networks import with_last_layer
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.recipe import Recipe
 from fgsynth.settings import Groups, Sampling
 from fgsynth.study import Scored
+from fgsynth.synthetic import SyntheticSet
 
 RECIPE = Recipe(epochs=1, updates_per_epoch=2, batch=8)
 # Medium and few; group 2 is empty in test.
@@ -140,16 +141,28 @@ def test_a_search_takes_the_draw_of_the_best_average_validation():
         tried.append(recipe)
         return SimpleNamespace(average_val=[50, 70, 60][len(tried) - 1])
 
-    found = study.search(SimpleNamespace(seed=0, train=train), RECIPE, None, 3, [-4, -2], [3, 4])
+    ahead = []
+    exp = SimpleNamespace(seed=0, train=train, train_all=ahead.extend)
+    found = study.search(exp, RECIPE, None, 3, [-4, -2], [3, 4])
+    assert ahead == [(recipe, 0, None) for recipe in tried]
     assert found == tried[1]
     assert {(r.select, r.epochs) for r in tried} == {("best_average_val", 1)}
     assert all(1e-4 <= r.rate <= 1e-2 and 8 <= r.batch <= 16 for r in tried)
     assert len({r.rate for r in tried}) == 3
 
 
+class Undecided(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return torch.zeros(len(x), 2), x.flatten(1)
+
+
 def test_entropy_of_a_set_is_the_guides():
     exp = experiment()
-    exp.__dict__["guide"] = lambda x: (torch.zeros(len(x), 2), x.flatten(1))
+    exp.__dict__["guide"] = Undecided()
     made = SyntheticSet(pd.DataFrame({"label": [0, 1]}), torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "")
     assert study.entropy_of(exp, made) == pytest.approx(np.log(2))
 

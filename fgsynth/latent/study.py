@@ -20,9 +20,9 @@ from fgsynth.latent.formats import REST
 from fgsynth.latent.probe import Predictor, Probe, average_accuracy, path, select
 from fgsynth.latent.references import NearestNeighbours, nearest_class_mean, nearest_neighbours, shrinkage_lda
 from fgsynth.latent.samplers import LatentSampler, fill_counts
-from fgsynth.latent.threads import threads_for
 from fgsynth.metrics import interval, long_tail_accuracy
 from fgsynth.seeds import stable_seed
+from fgsynth.threads import threads_for
 
 METRICS = ("overall", "many", "medium", "few")
 CHOSEN = "sampler chosen on validation"

@@ -17,9 +17,9 @@ from fgsynth.latent.formats import REST
 from fgsynth.latent.sets import PictureSet
 from fgsynth.latent.sources import take
 from fgsynth.latent.study import ADJUSTED, BALANCED, TUNED, Trial
-from fgsynth.latent.threads import threads_for
 from fgsynth.metrics import MANY_ABOVE, long_tail_accuracy
 from fgsynth.seeds import stable_seed
+from fgsynth.threads import threads_for
 
 
 def amounts(trial: Trial, ways: Iterable[str], amounts: Sequence[float]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fgsynth.latent.threads import SMALL, threads_for
+from fgsynth.threads import SMALL, threads_for
 
 
 @pytest.fixture
