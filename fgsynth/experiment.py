@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from fgsynth.benchmarks.manifest import Benchmark, require_labels
 from fgsynth.benchmarks.worlds import draw
+from fgsynth.classifiers import predicted, trained_and_asked
 from fgsynth.classify import embed
 from fgsynth.criteria import CRITERIA, Criterion, Hardness
 from fgsynth.engines import LOCAL, Engine, fill
 from fgsynth.generator import Dropout, Generator
 from fgsynth.guidance import Guidance
 from fgsynth.networks import Classifier
-from fgsynth.paths import atomic, from_root, root, write_text
+from fgsynth.paths import from_root, root, write_text
 from fgsynth.pictures import from_uint8
 from fgsynth.pieces import Maker
 from fgsynth.plans import Method, missing_per_group, plan
@@ -31,7 +32,7 @@ from fgsynth.settings import Classification, Sampling, validated
 from fgsynth.shards import Make, Store
 from fgsynth.synthesis import Feedback, Plan, synthesise
 from fgsynth.synthetic import SyntheticSet
-from fgsynth.training import Pictures, Recipe, Trained, finished, load, predict, train
+from fgsynth.training import Pictures, Recipe, Trained, finished, load, train
 from fgsynth.work import fingerprint, model_digest, weights_digest
 
 _BOTH = ("benchmarks", "metrics", "miniworld", "networks", "pictures", "seeds")
@@ -160,13 +161,21 @@ class Experiment:
         """A classifier on real, or real and synthetic, pictures; loaded where it was trained before."""
         return self._training(recipe, seed, synthetic)()
 
-    def train_all(self, jobs: Iterable[tuple[Recipe, int, SyntheticSet | None]]) -> None:
-        """Classifiers by recipe, seed and synthetic set, for `train` to load: several at a time on CPUs."""
+    def train_all(
+        self, jobs: Iterable[tuple[Recipe, int, SyntheticSet | None]], split: str | None = None
+    ) -> None:
+        """Classifiers by recipe, seed and synthetic set, for `train` to load: several at a time on CPUs.
+
+        split: whose classes they predict at once, for `predicted` to find.
+        """
         todo = [job for job in jobs if not finished(self.run_folder(*job))]
         seen = sum(r.epochs * r.updates(len(self.real), made is not None) * r.batch for r, _, made in todo)
         here = seen < WORTH or torch.cuda.is_available()
-        trainings = [self._training(*job) for job in todo]
-        spread(_done, trainings, f"{self.bench.manifest.name}, classifiers", processes=1 if here else None)
+        asked = self.pictures(split) if split else None
+        work = [(self._training(*job), asked, self._kept(self.run_folder(*job), split)) for job in todo]
+        spread(
+            trained_and_asked, work, f"{self.bench.manifest.name}, classifiers", processes=1 if here else None
+        )
 
     def _training(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None) -> Callable[[], Trained]:
         folder = self.run_folder(recipe, seed, synthetic)
@@ -183,14 +192,13 @@ class Experiment:
 
     def predicted(self, network: Classifier, split: str, folder: Path | None = None) -> NDArray[np.int64]:
         """The class that a network says of every picture of a split; kept in the run's folder, if given."""
-        kept = folder / f"predicted-{split}.npy" if folder else None
+        kept = self._kept(folder, split) if folder else None
         if kept and kept.is_file():
             return np.load(kept)
-        result = predict(network, self.pictures(split)).argmax(1).numpy()
-        if kept:
-            with atomic(kept) as partial:
-                np.save(partial, result)
-        return result
+        return predicted(network, self.pictures(split), kept)
+
+    def _kept(self, folder: Path, split: str | None) -> Path:
+        return folder / f"predicted-{split}.npy"
 
     def _digest(self, method: Method, table: pd.DataFrame) -> str:
         s = self.sampling.model_dump()
@@ -237,11 +245,6 @@ class Experiment:
         chosen = {name: self.criteria[name] for name in method.criteria}
         guide = at_resolution(self.guide.to(self.generator.device), self.recipe.side or self.real.x.shape[1])
         return Feedback(guide, chosen, self.n_classes, guidance)
-
-
-def _done(training: Callable[[], Trained]) -> None:
-    """Trains; what comes of it is in its folder, and not sent back."""
-    training()
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def score(
     second: a second stage, on the network of the seed. The nested scores are written beside every run.
     """  # fmt: skip
     predicted, nested = [], []
-    exp.train_all([(recipe, seed, synthetic) for seed in seeds])
+    exp.train_all([(recipe, seed, synthetic) for seed in seeds], split)
     for seed in progress(seeds, f"{exp.bench.manifest.name}, {method}"):
         folder = exp.run_folder(recipe, seed, synthetic)
         network = exp.train(recipe, seed, synthetic).network

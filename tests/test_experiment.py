@@ -287,12 +287,12 @@ def listed_by(root, *names):
 
 
 def test_synthetic_sets_are_fingerprinted_with_all_the_code_that_makes_them(root):
-    classifiers = {f"fgsynth/{name}.py" for name in ("training", "synthetic", "processes")}
+    classifiers = {f"fgsynth/{name}.py" for name in ("training", "synthetic", "classifiers")}
     own = modules_used(root, (root / "fgsynth/experiment.py").read_text()) - classifiers
     names = [name.removeprefix("fgsynth/").removesuffix(".py") for name in own]
     assert {"synthesis", "plans", "shards", "classify"} <= set(names)
     # Where and how fast pictures are made does not decide which.
-    deciding = {*listed_by(root, *names)} - {"cluster", "speed", "stopping"}
+    deciding = {*listed_by(root, *names)} - {"cluster", "processes", "speed", "stopping", "threads"}
     assert sorted(SYNTHESIS) == sorted([*deciding, "experiment"])
 
 
