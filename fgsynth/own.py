@@ -1,0 +1,136 @@
+"""One's own pictures: an image folder through all of FG, from checks to an exported synthetic set."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fgsynth.benchmarks.disk import folders
+from fgsynth.benchmarks.manifest import Benchmark
+from fgsynth.errors import UserError
+from fgsynth.experiment import Experiment
+from fgsynth.generator import Generator
+from fgsynth.metrics import interval, per_class_accuracy
+from fgsynth.paths import atomic, from_root, root
+from fgsynth.progress import progress
+from fgsynth.recipe import Recipe
+from fgsynth.settings import Classification, Sampling, validated
+from fgsynth.study import Scored
+from fgsynth.synthetic import SyntheticSet
+
+LARGEST = 8e9
+"""Bytes of training pictures that are held in memory."""
+
+
+def experiment(
+    place: str | Path,
+    side: int,
+    sampling: Mapping[str, Any],
+    training: Mapping[str, Any],
+    work: str,
+    seed: int = 0,
+) -> Experiment:
+    """The experiment of a folder with train/<class>/, or of a CSV, seen at `side` x `side` pixels.
+
+    Without val a fifth of every class is held out. Raises UserError for settings that are wrong, pictures that
+    are missing, a class of one training picture, and for more pictures than memory should hold.
+    """
+    found, s = folders.load(Path(place)), validated(Sampling, sampling, "sampling")
+    validated(Classification, training, "training")
+    found.require_files()
+    counts = found.manifest.counts()
+    if (lonely := (counts < 2).nonzero()).numel():
+        raise UserError(
+            f"{place}: class '{found.classes[int(lonely[0])]}' has one training picture, which says nothing "
+            "of how its pictures differ: add some or leave the class out."
+        )
+    if (size := float(counts.sum()) * 3 * side**2) > LARGEST:
+        raise UserError(
+            f"{place}: {int(counts.sum()):,} training pictures of {side} pixels take {size / 1e9:.0f} GB of "
+            "memory: lower `side`."
+        )
+    model = Generator.load(
+        from_root(s.generator),
+        s.n_steps,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        dtype=getattr(torch, s.dtype),
+        revision=s.revision,
+        tiny_decoder=from_root(s.tiny_decoder) if s.tiny_decoder else None,
+    )
+    recipe = Recipe(**training, side=side)
+    return Experiment(found.benchmark(side), model, s, recipe, root() / work, seed)
+
+
+def per_class(exp: Experiment, scored: Scored, split: str) -> NDArray[np.float64]:
+    """Accuracy of every class in percent by seed, (seeds, c); NaN for a class that the split lacks."""
+    label = exp.bench.manifest.rows(split)["label"].to_numpy()
+    return np.stack([per_class_accuracy(p, label, exp.n_classes) for p in scored.predicted])
+
+
+def weakest(exp: Experiment, scored: Scored, split: str, n: int) -> list[int]:
+    """The n classes of the lowest mean accuracy, of equal ones those of fewer training pictures.
+
+    split: another one than what is reported later, as the lowest of many are low by chance too.
+    """
+    mean = np.nan_to_num(per_class(exp, scored, split).mean(0), nan=np.inf)
+    return sorted(range(exp.n_classes), key=lambda y: (mean[y], int(exp.bench.manifest.counts()[y])))[:n]
+
+
+def changes(
+    exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, split: str
+) -> pd.DataFrame:
+    """What synthetic pictures changed, a row per class: counts, accuracies, gain (points, paired over seeds)."""
+    first, second = (per_class(exp, scored, split) for scored in (before, after))
+    counts = exp.bench.manifest.counts()
+    added = made.index["label"].value_counts()
+    rows = []
+    for y, name in enumerate(exp.bench.manifest.classes):
+        if np.isnan(first[:, y]).any():
+            continue
+        gain = interval(second[:, y] - first[:, y])
+        rows.append((name, int(counts[y]), int(added.get(y, 0)), first[:, y].mean(), second[:, y].mean(), str(gain)))
+    columns = ["class", "real", "synthetic", "before", "after", "gain"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
+    """A synthetic set as an image folder: train/<class>/<key>.png, and index.csv with what made each.
+
+    The index can be read as a data set again (path, label, split). Pictures that are there, of the same set,
+    are left. Returns the index. Raises UserError for a folder that holds another set.
+    """
+    classes = [name.replace(" ", "_").replace("/", "-") for name in exp.bench.manifest.classes]
+    names = [classes[y] for y in made.index["label"]]
+    paths = [f"train/{name}/{key}.png" for name, key in zip(names, made.index["key"], strict=True)]
+    notes = made.index[["prompt", "condition", "seed", "criterion", "before", "after"]]
+    index = pd.concat([pd.DataFrame({"path": paths, "label": names, "split": "train"}), notes], axis=1)
+    text, there = index.to_csv(index=False), folder / "index.csv"
+    if there.is_file() and there.read_text(encoding="utf-8") != text:
+        raise UserError(f"{folder} holds another synthetic set: give another folder or remove it.")
+    with atomic(there) as partial:
+        partial.write_text(text, encoding="utf-8")
+    for path, picture in progress(list(zip(paths, made.x.numpy(), strict=True)), "exported"):
+        if not (folder / path).is_file():
+            _save(folder / path, picture)
+    return index
+
+
+def as_folder(bench: Benchmark, folder: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> None:
+    """Pictures of a benchmark as an image folder <split>/<class>/<number>.png: something to try this on."""
+    for split in splits:
+        rows = bench.manifest.rows(split)
+        for i, (y, picture) in enumerate(zip(rows["label"], bench.pictures(rows).numpy(), strict=True)):
+            name = bench.manifest.classes[y].replace(" ", "_")
+            path = folder / split / name / f"{i:05d}.png"
+            if not path.is_file():
+                _save(path, picture)
+
+
+def _save(path: Path, picture: NDArray[np.uint8]) -> None:
+    with atomic(path) as partial:
+        Image.fromarray(picture).save(partial, format="png")

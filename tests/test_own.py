@@ -1,0 +1,121 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from fgsynth import own
+from fgsynth.benchmarks import mini
+from fgsynth.benchmarks.disk import folders
+from fgsynth.errors import UserError
+from fgsynth.pretrain.files import FOLDER
+from fgsynth.settings import LongTail
+from fgsynth.study import Scored, score
+from fgsynth.synthetic import SyntheticSet
+
+SAMPLING = {
+    "generator": str(FOLDER), "n_steps": 3, "every": 2, "through_network": False, "cfg": 3.0, "cfg_text": 1.5,
+    "noise_level": 0, "dropout": 0.5, "fill_to": 6, "per_shard": 10,
+    "scales": dict.fromkeys(("entropy", "loss", "hardness", "combined"), 0.03),
+}  # fmt: skip
+TRAINING = {
+    "network": "slim", "pretrained": False, "optimiser": "adamw", "rate": 0.01, "weight_decay": 0.05,
+    "epochs": 1, "updates_per_epoch": 2, "batch": 8, "balanced": 1.0, "counts": "batch", "augment": ["flip"],
+}  # fmt: skip
+
+
+def put(folder, counts, side=40):
+    rng = np.random.default_rng(0)
+    for split, counted in counts.items():
+        for name, n in counted.items():
+            (folder / split / name).mkdir(parents=True)
+            for i in range(n):
+                picture = rng.integers(0, 256, (side, side + i, 3), np.uint8)
+                Image.fromarray(picture).save(folder / split / name / f"{i}.png")
+
+
+@pytest.fixture
+def exp(tmp_path, root, monkeypatch):
+    monkeypatch.chdir(root)
+    place = tmp_path / "pictures"
+    put(place, {"train": {"red_fox": 5, "owl": 3}, "val": {"red_fox": 2, "owl": 2}})
+    return own.experiment(place, 32, SAMPLING, TRAINING, str(tmp_path / "work"))
+
+
+def scored(*predicted):
+    return Scored("m", tuple(range(len(predicted))), 0, np.array(predicted), ({},) * len(predicted))
+
+
+def test_a_folder_goes_through_the_whole_protocol(exp, tmp_path):
+    from fgsynth.methods import methods
+
+    assert exp.bench.manifest.classes == ("owl", "red fox")
+    made = exp.synthetic(methods(exp.sampling)["LDM-FG (Entropy)"], per_group=np.array([3, 0]))
+    assert set(made.index["label"]) == {0}
+    assert made.x.shape == (3, 32, 32, 3)
+    after = score(exp, "after", exp.recipe, [0, 1], made, split="val")
+    assert after.predicted.shape == (2, 4)
+    index = own.export(exp, made, tmp_path / "out")
+    again = folders.from_csv(tmp_path / "out" / "index.csv", held_out=0.3)
+    assert again.classes == ("owl",)
+    picture = np.asarray(Image.open(tmp_path / "out" / index["path"][1]))
+    assert np.array_equal(picture, made.x[1].numpy())
+
+
+def test_an_export_is_finished_and_never_mixed_with_another(exp, tmp_path):
+    columns = {"label": [0, 1], "key": ["a", "b"], "prompt": "p", "condition": "", "seed": [1, 2]}
+    notes = {"criterion": "", "before": np.nan, "after": np.nan}
+    grey = torch.full((2, 8, 8, 3), 9, dtype=torch.uint8)
+    made = SyntheticSet(pd.DataFrame(columns | notes), grey, "d")
+    index = own.export(exp, made, tmp_path / "out")
+    lost = tmp_path / "out" / index["path"][0]
+    lost.unlink()
+    own.export(exp, made, tmp_path / "out")
+    assert lost.is_file()
+    other = SyntheticSet(made.index.assign(seed=[1, 3]), grey, "e")
+    with pytest.raises(UserError, match="holds another synthetic set"):
+        own.export(exp, other, tmp_path / "out")
+
+
+def test_the_weakest_classes_are_those_of_the_lowest_accuracy_then_of_fewer_pictures(exp):
+    label = exp.bench.manifest.rows("val")["label"].to_numpy()
+    assert own.weakest(exp, scored(np.ones(4, int)), "val", 1) == [0]
+    assert own.weakest(exp, scored(np.zeros(4, int)), "val", 1) == [1]
+    assert own.weakest(exp, scored(label), "val", 1) == [0]
+
+
+def test_changes_by_hand(exp):
+    label = exp.bench.manifest.rows("val")["label"].to_numpy()
+    made = SyntheticSet(pd.DataFrame({"label": [0, 0, 0]}), torch.zeros(3, 1, 1, 3, dtype=torch.uint8), "")
+    wrong = np.ones(4, int)
+    rows = own.changes(exp, scored(wrong, wrong), scored(label, label), made, "val")
+    assert rows["class"].tolist() == ["owl", "red fox"]
+    assert rows[["real", "synthetic", "before", "after"]].to_numpy().tolist() == [[3, 3, 0, 100], [5, 0, 100, 100]]
+    assert rows["gain"].tolist() == ["100.00 ± 0.00", "0.00 ± 0.00"]
+
+
+def test_a_benchmark_becomes_a_folder_that_is_the_same_again(tmp_path):
+    bench = mini.imagenet_lt(LongTail(n_max=110, n_min=4, strata=(8, 9, 7), n_val=2, n_test=3, modes=(1.0,)))
+    own.as_folder(bench, tmp_path)
+    found = folders.from_folders(tmp_path)
+    for split in ("train", "val", "test"):
+        names = [[m.manifest.classes[y] for y in m.manifest.rows(split)["label"]] for m in (bench, found)]
+        assert pd.Series(names[0]).value_counts().to_dict() == pd.Series(names[1]).value_counts().to_dict()
+    rows = found.manifest.rows("val")
+    y = list(bench.manifest.classes).index(found.classes[int(rows["label"][0])])
+    first = bench.manifest.rows("val").query("label == @y").head(1)
+    assert torch.equal(found.benchmark(32).pictures(rows.head(1)), bench.pictures(first))
+
+
+@pytest.mark.parametrize(
+    ("counts", "side", "sentence"),
+    [
+        ({"owl": 3, "fox": 1}, 32, "class 'fox' has one training picture"),
+        ({"owl": 3, "fox": 2}, 60_000, "5 training pictures of 60000 pixels take 54 GB"),
+    ],
+)
+def test_unfit_folders_are_refused(tmp_path, root, monkeypatch, counts, side, sentence):
+    monkeypatch.chdir(root)
+    put(tmp_path, {"train": counts, "val": dict.fromkeys(counts, 1)})
+    with pytest.raises(UserError, match=sentence):
+        own.experiment(tmp_path, side, SAMPLING, TRAINING, str(tmp_path / "work"))
