@@ -37,8 +37,8 @@ def experiment(
 ) -> Experiment:
     """The experiment of a folder with train/<class>/, or of a CSV, seen at `side` x `side` pixels.
 
-    Without val a fifth of every class is held out. Raises UserError for settings that are wrong, pictures that
-    are missing, a class of one training picture, and for more pictures than memory should hold.
+    Without val a fifth of every class is held out. Raises UserError for settings that are wrong, pictures
+    that are missing, a class of one training picture, and for more pictures than memory should hold.
     """
     found, s = folders.load(Path(place)), validated(Sampling, sampling, "sampling")
     validated(Classification, training, "training")
@@ -81,10 +81,8 @@ def weakest(exp: Experiment, scored: Scored, split: str, n: int) -> list[int]:
     return sorted(range(exp.n_classes), key=lambda y: (mean[y], int(exp.bench.manifest.counts()[y])))[:n]
 
 
-def changes(
-    exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, split: str
-) -> pd.DataFrame:
-    """What synthetic pictures changed, a row per class: counts, accuracies, gain (points, paired over seeds)."""
+def changes(exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, split: str) -> pd.DataFrame:
+    """What synthetic pictures changed, by class: counts, accuracies, gain (points, paired over seeds)."""
     first, second = (per_class(exp, scored, split) for scored in (before, after))
     counts = exp.bench.manifest.counts()
     added = made.index["label"].value_counts()
@@ -93,7 +91,9 @@ def changes(
         if np.isnan(first[:, y]).any():
             continue
         gain = interval(second[:, y] - first[:, y])
-        rows.append((name, int(counts[y]), int(added.get(y, 0)), first[:, y].mean(), second[:, y].mean(), str(gain)))
+        rows.append(
+            (name, int(counts[y]), int(added.get(y, 0)), first[:, y].mean(), second[:, y].mean(), str(gain))
+        )
     columns = ["class", "real", "synthetic", "before", "after", "gain"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -84,6 +84,19 @@ class Ablations(Frozen):
         return self
 
 
+class OwnPictures(Frozen):
+    """Parameters of one's own pictures: an image folder, or "" for one of the mini world as `sample` says."""
+
+    work: str
+    pictures: str
+    side: Annotated[int, Field(ge=8)]
+    seeds: Annotated[int, Field(ge=2)]
+    weakest: Count
+    sample: LongTail
+    sampling: Sampling
+    training: Classification
+
+
 class Stages(Frozen):
     """One block per notebook stage."""
 
@@ -93,6 +106,7 @@ class Stages(Frozen):
     imagenet_lt: ImagenetLt
     places_lt: PlacesLt
     nicopp: Nicopp
+    own_pictures: OwnPictures
 
 
 class Training(Frozen):

@@ -38,7 +38,9 @@ def test_a_notebook_finds_all_sets_made(block, monkeypatch):
     monkeypatch.setattr(Experiment, "_make", lambda *_, **__: pytest.fail("made again"))
     sets = found(block)
     assert [line.split(":")[0] for line in told] == list(sets)
-    assert all(f": {len(made.index)} pictures in" in line for line, made in zip(told, sets.values()))
+    assert all(
+        f": {len(made.index)} pictures in" in line for line, made in zip(told, sets.values(), strict=True)
+    )
 
 
 def test_workers_need_the_guide_and_then_share_the_shards(block, monkeypatch):
