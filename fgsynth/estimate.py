@@ -10,12 +10,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from fgsynth import calibration, params, paths
+from fgsynth import calibration, paths
 from fgsynth.benchmarks.manifest import Benchmark
-from fgsynth.benchmarks.worlds import WORLDS, draw
+from fgsynth.benchmarks.worlds import draw
 from fgsynth.calibration import Calibration, calibrate, calibrate_training
 from fgsynth.errors import UserError
 from fgsynth.generator import Generator
+from fgsynth.making import planned
 from fgsynth.methods import sets
 from fgsynth.networks import create
 from fgsynth.plans import Method, missing_per_group
@@ -182,17 +183,14 @@ def run(
 
 
 def _stage(name: str, scale: str | None) -> _Stage:
-    if name not in WORLDS:
-        raise UserError(f"No synthetic sets are planned for '{name}': choose one of {', '.join(WORLDS)}.")
-    root = paths.root()
-    given = params.load(root / "params.yaml")
+    given = planned(name)
     scale = scale or given.scale
     if scale not in ("mini", "paper"):
         raise UserError(f"No estimate at scale '{scale}': choose 'mini' or 'paper'.")
     block = given.model_copy(update={"scale": scale}).overrides(name)
     sampling: Sampling = validated(Sampling, block["sampling"], "sampling")
     bench, recipe = draw(name, block["world"]), Recipe(**block["training"])
-    kept = root / block["work"] / KEPT
+    kept = paths.root() / block["work"] / KEPT
     return _Stage(f"{name} at scale {scale}", bench, sampling, recipe, sets(name, block, sampling), kept)
 
 

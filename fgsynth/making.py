@@ -8,15 +8,20 @@ from fgsynth.experiment import Asked, Experiment
 from fgsynth.methods import sets
 
 
+def planned(stage: str) -> params.Params:
+    """params.yaml, for a stage that makes synthetic sets. Raises UserError for any other stage."""
+    if stage not in WORLDS:
+        raise UserError(f"No synthetic sets are planned for '{stage}': choose one of {', '.join(WORLDS)}.")
+    return params.load(paths.root() / "params.yaml")
+
+
 def run(stage: str, engine: Engine = LOCAL, *, guide_only: bool = False) -> str:
     """Make the synthetic sets of a stage, at the scale of params.yaml; its notebook then finds them.
 
-    guide_only: nothing but the classifier that guides, which several workers must find trained. Returns what
-    is there. Raises UserError for a stage without sets and for a missing guide, Stopped as `engines.fill`.
+    guide_only: nothing but the classifier that guides, which several workers must find trained. Returns
+    where they are. Raises UserError for a stage without sets or a missing guide, Stopped as `engines.fill`.
     """
-    if stage not in WORLDS:
-        raise UserError(f"No synthetic sets are planned for '{stage}': choose one of {', '.join(WORLDS)}.")
-    given = params.load(paths.root() / "params.yaml")
+    given = planned(stage)
     if given.scale == "smoke":
         raise UserError("Scale 'smoke' lives in the notebooks' own cells: set `scale` to mini or paper.")
     block = given.overrides(stage)
@@ -28,8 +33,7 @@ def run(stage: str, engine: Engine = LOCAL, *, guide_only: bool = False) -> str:
     lines = []
     for name, (method, whole) in sets(stage, block, exp.sampling).items():
         store, _ = exp.complete(method, whole, engine=engine)
-        there = len(store.parts()) - len(store.todo()) if engine.workers == 1 else len(store.parts())
-        lines.append(f"{name}: {len(store.plan)} pictures in {there} shards, {store.folder}")
+        lines.append(f"{name}: {len(store.plan)} pictures in {len(store.parts())} shards, {store.folder}")
     return "\n".join(lines)
 
 

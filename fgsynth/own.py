@@ -16,7 +16,7 @@ from fgsynth.errors import UserError
 from fgsynth.experiment import Experiment
 from fgsynth.generator import Generator
 from fgsynth.metrics import interval, per_class_accuracy
-from fgsynth.paths import atomic, from_root, root
+from fgsynth.paths import atomic, from_root, root, write_text
 from fgsynth.progress import progress
 from fgsynth.recipe import Recipe
 from fgsynth.settings import Classification, Sampling, validated
@@ -78,7 +78,8 @@ def weakest(exp: Experiment, scored: Scored, split: str, n: int) -> list[int]:
     split: another one than what is reported later, as the lowest of many are low by chance too.
     """
     mean = np.nan_to_num(per_class(exp, scored, split).mean(0), nan=np.inf)
-    return sorted(range(exp.n_classes), key=lambda y: (mean[y], int(exp.bench.manifest.counts()[y])))[:n]
+    counts = exp.bench.manifest.counts().tolist()
+    return sorted(range(exp.n_classes), key=lambda y: (mean[y], counts[y]))[:n]
 
 
 def changes(exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, split: str) -> pd.DataFrame:
@@ -112,11 +113,9 @@ def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
     text, there = index.to_csv(index=False), folder / "index.csv"
     if there.is_file() and there.read_text(encoding="utf-8") != text:
         raise UserError(f"{folder} holds another synthetic set: give another folder or remove it.")
-    with atomic(there) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(there, text)
     for path, picture in progress(list(zip(paths, made.x.numpy(), strict=True)), "exported"):
-        if not (folder / path).is_file():
-            _save(folder / path, picture)
+        _keep(folder / path, picture)
     return index
 
 
@@ -126,11 +125,12 @@ def as_folder(bench: Benchmark, folder: Path, splits: tuple[str, ...] = ("train"
         rows = bench.manifest.rows(split)
         for i, (y, picture) in enumerate(zip(rows["label"], bench.pictures(rows).numpy(), strict=True)):
             name = bench.manifest.classes[y].replace(" ", "_")
-            path = folder / split / name / f"{i:05d}.png"
-            if not path.is_file():
-                _save(path, picture)
+            _keep(folder / split / name / f"{i:05d}.png", picture)
 
 
-def _save(path: Path, picture: NDArray[np.uint8]) -> None:
+def _keep(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write a picture that is not there yet."""
+    if path.is_file():
+        return
     with atomic(path) as partial:
         Image.fromarray(picture).save(partial, format="png")

@@ -24,15 +24,34 @@ from fgsynth.pretrain.clip import tokenizer
 WIDTH = 32
 
 
-def save(folder: Path) -> Path:
-    torch.manual_seed(0)
+def words():
     tokens = tokenizer(["apple banana car in water"])
     tokens.model_max_length = 77
-    text = CLIPTextConfig(
+    return tokens
+
+
+def text_config(tokens, **more):
+    return CLIPTextConfig(
         vocab_size=len(tokens), hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=77, projection_dim=WIDTH, hidden_act="gelu",
+        num_attention_heads=4, max_position_embeddings=77, projection_dim=WIDTH,
         eos_token_id=tokens.eos_token_id, bos_token_id=tokens.bos_token_id, pad_token_id=tokens.eos_token_id,
+        **more,
     )  # fmt: skip
+
+
+def autoencoder():
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 32, 32, 32),
+        sample_size=64,
+    ).eval()
+
+
+def save(folder: Path) -> Path:
+    torch.manual_seed(0)
+    tokens = words()
+    text = text_config(tokens, hidden_act="gelu")
     vision = CLIPVisionConfig(
         hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=32,
         patch_size=8, projection_dim=WIDTH, hidden_act="gelu",
@@ -63,12 +82,7 @@ def save(folder: Path) -> Path:
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
             skip_prk_steps=True, steps_offset=1,
         ),
-        vae=AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(32, 32, 32, 32),
-            sample_size=64,
-        ).eval(),
+        vae=autoencoder(),
     )  # fmt: skip
     pipe.save_pretrained(folder)
     return folder
