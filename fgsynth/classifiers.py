@@ -20,6 +20,14 @@ def trained_and_asked(work: tuple[Callable[[], Trained], Pictures | None, Path])
         predicted(network, asked, kept)
 
 
+def second_stage(
+    work: tuple[Callable[[], Trained], Callable[[Classifier], Classifier], Pictures],
+) -> NDArray[np.int64]:
+    """Trains or loads a classifier, and predicts with what a second stage makes of it, (n,)."""
+    training, second, asked = work
+    return predicted(second(training().network), asked, None)
+
+
 def predicted(network: Classifier, pictures: Pictures, kept: Path | None) -> NDArray[np.int64]:
     """The class that a network says of every picture, (n,); written to the file `kept`, if given."""
     result = predict(network, pictures).argmax(1).numpy()

@@ -45,6 +45,8 @@ TRAINING = (*_BOTH, "augment", "batches", "losses", "recipe", "threads", "traini
 """The code that a synthetic set and a trained classifier depend on."""
 WORTH = 60_000
 """Pictures seen by trainings that are worth starting processes for, which takes some ten seconds."""
+Job = tuple[Recipe, int, SyntheticSet | None]
+"""A training: recipe, seed, synthetic pictures."""
 CLASSES = "classes.json"
 """The names of a trained classifier's classes, in its folder."""
 
@@ -159,25 +161,27 @@ class Experiment:
 
     def train(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Trained:
         """A classifier on real, or real and synthetic, pictures; loaded where it was trained before."""
-        return self._training(recipe, seed, synthetic)()
+        return self.training(recipe, seed, synthetic)()
 
-    def train_all(
-        self, jobs: Iterable[tuple[Recipe, int, SyntheticSet | None]], split: str | None = None
-    ) -> None:
+    def train_all(self, jobs: Iterable[Job], split: str | None = None) -> None:
         """Classifiers by recipe, seed and synthetic set, for `train` to load: several at a time on CPUs.
 
         split: whose classes they predict at once, for `predicted` to find.
         """
-        todo = [job for job in jobs if not finished(self.run_folder(*job))]
-        seen = sum(r.epochs * r.updates(len(self.real), made is not None) * r.batch for r, _, made in todo)
-        here = seen < WORTH or torch.cuda.is_available()
+        # A job that several methods share is done once.
+        todo = {self.run_folder(*job): job for job in jobs if not self._done(job, split)}
         asked = self.pictures(split) if split else None
-        work = [(self._training(*job), asked, self._kept(self.run_folder(*job), split)) for job in todo]
-        spread(
-            trained_and_asked, work, f"{self.bench.manifest.name}, classifiers", processes=1 if here else None
-        )
+        work = [(self.training(*job), asked, self._kept(folder, split)) for folder, job in todo.items()]
+        processes = self.processes(todo.values())
+        spread(trained_and_asked, work, f"{self.bench.manifest.name}, classifiers", processes=processes)
 
-    def _training(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None) -> Callable[[], Trained]:
+    def processes(self, jobs: Iterable[Job]) -> int | None:
+        """How many processes are worth it for trainings of this size; None: as many as cores."""
+        seen = sum(r.epochs * r.updates(len(self.real), made is not None) * r.batch for r, _, made in jobs)
+        return 1 if seen < WORTH or torch.cuda.is_available() else None
+
+    def training(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None) -> Callable[[], Trained]:
+        """What `train` does, to be done in any process."""
         folder = self.run_folder(recipe, seed, synthetic)
         write_text(folder / CLASSES, json.dumps(self.bench.manifest.classes))
         made, val = synthetic.pictures if synthetic else None, recipe.select != "last"
@@ -196,6 +200,10 @@ class Experiment:
         if kept and kept.is_file():
             return np.load(kept)
         return predicted(network, self.pictures(split), kept)
+
+    def _done(self, job: Job, split: str | None) -> bool:
+        folder = self.run_folder(*job)
+        return finished(folder) and (split is None or self._kept(folder, split).is_file())
 
     def _kept(self, folder: Path, split: str | None) -> Path:
         return folder / f"predicted-{split}.npy"

@@ -20,7 +20,7 @@ Select = Literal["last", "best_average_val"]
 class Recipe:
     """Settings of training on real and synthetic pictures (FG step 5; rates are *not printed* there).
 
-    network: "small", "slim" or the name of a timm network; pretrained: start from timm's weights.
+    network: "small", "slim", "thin" or the name of a timm network; pretrained: start from timm's weights.
     optimiser: "sgd" (momentum 0.9) or "adamw"; rate: its peak; warmup: share of the updates in which
     the rate rises to the peak, before it falls to 0 by a half cosine.
     updates_per_epoch: None is one pass over the real pictures.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from fgsynth import paths
 from fgsynth.benchmarks.manifest import group_of
+from fgsynth.classifiers import second_stage
 from fgsynth.classify import embed
 from fgsynth.criteria import entropy
 from fgsynth.errors import UserError
@@ -21,15 +23,24 @@ from fgsynth.miniworld import judge
 from fgsynth.networks import Classifier
 from fgsynth.pictures import from_uint8
 from fgsynth.plans import Method
-from fgsynth.progress import progress
+from fgsynth.processes import spread
 from fgsynth.quality import density_coverage, fid
 from fgsynth.results import COMPARED, tidy
 from fgsynth.search import best, random_search
 from fgsynth.synthetic import SyntheticSet
-from fgsynth.training import Recipe, outputs
+from fgsynth.training import Pictures, Recipe, load, outputs
 
-SecondStage = Callable[[Experiment, Classifier, int], Classifier]
-"""What two-stage methods do with the network of a seed."""
+SecondStage = Callable[[Pictures, Pictures | None, Classifier, int], Classifier]
+"""What two-stage methods do with real and synthetic pictures, and with the network of a seed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: how its classifiers are trained, on which synthetic pictures, their second stage."""
+
+    recipe: Recipe
+    synthetic: SyntheticSet | None = None
+    second: SecondStage | None = None
 
 
 @dataclass(frozen=True)
@@ -43,52 +54,75 @@ class Scored:
     nested: tuple[dict[str, Any], ...]
 
 
-def score(
+def scores(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int], split: str) -> dict[str, Scored]:
+    """Trains a classifier per row and seed, and its second stage; evaluates all of them on a split.
+
+    Several at a time, by methods' names. The nested scores are written beside every run.
+    """
+    for two_stages in (False, True):
+        some = [row for row in rows.values() if bool(row.second) == two_stages]
+        jobs = [(row.recipe, seed, row.synthetic) for row in some for seed in seeds]
+        exp.train_all(jobs, None if two_stages else split)
+    second = _second_stages(exp, {name: row for name, row in rows.items() if row.second}, seeds, split)
+    return {name: _scored(exp, name, row, seeds, split, second.get(name)) for name, row in rows.items()}
+
+
+def _second_stages(
+    exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int], split: str
+) -> dict[str, list[NDArray[np.int64]]]:
+    """What the second stages of every row and seed predict of a split."""
+    jobs = [(row.recipe, seed, row.synthetic) for row in rows.values() for seed in seeds]
+    second = [partial(_refined, row, exp.real, seed) for row in rows.values() for seed in seeds]
+    asked = exp.pictures(split)
+    work = [(exp.training(*job), refine, asked) for job, refine in zip(jobs, second, strict=True)]
+    bar = f"{exp.bench.manifest.name}, second stages"
+    found = iter(spread(second_stage, work, bar, processes=exp.processes(jobs)))
+    return {name: [next(found) for _ in seeds] for name in rows}
+
+
+def _refined(row: Row, real: Pictures, seed: int, network: Classifier) -> Classifier:
+    made = row.synthetic.pictures if row.synthetic else None
+    return row.second(real, made, network, seed) if row.second else network
+
+
+def _scored(
     exp: Experiment,
     method: str,
-    recipe: Recipe,
+    row: Row,
     seeds: Sequence[int],
-    synthetic: SyntheticSet | None = None,
-    *,
     split: str,
-    second: SecondStage | None = None,
+    second: Sequence[NDArray[np.int64]] | None,
 ) -> Scored:
-    """Trains a classifier per seed on real and, if given, synthetic pictures, and evaluates it on a split.
-
-    second: a second stage, on the network of the seed. The nested scores are written beside every run.
-    """  # fmt: skip
-    predicted, nested = [], []
-    exp.train_all([(recipe, seed, synthetic) for seed in seeds], split)
-    for seed in progress(seeds, f"{exp.bench.manifest.name}, {method}"):
-        folder = exp.run_folder(recipe, seed, synthetic)
-        network = exp.train(recipe, seed, synthetic).network
-        if second is None:
-            predicted.append(exp.predicted(network, split, folder))
-        else:
-            predicted.append(exp.predicted(second(exp, network, seed), split))
-        nested.append(evaluate(exp.bench, predicted[-1], split))
-        name = f"scores-{split}.json" if second is None else f"scores-{split}-{method}.json"
-        paths.write_text(folder / name, to_json(nested[-1]))
-    n = len(synthetic.index) if synthetic else 0
-    return Scored(method, tuple(seeds), n, np.stack(predicted), tuple(nested))
+    """What was predicted, evaluated. second: by second stages, of every seed."""
+    folders = [exp.run_folder(row.recipe, seed, row.synthetic) for seed in seeds]
+    predicted = second or [exp.predicted(load(folder).network, split, folder) for folder in folders]
+    nested = tuple(evaluate(exp.bench, one, split) for one in predicted)
+    name = f"scores-{split}-{method}.json" if second else f"scores-{split}.json"
+    for folder, one in zip(folders, nested, strict=True):
+        paths.write_text(folder / name, to_json(one))
+    n = len(row.synthetic.index) if row.synthetic else 0
+    return Scored(method, tuple(seeds), n, np.stack(predicted), nested)
 
 
-def search(
-    exp: Experiment,
-    recipe: Recipe,
-    synthetic: SyntheticSet | None,
-    draws: int,
-    rate: Sequence[float],
-    batch: Sequence[float],
-) -> Recipe:
-    """The recipe with the (learning rate, batch size) of the best average validation accuracy (SubpopBench).
+def searched(
+    exp: Experiment, rows: Mapping[str, Row], draws: int, rate: Sequence[float], batch: Sequence[float]
+) -> dict[str, Row]:
+    """Rows with the (learning rate, batch size) of the best average validation accuracy (SubpopBench).
 
-    Of `draws` random draws, one classifier each, seed 0. rate: exponents of 10; batch: exponents of 2.
-    """  # fmt: skip
+    Of `draws` random draws, the same for every row, one classifier each, seed 0. rate: exponents of 10;
+    batch: exponents of 2.
+    """
     pairs = random_search(draws, exp.seed, (rate[0], rate[1]), (batch[0], batch[1]))
-    tried = [replace(recipe, rate=r, batch=b, select="best_average_val") for r, b in pairs]
-    exp.train_all([(one, 0, synthetic) for one in tried])
-    return tried[best([exp.train(one, 0, synthetic) for one in tried])]
+    tried = {
+        name: [replace(row.recipe, rate=r, batch=b, select="best_average_val") for r, b in pairs]
+        for name, row in rows.items()
+    }
+    exp.train_all([(recipe, 0, row.synthetic) for name, row in rows.items() for recipe in tried[name]])
+    chosen = {}
+    for name, row in rows.items():
+        runs = [exp.train(recipe, 0, row.synthetic) for recipe in tried[name]]
+        chosen[name] = replace(row, recipe=tried[name][best(runs)])
+    return chosen
 
 
 def table(scored: Iterable[Scored]) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from fgsynth.progress import progress
 from fgsynth.recipe import Recipe as Recipe
 from fgsynth.recipe import Select
 from fgsynth.seeds import stable_seed
-from fgsynth.threads import one_thread
+from fgsynth.threads import keep_freed_memory, one_thread
 
 RECIPE, EPOCHS, NETWORK = "recipe.json", "epochs.csv", "network.safetensors"
 
@@ -101,6 +101,7 @@ def train(
         return load(folder, where)
     fit = _Fit(recipe, counts, seed, where, n_classes, record["updates_per_epoch"])
     feed = training_batches(real, synthetic, recipe, fit.updates, seed, workers, where.type == "cuda")
+    keep_freed_memory()
     # Small pictures: faster on one core each, and the same weights on any number of them.
     small = where.type == "cpu" and recipe.side is None
     with _own_randomness(seed, where), one_thread() if small else contextlib.nullcontext():

@@ -25,6 +25,17 @@ def test_networks_of_timm_by_name():
         create("small", 3, pretrained=True)
 
 
+def test_the_thin_network_differs_from_the_slim_one_in_its_stem_alone():
+    thin, slim = create("thin", 3), create("slim", 3)
+    assert thin.network.conv1.weight.shape == (16, 3, 3, 3)
+    assert slim.network.conv1.weight.shape == (64, 3, 3, 3)
+    x = torch.randn(2, 3, 32, 32)
+    assert [part.shape for part in thin(x)] == [part.shape for part in slim(x)] == [(2, 3), (2, 64)]
+    for name in ("layer2", "layer3", "layer4"):
+        a, b = (dict(getattr(n.network, name).named_parameters()) for n in (thin, slim))
+        assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
+
+
 def test_pretrained_networks_see_pictures_as_they_were_trained(monkeypatch):
     network = create("test_resnet", 3, pretrained=True, fetch=False)
     mean, std = (torch.tensor(network.network.pretrained_cfg[k])[:, None, None] for k in ("mean", "std"))

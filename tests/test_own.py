@@ -11,7 +11,7 @@ from fgsynth.benchmarks.disk.picture_set import read
 from fgsynth.errors import UserError
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.settings import LongTail
-from fgsynth.study import Scored, score
+from fgsynth.study import Row, Scored, scores
 from fgsynth.synthetic import SyntheticSet
 
 SAMPLING = {
@@ -54,7 +54,7 @@ def test_a_folder_goes_through_the_whole_protocol(exp, tmp_path):
     made = exp.synthetic(methods(exp.sampling)["LDM-FG (Entropy)"], per_group=np.array([3, 0]))
     assert set(made.index["label"]) == {0}
     assert made.x.shape == (3, 32, 32, 3)
-    after = score(exp, "after", exp.recipe, [0, 1], made, split="val")
+    after = scores(exp, {"after": Row(exp.recipe, made)}, [0, 1], "val")["after"]
     assert after.predicted.shape == (2, 4)
     index = own.export(exp, made, tmp_path / "out")
     again = folders.from_csv(tmp_path / "out" / "index.csv", held_out=0.3)

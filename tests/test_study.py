@@ -18,7 +18,7 @@ from fgsynth.networks import with_last_layer
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.recipe import Recipe
 from fgsynth.settings import Groups, Sampling
-from fgsynth.study import Scored
+from fgsynth.study import Row, Scored
 from fgsynth.synthetic import SyntheticSet
 
 RECIPE = Recipe(epochs=1, updates_per_epoch=2, batch=8)
@@ -102,7 +102,7 @@ def test_the_table_has_a_row_per_method_and_seed():
 
 def test_a_classifier_is_trained_and_evaluated_for_every_seed(tmp_path):
     exp = experiment(work=tmp_path)
-    out = study.score(exp, "ERM", RECIPE, [3, 4], split="test")
+    out = study.scores(exp, {"ERM": Row(RECIPE)}, [3, 4], "test")["ERM"]
     assert (out.method, out.seeds, out.n_synthetic, out.predicted.shape) == ("ERM", (3, 4), 0, (2, 6))
     for seed, predicted, nested in zip(out.seeds, out.predicted, out.nested, strict=True):
         written = json.loads((exp.run_folder(RECIPE, seed) / "scores-test.json").read_text())
@@ -110,45 +110,63 @@ def test_a_classifier_is_trained_and_evaluated_for_every_seed(tmp_path):
         assert written["many"] is None
     made = exp.pictures("val")
     more = SyntheticSet(pd.DataFrame({"label": made.label}), made.x, "few")
-    assert study.score(exp, "both", RECIPE, [3], more, split="test").n_synthetic == 4
+    assert study.scores(exp, {"both": Row(RECIPE, more)}, [3], "test")["both"].n_synthetic == 4
     assert (exp.run_folder(RECIPE, 3, more) / "scores-test.json").is_file()
 
 
 def test_a_second_stage_has_scores_of_its_own(tmp_path):
     exp, asked = experiment(work=tmp_path), []
 
-    def always_one(exp, network, seed):
-        asked.append(seed)
+    def always_one(real, made, network, seed):
+        asked.append((len(real), made, seed))
         layer = nn.Linear(128, 2)
         layer.weight.data.zero_()
         layer.bias.data = torch.tensor([0.0, 1.0])
         return with_last_layer(network, layer)
 
-    first = study.score(exp, "ERM", RECIPE, [0], split="test")
-    out = study.score(exp, "cRT", RECIPE, [0], split="test", second=always_one)
-    assert asked == [0]
-    assert (out.predicted == 1).all()
+    rows = {"cRT": Row(RECIPE, second=always_one), "ERM": Row(RECIPE)}
+    scored = study.scores(exp, rows, [0, 1], "test")
+    assert list(scored) == ["cRT", "ERM"]
+    assert asked == [(23, None, 0), (23, None, 1)]
+    assert (scored["cRT"].predicted == 1).all()
     folder = exp.run_folder(RECIPE, 0)
     assert json.loads((folder / "scores-test-cRT.json").read_text())["few"] == 100
-    assert json.loads((folder / "scores-test.json").read_text())["few"] == first.nested[0]["few"]
-    assert np.load(folder / "predicted-test.npy").tolist() == first.predicted[0].tolist()
+    assert json.loads((folder / "scores-test.json").read_text())["few"] == scored["ERM"].nested[0]["few"]
+    assert np.load(folder / "predicted-test.npy").tolist() == scored["ERM"].predicted[0].tolist()
+
+
+def test_second_stages_get_the_synthetic_pictures_of_their_row_in_other_processes_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("fgsynth.experiment.WORTH", 0)
+    exp = experiment(work=tmp_path)
+    made = SyntheticSet(pd.DataFrame({"label": [0, 1]}), torch.zeros(2, 32, 32, 3, dtype=torch.uint8), "two")
+
+    def keep(real, made, network, seed):
+        assert (len(real), len(made)) == (23, 2)
+        return network
+
+    rows = {"kept": Row(RECIPE, made, keep), "plain": Row(RECIPE, made)}
+    scored = study.scores(exp, rows, [0, 1], "test")
+    assert scored["kept"].predicted.tolist() == scored["plain"].predicted.tolist()
 
 
 def test_a_search_takes_the_draw_of_the_best_average_validation():
-    tried = []
+    tried = {False: [], True: []}
 
     def train(recipe, seed, synthetic):
-        tried.append(recipe)
-        return SimpleNamespace(average_val=[50, 70, 60][len(tried) - 1])
+        mine = tried[synthetic is not None]
+        mine.append(recipe)
+        return SimpleNamespace(average_val=([50, 70, 60] if synthetic else [50, 60, 70])[len(mine) - 1])
 
-    ahead = []
+    ahead, made = [], object()
     exp = SimpleNamespace(seed=0, train=train, train_all=ahead.extend)
-    found = study.search(exp, RECIPE, None, 3, [-4, -2], [3, 4])
-    assert ahead == [(recipe, 0, None) for recipe in tried]
-    assert found == tried[1]
-    assert {(r.select, r.epochs) for r in tried} == {("best_average_val", 1)}
-    assert all(1e-4 <= r.rate <= 1e-2 and 8 <= r.batch <= 16 for r in tried)
-    assert len({r.rate for r in tried}) == 3
+    rows = {"real": Row(RECIPE), "both": Row(RECIPE, made)}
+    found = study.searched(exp, rows, 3, [-4, -2], [3, 4])
+    assert ahead == [(r, 0, s) for s in (None, made) for r in tried[s is not None]]
+    assert found == {"real": Row(tried[False][2]), "both": Row(tried[True][1], made)}
+    assert tried[False] == tried[True]  # the same draws for every row
+    assert {(r.select, r.epochs) for r in tried[True]} == {("best_average_val", 1)}
+    assert all(1e-4 <= r.rate <= 1e-2 and 8 <= r.batch <= 16 for r in tried[True])
+    assert len({r.rate for r in tried[True]}) == 3
 
 
 class Undecided(torch.nn.Module):

@@ -95,6 +95,10 @@ def draw_plane(shown: Plane) -> Figure:
                 ax.contour(at[:, 0, 0], at[0, :, 1], (z == c).float(), [0.5], colors="0.2", linestyles=style,
                            linewidths=1)  # fmt: skip
         ax.set(title=kind, xlim=spans[0], ylim=spans[1])
+    # Beside the panels: within one it would lie over points.
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[0].get_legend().remove()
+    figure.legend(handles, labels, loc="outside right upper")
     styles = ("dotted", "solid", "dashed")
     said = ", ".join(f"{s}: {n}" for n, s in zip(shown.probes, styles, strict=True))
     figure.supxlabel(f"boundaries of a probe on {said}", fontsize=9)
