@@ -15,6 +15,8 @@ from fgsynth.recipe import Recipe
 from fgsynth.seeds import generator, stable_seed
 
 T = TypeVar("T")
+IN_MEMORY = 4e9
+"""Bytes of pictures that a set may take in memory; of a larger one they are read when they are needed."""
 Batch = tuple[Tensor, Tensor]
 """Pictures (n, h, w, 3) uint8, labels (n,)."""
 
@@ -155,15 +157,30 @@ def plain_batches(source: Source, batch: int, side: int | None, workers: int) ->
     return _load(_Plain(source, side), iter(torch.arange(len(source)).split(batch)), workers, False)
 
 
+@dataclass(frozen=True)
+class _Told(Dataset[T | UserError]):
+    """Hands a user's mistakes on as values: a loader would wrap them in the traceback of its worker."""
+
+    dataset: Dataset[T]
+
+    def __getitem__(self, item: object) -> T | UserError:
+        try:
+            return self.dataset[item]
+        except UserError as error:
+            return error
+
+
 def _load(dataset: Dataset[T], plan: Iterator[object], workers: int, pin: bool) -> Iterator[T]:
-    # The loader draws a seed for its workers; from its own generator, not from the global one.
-    return iter(
-        DataLoader(
-            dataset,
-            sampler=plan,
-            batch_size=None,
-            num_workers=workers,
-            pin_memory=pin,
-            generator=generator("workers"),
-        )
+    loader = DataLoader(
+        _Told(dataset),
+        sampler=plan,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        # The loader draws a seed for its workers; from its own generator, not from the global one.
+        generator=generator("workers"),
     )
+    for loaded in loader:
+        if isinstance(loaded, UserError):
+            raise loaded
+        yield loaded

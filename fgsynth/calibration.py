@@ -21,6 +21,7 @@ from fgsynth.guidance import Guidance
 from fgsynth.networks import Classifier
 from fgsynth.paths import write_text
 from fgsynth.plans import Method
+from fgsynth.resolution import at_resolution, shrunk
 from fgsynth.seeds import generator as seeded
 from fgsynth.settings import Sampling
 from fgsynth.synthesis import Feedback, Plan, synthesise
@@ -56,16 +57,18 @@ def calibrate(
     method: Method = Method(),  # noqa: B008, frozen
     classifier: Classifier | None = None,
     *,
+    side: int | None = None,
     seconds: float = 60.0,
     clock: Clock = perf_counter,
 ) -> Calibration:
     """Time the synthesis of a method in batches of 1, 2, 4, ... until `seconds` or the memory are used up.
 
     All that a picture costs is in it: condition, sampling, guidance, PNG. classifier: the guide, or an
-    untrained network as large; whatever the criterion, entropy is timed. Of every batch the second run
-    counts. Raises UserError where not one picture fits into memory, and for feedback without a classifier.
+    untrained network as large, that sees pictures at `side`; whatever the criterion, entropy is timed. Of
+    every batch the second run counts. Raises UserError where not one picture fits into memory, and for
+    feedback without a classifier.
     """
-    feedback = _feedback(generator, sampling, method, classifier)
+    feedback = _feedback(generator, sampling, method, classifier, side)
     sizes: list[int] = []
 
     def trial(batch: int) -> None:
@@ -122,20 +125,21 @@ def write(path: Path, kept: dict[str, Calibration]) -> None:
 
 
 def _feedback(
-    generator: Generator, sampling: Sampling, method: Method, classifier: Classifier | None
+    generator: Generator, sampling: Sampling, method: Method, classifier: Classifier | None, side: int | None
 ) -> Feedback | None:
     if not method.criteria:
         return None
     if classifier is None:
         raise UserError(f"A method guided by {method.criteria[0]} needs a classifier to be calibrated with.")
     classifier = classifier.eval().requires_grad_(False).to(generator.device)
-    side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
-    n_classes = classifier(torch.zeros(1, 3, side, side, device=generator.device))[0].shape[1]
+    drawn = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
+    guide = at_resolution(classifier, side or drawn)
+    n_classes = guide(torch.zeros(1, 3, drawn, drawn, device=generator.device))[0].shape[1]
     s = sampling
     guidance = Guidance(
         method.scale, every=s.every, start=s.start, stop=s.stop, through_network=s.through_network
     )
-    return Feedback(classifier, {"entropy": CRITERIA["entropy"]}, n_classes, guidance)
+    return Feedback(guide, {"entropy": CRITERIA["entropy"]}, n_classes, guidance)
 
 
 def _pictures(
@@ -150,7 +154,7 @@ def _pictures(
         image = generator.no_image(batch)
     plan = Plan(["a picture"] * batch, image, torch.zeros(batch, dtype=torch.long), seeds)
     cfg = sampling.cfg if method.image else sampling.cfg_text
-    return synthesise(generator, plan, cfg, feedback, batch=batch).pictures.numpy()
+    return shrunk(synthesise(generator, plan, cfg, feedback, batch=batch).pictures, sampling.side).numpy()
 
 
 def _growing(trial: Callable[[int], None], seconds: float, clock: Clock) -> dict[int, float]:

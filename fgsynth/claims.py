@@ -270,7 +270,7 @@ RULES = {
     "C12": Rule("imagenet_lt", "imagenet_lt", weights),
     "C13": Rule("nicopp", "nicopp", coefficients),
     "C14": Rule("imagenet_lt", "imagenet_lt", mixed),
-    "C15": Rule("toy_2d", "toy_2d", toy_plane, own_scales=("mini", "paper")),
+    "C15": Rule("toy_2d", "toy_2d", toy_plane, own_scales=("mini", "full", "paper")),
     "C17": Rule("latent_probe", "imagenet_lt_features", latent, own_scales=()),
     "C18": Rule("latent_probe", "places_lt_features", linear_only, own_scales=()),
 }

@@ -5,25 +5,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from fgsynth import calibration, paths
-from fgsynth.benchmarks.manifest import Benchmark
-from fgsynth.benchmarks.worlds import draw
+from fgsynth.asked import generator_of
+from fgsynth.benchmarks.worlds import train_counts
 from fgsynth.calibration import Calibration, calibrate, calibrate_training
 from fgsynth.errors import UserError
-from fgsynth.generator import Generator
 from fgsynth.making import planned
 from fgsynth.methods import sets
+from fgsynth.miniworld.render import SIDE
 from fgsynth.networks import create
 from fgsynth.plans import Method, missing_per_group
 from fgsynth.recipe import Recipe
-from fgsynth.settings import Sampling, validated
+from fgsynth.settings import Classification, Sampling, validated
 from fgsynth.work import fingerprint
 
+SCALES = ("mini", "full", "paper")
 KEPT = "calibration.json"
 """In the work folder: what was measured, by what it was measured for."""
 
@@ -130,20 +129,16 @@ def estimate_training(
     return TrainingEstimate(updates, pictures, pictures * cost.best if cost else math.nan)
 
 
-def missing(bench: Benchmark, sampling: Sampling, whole: float = 1.0) -> int:
-    """Pictures of a set of `whole` times what classes or groups lack, as Experiment.synthetic plans them."""
-    m = bench.manifest
-    counts = m.group_counts() if len(m.contexts) > 1 else m.counts()
-    lacking: NDArray[np.int64] = missing_per_group(counts, sampling.fill_to)
-    return int(np.maximum(1, np.rint(whole * lacking)).sum())
-
-
 @dataclass(frozen=True)
 class _Stage:
-    """A stage at a scale, and where its calibrations are kept."""
+    """A stage at a scale, and where its calibrations are kept.
+
+    counts: training pictures by class and context, (c, contexts); side: of what classifiers see.
+    """
 
     name: str
-    bench: Benchmark
+    counts: Tensor
+    side: int
     sampling: Sampling
     recipe: Recipe
     sets: Mapping[str, tuple[Method, float]]
@@ -153,7 +148,7 @@ class _Stage:
         """What a calibration depends on; None is training, methods differ by image condition and feedback."""
         if method is None:
             return fingerprint((), "training", vars(self.recipe))
-        s = self.sampling.model_dump(exclude={"fill_to", "per_shard", "scales"})
+        s = self.sampling.model_dump(exclude={"fill_to", "per_shard", "scales", "batch"})
         guide = self.recipe.network if method.criteria else ""
         return fingerprint((), "synthesis", s, method.image, guide)
 
@@ -185,27 +180,29 @@ def run(
 def _stage(name: str, scale: str | None) -> _Stage:
     given = planned(name)
     scale = scale or given.scale
-    if scale not in ("mini", "paper"):
-        raise UserError(f"No estimate at scale '{scale}': choose 'mini' or 'paper'.")
+    if scale not in SCALES:
+        raise UserError(f"No estimate at scale '{scale}': choose {' or '.join(map(repr, SCALES))}.")
     block = given.model_copy(update={"scale": scale}).overrides(name)
     sampling: Sampling = validated(Sampling, block["sampling"], "sampling")
-    bench, recipe = draw(name, block["world"]), Recipe(**block["training"])
-    kept = paths.root() / block["work"] / KEPT
-    return _Stage(f"{name} at scale {scale}", bench, sampling, recipe, sets(name, block, sampling), kept)
+    recipe = Recipe.of(validated(Classification, block["training"], "training"))
+    counts, kept = train_counts(name, block["world"]), paths.root() / block["work"] / KEPT
+    made = sets(name, block, sampling)
+    return _Stage(f"{name} at scale {scale}", counts, recipe.side or SIDE, sampling, recipe, made, kept)
 
 
 def _calibrated(stage: _Stage, seconds: float, half: bool) -> dict[str, Calibration]:
     """Each kind of method, and training, in an equal part of the time."""
-    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", torch.float16 if half else torch.float32
-    s, classes = stage.sampling, len(stage.bench.manifest.classes)
-    model = Generator.load(paths.from_root(s.generator), s.n_steps, device=device, dtype=dtype)
+    s = stage.sampling.model_copy(update={"dtype": "float16"}) if half else stage.sampling
+    model = generator_of(s)
     kinds = {stage.key(method): method for method, _ in stage.sets.values()}
     each = seconds / (len(kinds) + 1)
-    guide = create(stage.recipe.network, classes)
-    made = {key: calibrate(model, s, method, guide, seconds=each) for key, method in kinds.items()}
-    side = stage.recipe.side or stage.bench.pictures(stage.bench.manifest.rows("train")[:1]).shape[1]
+    guide = create(stage.recipe.network, len(stage.counts))
+    made = {
+        key: calibrate(model, s, method, guide, side=stage.side, seconds=each)
+        for key, method in kinds.items()
+    }
     plain = replace(stage.recipe, pretrained=False)
-    made[stage.key(None)] = calibrate_training(plain, classes, side, seconds=each)
+    made[stage.key(None)] = calibrate_training(plain, len(stage.counts), stage.side, seconds=each)
     return made
 
 
@@ -213,7 +210,10 @@ def table(stage: _Stage, known: Mapping[str, Calibration], gpus: int, price: flo
     """The table of `run`: a row per set, their sum, classifiers, and what is known of the machine."""
     made = {
         name: estimate(
-            missing(stage.bench, stage.sampling, whole), stage.sampling, way, known.get(stage.key(way))
+            int(missing_per_group(stage.counts, stage.sampling.fill_to, whole).sum()),
+            stage.sampling,
+            way,
+            known.get(stage.key(way)),
         )
         for name, (way, whole) in stage.sets.items()
     }
@@ -221,11 +221,11 @@ def table(stage: _Stage, known: Mapping[str, Calibration], gpus: int, price: flo
     rows.loc[f"{len(made)} sets"] = rows.sum(skipna=False)
     numbers: dict[str, Callable[[float], str]] = dict.fromkeys(map(str, rows), "{:,.0f}".format)
     numbers |= dict.fromkeys(("GPU hours", "GB"), _short)
-    real = stage.bench.manifest.rows("train")
+    real = int(stage.counts.sum())
     lines = [
-        f"{stage.name}: {len(stage.bench.manifest.classes)} classes, {len(real):,} real pictures",
+        f"{stage.name}: {len(stage.counts):,} classes, {real:,} real pictures",
         rows.to_string(formatters=numbers),
-        *(_classifier(stage, known, len(real), synthetic) for synthetic in (False, True)),
+        *(_classifier(stage, known, real, synthetic) for synthetic in (False, True)),
         _machine(stage, known, sum(one.hours(gpus) for one in made.values()), gpus, price),
     ]
     return "\n".join(lines) + "\n"

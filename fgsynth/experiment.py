@@ -1,38 +1,37 @@
 """One experiment on pictures: a real imbalanced set, its guide, synthetic sets, classifiers (FG 3, 4)."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from fgsynth.batches import Pictures, Source
+from fgsynth.benchmarks.disk.picture_set import PictureFiles
 from fgsynth.benchmarks.manifest import Benchmark, require_labels
-from fgsynth.benchmarks.worlds import draw
-from fgsynth.classifiers import predicted, trained_and_asked
-from fgsynth.classify import embed
+from fgsynth.classifiers import Seen, predicted, trained_and_asked
 from fgsynth.criteria import CRITERIA, Criterion, Hardness
 from fgsynth.engines import LOCAL, Engine, fill
+from fgsynth.errors import UserError
 from fgsynth.generator import Dropout, Generator
 from fgsynth.guidance import Guidance
 from fgsynth.networks import Classifier
-from fgsynth.paths import from_root, root, write_text
-from fgsynth.pictures import from_uint8
+from fgsynth.paths import write_text
 from fgsynth.pieces import Maker
 from fgsynth.plans import Method, missing_per_group, plan
 from fgsynth.processes import spread
-from fgsynth.resolution import at_resolution
+from fgsynth.resolution import at_resolution, shrunk
 from fgsynth.seeds import stable_seed
-from fgsynth.settings import Classification, Sampling, validated
+from fgsynth.settings import Sampling
 from fgsynth.shards import Make, Store
 from fgsynth.synthesis import Feedback, Plan, synthesise
 from fgsynth.synthetic import SyntheticSet
-from fgsynth.training import Pictures, Recipe, Trained, finished, load, train
+from fgsynth.training import Recipe, Trained, finished, load, train
 from fgsynth.work import fingerprint, model_digest, weights_digest
 
 _BOTH = ("benchmarks", "metrics", "miniworld", "networks", "pictures", "seeds")
@@ -58,7 +57,7 @@ class Experiment:
     work: a folder of results under the fingerprints of what they depend on; whatever is there is not made
     again, so that a killed run goes on where it was, and the folder can be deleted at any time.
     seed: of guide and synthesis. guide_folder: a classifier that was trained before, to guide instead.
-    asked: what `of_world` was given, from which the workers of another engine make the same experiment.
+    elsewhere: from a method, what makes its pictures on other machines. workers: processes that read files.
     """
 
     bench: Benchmark
@@ -68,7 +67,8 @@ class Experiment:
     work: Path
     seed: int = 0
     guide_folder: Path | None = None
-    asked: "Asked | None" = None
+    elsewhere: Callable[[Method], Maker] | None = None
+    workers: int = 0
 
     @property
     def guide_recipe(self) -> Recipe:
@@ -81,14 +81,30 @@ class Experiment:
         return len(self.bench.manifest.classes)
 
     @cached_property
-    def real(self) -> Pictures:
+    def side(self) -> int:
+        """Pixels of what the classifiers see: the recipe's, else the benchmark's own."""
+        first = self.bench.manifest.rows("train").head(1)
+        return self.recipe.side or self.bench.pictures(first).shape[1]
+
+    @cached_property
+    def real(self) -> Source:
         """The real training pictures."""
         return self.pictures("train")
 
-    def pictures(self, split: str) -> Pictures:
-        """The pictures of a split, in the manifest's order."""
+    def pictures(self, split: str) -> Source:
+        """The pictures of a split, in the manifest's order; as files, or in memory where there are none."""
         rows = self.bench.manifest.rows(split)
-        return Pictures(self.bench.pictures(rows), torch.tensor(rows["label"].to_numpy()))
+        label = torch.tensor(rows["label"].to_numpy())
+        if self.bench.files is not None:
+            return PictureFiles(tuple(self.bench.files(rows)), label)
+        return Pictures(self.bench.pictures(rows), label)
+
+    def seen(self, pictures: Source) -> Seen:
+        """Pictures as this experiment's classifiers see them; those in memory may have their size already."""
+        side = self.recipe.side
+        if isinstance(pictures, Pictures) and pictures.x.shape[1:3] == (side, side):
+            side = None
+        return Seen(pictures, side, self.workers)
 
     @cached_property
     def guide(self) -> Classifier:
@@ -109,19 +125,31 @@ class Experiment:
         return finished(folder)
 
     @cached_property
-    def criteria(self) -> Mapping[str, Criterion]:
-        """Entropy, loss, and hardness fitted to the guide's embeddings of the real pictures."""
-        embedding = embed(self.guide, from_uint8(self.real.x))[1]
-        hardness = Hardness.fit(embedding, self.real.label, self.n_classes).to(self.generator.device)
-        return {**CRITERIA, "hardness": hardness}
+    def hardness(self) -> Hardness:
+        """Hardness fitted to the guide's embeddings of the real pictures.
+
+        Raises UserError for a class of one picture, which says nothing of how its pictures differ.
+        """
+        if (lonely := (self.bench.manifest.counts() < 2).nonzero()).numel():
+            named = self.bench.manifest.classes[int(lonely[0])]
+            raise UserError(
+                f"{self.bench.manifest.name}: class '{named}' has one training picture, which says nothing "
+                "of how its pictures differ: add some, leave the class out, or guide without hardness."
+            )
+        embedding = self.seen(self.real).by(self.guide.to(self.generator.device))[1]
+        return Hardness.fit(embedding, self.real.label, self.n_classes).to(self.generator.device)
+
+    def criterion(self, name: str) -> Criterion:
+        """Entropy, loss or hardness; only the last is fitted, when it is asked for."""
+        return self.hardness if name == "hardness" else CRITERIA[name]
 
     @cached_property
     def missing(self) -> NDArray[np.int64]:
         """Synthetic pictures per class or group: what it lacks to the largest, or to `fill_to`."""
-        m = self.bench.manifest
-        return missing_per_group(
-            m.group_counts() if len(m.contexts) > 1 else m.counts(), self.sampling.fill_to
-        )
+        return self._missing(1.0)
+
+    def _missing(self, whole: float) -> NDArray[np.int64]:
+        return missing_per_group(self.bench.manifest.fill_counts(), self.sampling.fill_to, whole)
 
     def synthetic(
         self, method: Method, whole: float = 1.0, per_group: NDArray[np.int64] | None = None
@@ -131,7 +159,7 @@ class Experiment:
         whole: times the missing pictures; per_group: another number for every group instead.
         """
         store, digest = self.complete(method, whole, per_group)
-        return SyntheticSet(store.index(), store.pictures(), digest)
+        return SyntheticSet.of(store, digest)
 
     def complete(
         self,
@@ -144,14 +172,14 @@ class Experiment:
 
         As one of several workers, only its own shards. Raises UserError and Stopped as `engines.fill`.
         """
-        each = np.maximum(1, np.rint(whole * self.missing)).astype(int) if per_group is None else per_group
+        each = self._missing(whole) if per_group is None else per_group
         table = plan(self.bench, each, self.seed, method.image)
         digest = self._digest(method, table)
         folder = self.work / self.bench.manifest.name / "synthetic" / digest
         store = Store(folder, table, self.sampling.per_shard)
         maker: Maker = partial(self.maker, method)
-        if engine.name != "local" and self.asked is not None:
-            maker = Elsewhere(self.asked, method)
+        if engine.name != "local" and self.elsewhere is not None:
+            maker = self.elsewhere(method)
         fill(store, maker, f"{self.bench.manifest.name}, synthetic pictures", engine)
         return store, digest
 
@@ -170,7 +198,7 @@ class Experiment:
         """
         # A job that several methods share is done once.
         todo = {self.run_folder(*job): job for job in jobs if not self._done(job, split)}
-        asked = self.pictures(split) if split else None
+        asked = self.seen(self.pictures(split)) if split else None
         work = [(self.training(*job), asked, self._kept(folder, split)) for folder, job in todo.items()]
         processes = self.processes(todo.values())
         spread(trained_and_asked, work, f"{self.bench.manifest.name}, classifiers", processes=processes)
@@ -186,7 +214,8 @@ class Experiment:
         write_text(folder / CLASSES, json.dumps(self.bench.manifest.classes))
         made, val = synthetic.pictures if synthetic else None, recipe.select != "last"
         held_out = self.pictures("val") if val else None
-        return partial(train, self.real, made, self.n_classes, recipe, seed, val=held_out, folder=folder)
+        of = partial(train, self.real, made, self.n_classes, recipe, seed)
+        return partial(of, val=held_out, folder=folder, workers=self.workers)
 
     def run_folder(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Path:
         """Where a classifier's run is kept."""
@@ -199,7 +228,7 @@ class Experiment:
         kept = self._kept(folder, split) if folder else None
         if kept and kept.is_file():
             return np.load(kept)
-        return predicted(network, self.pictures(split), kept)
+        return predicted(network, self.seen(self.pictures(split)), kept)
 
     def _done(self, job: Job, split: str | None) -> bool:
         folder = self.run_folder(*job)
@@ -227,12 +256,15 @@ class Experiment:
         seeds = rows["seed"].tolist()
         if method.image:
             train = self.bench.manifest.rows("train").set_index("key", drop=False)
-            shown = list(self.bench.pictures(train.loc[rows["condition"]].reset_index(drop=True)))
+            chosen = train.loc[rows["condition"]].reset_index(drop=True)
+            files = self.bench.files
+            shown = files(chosen) if files else list(self.bench.pictures(chosen))
             image = g.embed_image(shown, seeds, Dropout(method.dropout), s.noise_level)
         else:
             image = g.no_image(len(rows))
         asked = Plan(rows["prompt"].tolist(), image, torch.tensor(rows["label"].to_numpy()), seeds)
-        made = synthesise(g, asked, s.cfg if method.image else s.cfg_text, self._feedback(method))
+        cfg = s.cfg if method.image else s.cfg_text
+        made = synthesise(g, asked, cfg, self._feedback(method), batch=s.batch)
         notes = pd.DataFrame(
             {
                 "criterion": "+".join(method.criteria),
@@ -241,7 +273,7 @@ class Experiment:
                 "non_finite": made.non_finite.numpy(),
             }
         )
-        return made.pictures.numpy(), notes
+        return shrunk(made.pictures, s.side).numpy(), notes
 
     def _feedback(self, method: Method) -> Feedback | None:
         if not method.criteria:
@@ -250,60 +282,6 @@ class Experiment:
         guidance = Guidance(
             method.scale, every=s.every, start=s.start, stop=s.stop, through_network=s.through_network
         )
-        chosen = {name: self.criteria[name] for name in method.criteria}
-        guide = at_resolution(self.guide.to(self.generator.device), self.recipe.side or self.real.x.shape[1])
+        chosen = {name: self.criterion(name) for name in method.criteria}
+        guide = at_resolution(self.guide.to(self.generator.device), self.side)
         return Feedback(guide, chosen, self.n_classes, guidance)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The parameters of an experiment, as a notebook has them: plain values, to be sent to other machines.
-
-    Raises UserError for a benchmark that does not exist, and for an unknown or mistyped key.
-    """
-
-    name: str
-    world: Mapping[str, Any]
-    sampling: Mapping[str, Any]
-    training: Mapping[str, Any]
-    work: str
-    seed: int = 0
-
-    def experiment(self) -> Experiment:
-        """The benchmark drawn, the generator loaded on a GPU where there is one."""
-        bench, s = draw(self.name, self.world), validated(Sampling, self.sampling, "sampling")
-        validated(Classification, self.training, "training")
-        model = Generator.load(
-            from_root(s.generator),
-            s.n_steps,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            dtype=getattr(torch, s.dtype),
-            revision=s.revision,
-            tiny_decoder=from_root(s.tiny_decoder) if s.tiny_decoder else None,
-        )
-        recipe = Recipe(**self.training)
-        return Experiment(bench, model, s, recipe, root() / self.work, self.seed, asked=self)
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """Loads an experiment's generator and guide where it is called, to make a method's pictures there."""
-
-    asked: Asked
-    method: Method
-
-    def __call__(self) -> Make:
-        """What makes the method's pictures."""
-        return self.asked.experiment().maker(self.method)
-
-
-def of_world(
-    name: str,
-    world: Mapping[str, Any],
-    sampling: Mapping[str, Any],
-    training: Mapping[str, Any],
-    work: str,
-    seed: int = 0,
-) -> Experiment:
-    """An experiment from a notebook's parameters; raises UserError as `Asked`."""
-    return Asked(name, world, sampling, training, work, seed).experiment()

@@ -179,7 +179,10 @@ def _rows(setup: Setup, point: Point, world: int) -> Iterator[dict[str, Any]]:
     exp = _experiment(setup, point, world)
     for arm, method in _arms(point):
         made = exp.synthetic(method) if method else None
-        seen = contents(made.index, judge.read(setup.judge, from_uint8(made.x)), exp.bench) if made else {}
+        seen = {}
+        if made:
+            x = made.at(np.arange(len(made.index)))
+            seen = contents(made.index, judge.read(setup.judge, from_uint8(x)), exp.bench)
         for seed in range(setup.seeds):
             folder = exp.run_folder(setup.recipe, seed, made)
             network = exp.train(setup.recipe, seed, made).network

@@ -12,7 +12,7 @@ from fgsynth.metrics import Interval, interval
 from fgsynth.settings import Frozen
 
 NOT_RUN, REPRODUCED, DIRECTION, FAILS = "not run", "reproduced", "direction holds", "does not hold"
-SCALES = ("paper", "mini", "smoke")
+SCALES = ("paper", "full", "mini", "smoke")
 """In order of preference: a number comes from the largest scale that has been run."""
 COLUMNS = [
     *("paper", "table", "row", "column", "printed", "printed_spread", "ours", "spread", "seeds", "scale"),

@@ -1,10 +1,11 @@
 """Synthetic sets made ahead of a notebook: by workers that share a folder, or on a Ray cluster."""
 
 from fgsynth import params, paths
+from fgsynth.asked import Asked
 from fgsynth.benchmarks.worlds import WORLDS
 from fgsynth.engines import LOCAL, Engine
 from fgsynth.errors import UserError
-from fgsynth.experiment import Asked, Experiment
+from fgsynth.experiment import Experiment
 from fgsynth.methods import sets
 
 

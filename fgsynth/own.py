@@ -6,25 +6,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from fgsynth.asked import of_benchmark
+from fgsynth.batches import IN_MEMORY
 from fgsynth.benchmarks.disk import folders
 from fgsynth.benchmarks.manifest import Benchmark
 from fgsynth.errors import UserError
 from fgsynth.experiment import Experiment
-from fgsynth.generator import Generator
 from fgsynth.metrics import interval, per_class_accuracy
-from fgsynth.paths import atomic, from_root, root, write_text
+from fgsynth.paths import atomic, write_text
 from fgsynth.progress import progress
-from fgsynth.recipe import Recipe
-from fgsynth.settings import Classification, Sampling, validated
 from fgsynth.study import Scored
 from fgsynth.synthetic import SyntheticSet
-
-LARGEST = 8e9
-"""Bytes of training pictures that are held in memory."""
 
 
 def experiment(
@@ -34,36 +29,20 @@ def experiment(
     training: Mapping[str, Any],
     work: str,
     seed: int = 0,
+    *,
+    in_memory: float = IN_MEMORY,
 ) -> Experiment:
     """The experiment of a folder with train/<class>/, or of a CSV, seen at `side` x `side` pixels.
 
-    Without val a fifth of every class is held out. Raises UserError for settings that are wrong, pictures
-    that are missing, a class of one training picture, and for more pictures than memory should hold.
+    Without val a fifth of every class is held out. in_memory: bytes that the training pictures may take; more
+    are read from their files in every epoch. Raises UserError for settings that are wrong and pictures that
+    are missing.
     """
-    found, s = folders.load(Path(place)), validated(Sampling, sampling, "sampling")
-    validated(Classification, training, "training")
+    found = folders.load(Path(place))
     found.require_files()
-    counts = found.manifest.counts()
-    if (lonely := (counts < 2).nonzero()).numel():
-        raise UserError(
-            f"{place}: class '{found.classes[int(lonely[0])]}' has one training picture, which says nothing "
-            "of how its pictures differ: add some or leave the class out."
-        )
-    if (size := float(counts.sum()) * 3 * side**2) > LARGEST:
-        raise UserError(
-            f"{place}: {int(counts.sum()):,} training pictures of {side} pixels take {size / 1e9:.0f} GB of "
-            "memory: lower `side`."
-        )
-    model = Generator.load(
-        from_root(s.generator),
-        s.n_steps,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        dtype=getattr(torch, s.dtype),
-        revision=s.revision,
-        tiny_decoder=from_root(s.tiny_decoder) if s.tiny_decoder else None,
-    )
-    recipe = Recipe(**training, side=side)
-    return Experiment(found.benchmark(side), model, s, recipe, root() / work, seed)
+    small = float(found.manifest.counts().sum()) * 3 * side**2 <= in_memory
+    bench = found.benchmark(side) if small else found.on_files(side)
+    return of_benchmark(bench, sampling, {**training, "side": side}, work, seed)
 
 
 def per_class(exp: Experiment, scored: Scored, split: str) -> NDArray[np.float64]:
@@ -114,8 +93,9 @@ def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
     if there.is_file() and there.read_text(encoding="utf-8") != text:
         raise UserError(f"{folder} holds another synthetic set: give another folder or remove it.")
     write_text(there, text)
-    for path, picture in progress(list(zip(paths, made.x.numpy(), strict=True)), "exported"):
-        _keep(folder / path, picture)
+    pictures = made.pictures
+    for i, path in enumerate(progress(paths, "exported")):
+        _keep(folder / path, pictures[i][0].numpy())
     return index
 
 

@@ -14,6 +14,7 @@ from fgsynth.settings import (
     ImagenetLt,
     LatentProbe,
     LongTail,
+    LongTailWorld,
     Nicopp,
     PlacesLt,
     Sampling,
@@ -22,7 +23,7 @@ from fgsynth.settings import (
 )
 
 Scales = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
-ScaleName = Literal["smoke", "mini", "paper"]
+ScaleName = Literal["smoke", "mini", "full", "paper"]
 
 
 class Toy2d(Frozen):
@@ -69,7 +70,7 @@ class Ablations(Frozen):
     work: str
     table_seeds: Annotated[int, Field(ge=2)]
     table_per_class: Count
-    world: LongTail
+    world: LongTailWorld
     sampling: Sampling
     training: Classification
 
@@ -165,6 +166,7 @@ class Params(Frozen):
     scale: ScaleName
     smoke: dict[str, dict[str, Any]]
     mini: Stages
+    full: Stages
     paper: Stages
     pretrain: Pretrain
     feedback_map: FeedbackMap

@@ -27,13 +27,15 @@ class Method:
     scale: float = 0.0
 
 
-def missing_per_group(counts: torch.Tensor, target: int | None) -> NDArray[np.int64]:
-    """Pictures that each class or group lacks to the target, one at least (FG step 4: max(target - n, 1)).
+def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1.0) -> NDArray[np.int64]:
+    """Pictures to make of each class or group: what it lacks to the target (FG step 4: max(target - n, 1)).
 
-    target: pictures per class or group, None for as many as the largest has.
+    counts: as `Manifest.fill_counts`. target: pictures per class or group, None for as many as the largest
+    has. whole: times what is lacking, rounded, one picture at least.
     """
     top = int(counts.max()) if target is None else target
-    return (top - counts).clamp(min=1).numpy()
+    lacking = (top - counts).clamp(min=1).numpy()
+    return np.maximum(1, np.rint(whole * lacking)).astype(np.int64)
 
 
 def plan(bench: Benchmark, per_group: NDArray[np.int64], seed: int, image: bool = True) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Quality of synthetic sets on features: Frechet distance, density and coverage.
 
 The numbers depend on the extractor of the features, which must be named next to them: ours are a
-mini-world network's, Inception's at paper scale. Arrays or tensors; the work is done where `real` is.
+mini-world network's, on real sets those of the generator's CLIP. Arrays or tensors; the work is done where
+`real` is.
 """
 
 from typing import Any

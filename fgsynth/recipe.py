@@ -11,6 +11,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from fgsynth.augment import check_names
 from fgsynth.errors import UserError
 from fgsynth.losses import Counts
+from fgsynth.settings import Classification
 
 MOMENTUM = 0.9
 Select = Literal["last", "best_average_val"]
@@ -48,6 +49,11 @@ class Recipe:
     select: Select = "last"
     augment: tuple[str, ...] = ("crop", "flip")
     side: int | None = None
+
+    @classmethod
+    def of(cls, asked: Classification) -> "Recipe":
+        """The recipe of a stage's settings, which hold besides how many processes read files."""
+        return cls(**asked.model_dump(exclude={"workers"}))
 
     def __post_init__(self) -> None:
         # A list is what a YAML or JSON file holds.

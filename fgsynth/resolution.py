@@ -1,5 +1,6 @@
 """A classifier at its own resolution, whatever the size of the generator's pictures."""
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -23,3 +24,14 @@ def at_resolution(classifier: Classifier, side: int) -> Classifier:
         return classifier(x)
 
     return resized
+
+
+def shrunk(pictures: Tensor, side: int | None) -> Tensor:
+    """Pictures (n, h, w, 3) uint8 at side x side, antialiased bilinear, as a classifier would see them.
+
+    None, and pictures of that size, stay as they are.
+    """
+    if side is None or pictures.shape[1:3] == (side, side):
+        return pictures
+    x = interpolate(pictures.permute(0, 3, 1, 2).float(), (side, side), mode="bilinear", antialias=True)
+    return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,8 +1,18 @@
 """Settings of the experiments on pictures as typed, frozen models; their meanings stand in params.yaml."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from fgsynth.errors import UserError
 
@@ -50,11 +60,49 @@ class Groups(Frozen):
     seed: int = 0
 
 
+class OfficialLists(Frozen):
+    """ImageNet-LT or Places-LT on disk: the folder of the pictures, that of the official lists (None: root).
+
+    Relative folders are below the project's root.
+    """
+
+    source: Literal["disk"]
+    root: str
+    lists: str | None = None
+
+
+class DrawnSplit(Frozen):
+    """NICO++ on disk: the folder of the pictures, and that where the split of a seed is written or found."""
+
+    source: Literal["disk"]
+    root: str
+    splits: str
+    seed: int = 0
+
+
+MADE, DISK = ":made", ":disk"
+"""Which kind of world is meant; marked, so that sentences about a key leave it out."""
+
+
+def is_on_disk(world: Any) -> bool:
+    """Whether a world is a real set: those of the mini world have no `source`."""
+    return "source" in world if isinstance(world, Mapping) else hasattr(world, "source")
+
+
+_EITHER = Discriminator(lambda world: DISK if is_on_disk(world) else MADE)
+LongTailWorld = Annotated[
+    Annotated[LongTail, Tag(MADE)] | Annotated[OfficialLists, Tag(DISK)],
+    _EITHER,
+]
+GroupsWorld = Annotated[Annotated[Groups, Tag(MADE)] | Annotated[DrawnSplit, Tag(DISK)], _EITHER]
+
+
 class Sampling(Frozen):
     """How synthetic pictures are sampled.
 
     revision: of a generator on the hub; dtype: of its denoiser and encoders; tiny_decoder: folder or hub id
-    of a small decoder that guidance looks through.
+    of a small decoder that guidance looks through; batch: pictures at a time; side: in pixels, of the
+    pictures as they are kept (None: as the generator draws them).
     """
 
     generator: str
@@ -73,6 +121,8 @@ class Sampling(Frozen):
     scales: dict[Literal["entropy", "loss", "hardness", "combined"], Positive]
     fill_to: Count | None
     per_shard: Count = 10_000
+    batch: Count = 64
+    side: Count | None = None
 
     @model_validator(mode="after")
     def _all_scales(self) -> "Sampling":
@@ -90,11 +140,19 @@ class Split(Frozen):
     sampling: Sampling
     training: "Classification"
 
+    @model_validator(mode="after")
+    def _reports_final(self) -> "Split":
+        if self.split == "test" and is_on_disk(getattr(self, "world", None)):
+            raise ValueError(
+                "split 'test' is of the mini world: of a real set the official test split is 'final'"
+            )
+        return self
+
 
 class ImagenetLt(Split):
     """Parameters of ImageNet-LT."""
 
-    world: LongTail
+    world: LongTailWorld
     amounts: Annotated[tuple[NotNegative, ...], ListOf]
     weights: Annotated[tuple[Share, ...], ListOf]
 
@@ -166,7 +224,7 @@ class LatentProbe(Frozen):
 class PlacesLt(Split):
     """Parameters of Places-LT."""
 
-    world: LongTail
+    world: LongTailWorld
     second_epochs: Count
 
 
@@ -180,14 +238,18 @@ class Search(Frozen):
 class Nicopp(Split):
     """Parameters of NICO++."""
 
-    world: Groups
+    world: GroupsWorld
     draws: Count
     search: Search
     coefficients: Annotated[tuple[Positive, ...], ListOf]
 
 
 class Classification(Frozen):
-    """How classifiers are trained, the guide among them."""
+    """How classifiers are trained, the guide among them.
+
+    side: in pixels, of what the classifier sees (None: pictures as they are); workers: processes that read
+    files ahead.
+    """
 
     network: str
     pretrained: bool
@@ -200,6 +262,8 @@ class Classification(Frozen):
     balanced: Share
     counts: Literal["real", "real+synthetic", "batch"]
     augment: Annotated[tuple[Literal["crop", "flip", "jitter", "blur", "grey"], ...], ListOf]
+    side: Count | None = None
+    workers: Annotated[int, Field(ge=0)] = 0
 
 
 def validated(model: Any, values: Any, source: str) -> Any:
@@ -218,7 +282,7 @@ def validated(model: Any, values: Any, source: str) -> Any:
 
 
 def _sentence(source: str, error: Any, copies: int) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(str(part) for part in error["loc"] if part not in (MADE, DISK))
     also = f" (and in {copies} more places)" if copies else ""
     if error["type"] == "extra_forbidden":
         return f"{source}: unknown key '{key}'{also}: check its spelling or remove it."

@@ -7,13 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from fgsynth import paths
+from fgsynth.batches import Source
 from fgsynth.benchmarks.manifest import group_of
 from fgsynth.classifiers import second_stage
-from fgsynth.classify import embed
 from fgsynth.criteria import entropy
 from fgsynth.errors import UserError
 from fgsynth.evaluation import contents, evaluate, flat, to_json
@@ -28,9 +30,9 @@ from fgsynth.quality import density_coverage, fid
 from fgsynth.results import COMPARED, tidy
 from fgsynth.search import best, random_search
 from fgsynth.synthetic import SyntheticSet
-from fgsynth.training import Pictures, Recipe, load, outputs
+from fgsynth.training import Recipe, load, outputs
 
-SecondStage = Callable[[Pictures, Pictures | None, Classifier, int], Classifier]
+SecondStage = Callable[[Source, Source | None, Classifier, int], Classifier]
 """What two-stage methods do with real and synthetic pictures, and with the network of a seed."""
 
 
@@ -41,6 +43,10 @@ class Row:
     recipe: Recipe
     synthetic: SyntheticSet | None = None
     second: SecondStage | None = None
+
+
+CLIP_BATCH = 256
+"""Photographs whose CLIP embeddings are made together."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,14 @@ def _second_stages(
     """What the second stages of every row and seed predict of a split."""
     jobs = [(row.recipe, seed, row.synthetic) for row in rows.values() for seed in seeds]
     second = [partial(_refined, row, exp.real, seed) for row in rows.values() for seed in seeds]
-    asked = exp.pictures(split)
+    asked = exp.seen(exp.pictures(split))
     work = [(exp.training(*job), refine, asked) for job, refine in zip(jobs, second, strict=True)]
     bar = f"{exp.bench.manifest.name}, second stages"
     found = iter(spread(second_stage, work, bar, processes=exp.processes(jobs)))
     return {name: [next(found) for _ in seeds] for name in rows}
 
 
-def _refined(row: Row, real: Pictures, seed: int, network: Classifier) -> Classifier:
+def _refined(row: Row, real: Source, seed: int, network: Classifier) -> Classifier:
     made = row.synthetic.pictures if row.synthetic else None
     return row.second(real, made, network, seed) if row.second else network
 
@@ -170,27 +176,52 @@ def results(exp: Experiment, wide: pd.DataFrame, split: str, selection: str) -> 
 
 
 def contents_of(exp: Experiment, made: SyntheticSet) -> dict[str, float]:
-    """What the judge of the mini world, which lies beside its generator, counts in a synthetic set."""
-    return contents(made.index, judge.read(_judge(exp), from_uint8(made.x)), exp.bench)
+    """What the judge of the mini world, which lies beside its generator, counts in a synthetic set.
+
+    Nothing where hidden factors are not known, as photographs have no judge.
+    """
+    if exp.bench.factors is None:
+        return {}
+    reader = _judge(exp)
+    seen = pd.concat([judge.read(reader, from_uint8(x)) for x in made.blocks()], ignore_index=True)
+    return contents(made.index, seen, exp.bench)
 
 
 def quality(exp: Experiment, ways: Mapping[str, Method], per_class: int, k: int = 5) -> pd.DataFrame:
     """FID, density and coverage of equally many pictures of every class against validation (FG table 4).
 
-    On the embedding of the mini world's judge. One row per method with seed, fid, density, coverage and what
-    the judge counts. The sets of a comparison share their seeds.
+    On the embedding of the mini world's judge; of photographs, on that of the generator's CLIP, our choice,
+    as the paper names none. One row per method with seed, fid, density, coverage and what the judge counts.
+    The sets of a comparison share their seeds.
     """
-    reader = _judge(exp)
-    real = outputs(reader, exp.pictures("val"))[1]
+    features = _features(exp)
+    real = features(exp.pictures("val"))
     each = np.full(exp.n_classes * len(exp.bench.manifest.contexts), per_class)
     rows = []
     for name, way in ways.items():
         made = exp.synthetic(way, per_group=each)
-        fake = outputs(reader, made.pictures)[1]
+        fake = features(made.pictures)
         density, coverage = density_coverage(real, fake, k)
         numbers = {"fid": fid(real, fake), "density": density, "coverage": coverage}
         rows.append({"method": name, "seed": exp.seed, **numbers, **contents_of(exp, made)})
     return pd.DataFrame(rows)
+
+
+def _features(exp: Experiment) -> Callable[[Source], Tensor]:
+    """What pictures are compared by, (n, k)."""
+    if exp.bench.factors is not None:
+        reader = _judge(exp)
+        return lambda pictures: outputs(reader, pictures)[1]
+
+    def clip(pictures: Source) -> Tensor:
+        rows = range(len(pictures))
+        parts = [
+            exp.generator.clip_embedding([pictures[i][0] for i in rows[start : start + CLIP_BATCH]]).cpu()
+            for start in rows[::CLIP_BATCH]
+        ]
+        return torch.cat(parts).float()
+
+    return clip
 
 
 def _judge(exp: Experiment) -> Classifier:
@@ -200,23 +231,24 @@ def _judge(exp: Experiment) -> Classifier:
 def entropy_tells(exp: Experiment, split: str = "val") -> pd.DataFrame:
     """What the guide's entropy knows: area under the ROC curve by which it finds pictures of a kind.
 
-    On real pictures, whose hidden factors are known; 50 % is chance. Columns kind, auc (%), share (%).
-    Raises UserError where hidden factors are not known.
+    On real pictures; kinds by hidden factors only where these are known. 50 % is chance. Columns kind, auc
+    (%), share (%).
     """
-    if exp.bench.factors is None:
-        raise UserError(f"The hidden factors of {exp.bench.manifest.name} are not known.")
     rows, pictures = exp.bench.manifest.rows(split), exp.pictures(split)
-    factors = exp.bench.factors(rows)
-    logits, embedding = outputs(exp.guide, pictures)
+    logits, embedding = exp.seen(pictures).by(exp.guide)
     value = entropy(logits, embedding, pictures.label).numpy()
     few = strata(exp.bench.manifest.counts().numpy())[rows["label"]] == "few"
     kinds = {
         "classified wrongly by the guide": (logits.argmax(1) != pictures.label).numpy(),
         "class of few training pictures": few,
-        "rare appearance": (factors["mode"] > 0).to_numpy(),
-        "drawing": (factors["style"] == "drawing").to_numpy(),
-        "something stands before it": (factors["occlusion"] > 0).to_numpy(),
     }
+    if exp.bench.factors is not None:
+        factors = exp.bench.factors(rows)
+        kinds |= {
+            "rare appearance": (factors["mode"] > 0).to_numpy(),
+            "drawing": (factors["style"] == "drawing").to_numpy(),
+            "something stands before it": (factors["occlusion"] > 0).to_numpy(),
+        }
     found = [(k, 100 * roc_auc_score(is_one, value), 100 * is_one.mean()) for k, is_one in kinds.items()
              if 0 < is_one.mean() < 1]  # fmt: skip
     return pd.DataFrame(found, columns=["kind", "auc", "share"])
@@ -224,7 +256,7 @@ def entropy_tells(exp: Experiment, split: str = "val") -> pd.DataFrame:
 
 def entropy_of(exp: Experiment, made: SyntheticSet) -> float:
     """Mean entropy of the guide on a synthetic set, in nats."""
-    logits, embedding = embed(exp.guide, from_uint8(made.x))
+    logits, embedding = exp.seen(made.pictures).by(exp.guide)
     return float(entropy(logits, embedding, made.pictures.label).mean())
 
 

@@ -11,7 +11,10 @@ FILE = Path("data/splits/digests.json")
 
 
 def digests(root: Path) -> str:
-    """JSON, benchmark -> scale -> digest, from the notebooks' own cells and params.yaml."""
+    """JSON, benchmark -> scale -> digest, from the notebooks' own cells and params.yaml.
+
+    Of the mini world's draws: real sets are held by the digests of their lists, compared where they are read.
+    """
     asked = params.load(root / "params.yaml")
     found: dict[str, dict[str, str]] = {}
     for name, (settings, draw) in WORLDS.items():
@@ -20,7 +23,7 @@ def digests(root: Path) -> str:
         worlds = {
             "smoke": settings.model_validate(smoke),
             "mini": getattr(asked.mini, name).world,
-            "paper": getattr(asked.paper, name).world,
+            "full": getattr(asked.full, name).world,
         }
         found[name] = {scale: draw(world).manifest.digest for scale, world in worlds.items()}
     return json.dumps(found, indent=2, sort_keys=True) + "\n"

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,8 @@ from fgsynth.errors import UserError, missing
 COLUMNS = ["key", "split", "label", "context"]
 SPLITS = ("train", "val", "test", "final")
 """`val` chooses, `test` is looked at while the work goes on, `final` only for what is reported."""
+
+TITLES = {"imagenet_lt": "ImageNet-LT", "places_lt": "Places-LT", "nicopp": "NICO++"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Manifest:
         )
         object.__setattr__(self, "table", table[COLUMNS].reset_index(drop=True))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of names, source and rows: equal on every machine for the same data set."""
         names = json.dumps([self.name, self.source, self.classes, self.contexts])
@@ -53,7 +56,8 @@ class Manifest:
         """The pictures of a split, in the manifest's order. Raises UserError where there are none."""
         rows = self.table[self.table["split"] == split].reset_index(drop=True)
         if rows.empty:
-            raise UserError(f"{self.name} has no split '{split}': choose one of {', '.join(SPLITS)}.")
+            there = self.table["split"].unique()
+            raise UserError(f"{self.name} has no split '{split}': choose one of {', '.join(there)}.")
         return rows
 
     def counts(self, split: str = "train") -> Tensor:
@@ -65,6 +69,10 @@ class Manifest:
         rows = self.rows(split)
         group = torch.tensor(group_of(rows, self).to_numpy())
         return group.bincount(minlength=len(self.classes) * len(self.contexts))
+
+    def fill_counts(self) -> Tensor:
+        """What synthesis fills up: training pictures per group where there are contexts, else per class."""
+        return self.group_counts() if len(self.contexts) > 1 else self.counts()
 
     def _check(self) -> None:
         table, name = self.table, self.name
@@ -108,12 +116,20 @@ class Benchmark:
     """A manifest and how to get at its pictures.
 
     pictures: rows -> uint8 (n, h, w, 3). factors: rows -> hidden factors, where they are known (the mini
-    world); for measuring only, a classifier never sees them.
+    world); for measuring only, a classifier never sees them. files: rows -> paths, where pictures are files
+    of several sizes that are opened one by one; `pictures` is for a look at some of them then.
     """
 
     manifest: Manifest
     pictures: Callable[[pd.DataFrame], Tensor]
     factors: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    files: Callable[[pd.DataFrame], list[str]] | None = None
+
+    @property
+    def title(self) -> str:
+        """The name for captions, which tells the mini world's draw from the real set."""
+        title = TITLES.get(self.manifest.name, self.manifest.name)
+        return title if self.factors is None else f"{title} mini"
 
     def prompt(self, label: int, context: int) -> str:
         """The papers' prompt: the class's name, on NICO++ "name in context"."""

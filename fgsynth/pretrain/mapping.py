@@ -29,7 +29,7 @@ def draw_map(root: Path) -> None:
         "early": early(late, asked.early, conditioning, asked.early_pictures, work),
     }
     reader = judge.load(root / asked.sampling.generator / JUDGE)
-    recipe = Recipe(**asked.training.model_dump())
+    recipe = Recipe.of(asked.training)
     setup = feedback_map.Setup(generators, reader, asked.sampling, recipe, asked.worlds, asked.seeds, work)
     rows = feedback_map.run(setup)
     out = root / "reports" / "map"

@@ -4,7 +4,10 @@ import hashlib
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from fgsynth import paths
 from fgsynth.benchmarks.disk.picture_set import PictureSet, as_table, require_folder, safe_path
@@ -116,6 +119,18 @@ def read_split(path: Path, root: Path) -> PictureSet:
     # As `draw_split` has it: relative to the root whatever the base is.
     listed["file"] = [str(Path(base, folders[f], name)) for f, name in zip(keys[0], keys[2], strict=True)]
     return PictureSet(NAME, root, listed, names, CONTEXTS)
+
+
+def written_counts(splits: Path, seed: int) -> Tensor:
+    """Training pictures by group, (360,), of a written split; the pictures need not be there.
+
+    Raises UserError where it is missing or was altered.
+    """
+    table, names = _verified(split_file(splits, seed)), class_names()
+    train = table[table["split"] == "train"]
+    label = train["class"].map({name: i for i, name in enumerate(names)})
+    group = train["context"].map({name: i for i, name in enumerate(CONTEXTS)}) + len(CONTEXTS) * label
+    return torch.tensor(group.to_numpy(dtype=np.int64)).bincount(minlength=len(names) * len(CONTEXTS))
 
 
 def class_names() -> tuple[str, ...]:

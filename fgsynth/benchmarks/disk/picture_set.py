@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -85,6 +85,13 @@ class PictureSet:
         They are opened at each call, so ask for few at a time.
         """
         return Benchmark(self.manifest, lambda rows: plain([read(path) for path in self.paths(rows)], side))
+
+    def on_files(self, look: int = 256) -> Benchmark:
+        """The set as a benchmark whose files are opened one by one, at the moment they are needed.
+
+        look: side of the views that `pictures` gives, for figures.
+        """
+        return replace(self.benchmark(look), files=self.paths)
 
     def present(self) -> NDArray[np.bool_]:
         """Which rows' files are there, (n,): every folder is listed once, none of the files is opened."""
