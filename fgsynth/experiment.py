@@ -37,8 +37,9 @@ from fgsynth.work import fingerprint, model_digest, weights_digest
 _BOTH = ("benchmarks", "metrics", "miniworld", "networks", "pictures", "seeds")
 SYNTHESIS = (
     *_BOTH,
-    *("classify", "criteria", "engines", "experiment", "families", "generator", "guidance", "pieces"),
-    *("plans", "resolution", "sampler", "schedule", "shards", "synthesis", "tars"),
+    *("augment", "batches", "criteria", "engines", "experiment", "families", "generator", "guidance"),
+    *("losses", "pieces", "plans", "recipe", "resolution", "sampler", "schedule", "shards", "synthesis"),
+    "tars",
 )
 TRAINING = (*_BOTH, "augment", "batches", "losses", "recipe", "threads", "training", "twostage")
 """The code that a synthetic set and a trained classifier depend on."""

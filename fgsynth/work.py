@@ -16,10 +16,10 @@ PACKAGE = Path(__file__).parent
 def fingerprint(modules: Iterable[str], *parts: Any) -> str:
     """A short digest of settings and of the code that uses them: other code never finds an old result.
 
-    modules: names below fgsynth/, "guidance" or a folder of modules like "miniworld".
+    modules: names below fgsynth/, "guidance" or a folder of modules like "miniworld", at any depth.
     """
     files = [
-        f for name in modules for f in (sorted((PACKAGE / name).glob("*.py")) or [PACKAGE / f"{name}.py"])
+        f for name in modules for f in (sorted((PACKAGE / name).rglob("*.py")) or [PACKAGE / f"{name}.py"])
     ]
     digest = hashlib.blake2b(files_digest(files).encode(), digest_size=10)
     for part in parts:

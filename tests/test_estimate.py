@@ -4,21 +4,20 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from tiny_bench import bench
 from tiny_unclip import save
 
 from fgsynth import calibration, estimate
-from fgsynth.benchmarks import mini
+from fgsynth.benchmarks import mini, worlds
 from fgsynth.calibration import Calibration, calibrate, calibrate_training
 from fgsynth.criteria import CRITERIA
 from fgsynth.errors import UserError
-from fgsynth.estimate import Evaluations, estimate_training, evaluations, missing, sets
+from fgsynth.estimate import Evaluations, estimate_training, evaluations, sets
 from fgsynth.experiment import Experiment
 from fgsynth.generator import Generator
 from fgsynth.guidance import Guidance
 from fgsynth.methods import methods
 from fgsynth.networks import small
-from fgsynth.plans import Method
+from fgsynth.plans import Method, missing_per_group
 from fgsynth.recipe import Recipe
 from fgsynth.settings import Groups, Sampling
 from fgsynth.synthesis import Feedback, Plan, synthesise
@@ -97,17 +96,6 @@ def test_the_papers_sampler_by_hand():
     """30 steps under classifier-free guidance, feedback at 0, 5, ..., 25 (FG 3.1)."""
     s = SAMPLING.model_copy(update={"n_steps": 30, "every": 5})
     assert evaluations(1000, s, GUIDED) == Evaluations(60_000, 12_000, 7000, 6000, 7000, 6000)
-
-
-def test_pictures_are_those_that_an_experiment_plans():
-    for made, fill_to in (
-        (bench({"train": [9, 4, 1]}), None),
-        (bench({"train": [5, 1, 3, 2]}, ("a", "b")), 4),
-    ):
-        s = SAMPLING.model_copy(update={"fill_to": fill_to})
-        exp = Experiment(made, None, s, Recipe(), None)
-        assert missing(made, s) == exp.missing.sum()
-        assert missing(made, s, 2.0) > missing(made, s)
 
 
 def test_hours_disk_and_shards_by_hand():
@@ -250,17 +238,18 @@ def test_sets_are_those_of_the_notebooks(root):
 
 
 def test_a_plan_is_printed_without_a_measurement(checkout):
-    text = estimate.run("imagenet_lt", "paper")
-    assert text.startswith("imagenet_lt at scale paper: 24 classes, 4,543 real pictures\n")
+    text = estimate.run("imagenet_lt", "full")
+    assert text.startswith("imagenet_lt at scale full: 24 classes, 4,543 real pictures\n")
     assert "hours and disk are not known: calibrate" in text
 
 
 def test_a_plan_is_printed_with_one(checkout, monkeypatch):
-    monkeypatch.setattr(estimate.Generator, "load", lambda *_, **__: None)
+    monkeypatch.setattr(estimate, "generator_of", lambda _: None)
     kinds = []
 
-    def calibrated(model, sampling, method, guide, seconds):
+    def calibrated(model, sampling, method, guide, side, seconds):
         kinds.append((method.image, bool(method.criteria), seconds))
+        assert side == 32
         return Calibration("a card", {8: 0.5}, 2e6)
 
     monkeypatch.setattr(estimate, "calibrate", calibrated)
@@ -270,7 +259,7 @@ def test_a_plan_is_printed_with_one(checkout, monkeypatch):
     assert "on 2 GPUs in" in text
     assert "measured on a card, batches of 8" in text
     assert estimate.run("nicopp", "mini", gpus=2, price=3.0) == text, "it was kept"
-    assert "not known" in estimate.run("nicopp", "paper")
+    assert "not known" in estimate.run("nicopp", "full")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +269,7 @@ def test_a_plan_is_printed_with_one(checkout, monkeypatch):
             ("toy_2d",),
             "No synthetic sets are planned for 'toy_2d': choose one of imagenet_lt, places_lt, nicopp",
         ),
-        (("nicopp", "huge"), "No estimate at scale 'huge': choose 'mini' or 'paper'"),
+        (("nicopp", "huge"), "No estimate at scale 'huge': choose 'mini' or 'full' or 'paper'"),
     ],
 )
 def test_unfit_requests_are_refused(checkout, arguments, sentence):
@@ -290,7 +279,9 @@ def test_unfit_requests_are_refused(checkout, arguments, sentence):
         estimate.run("nicopp", gpus=0)
 
 
-def test_groups_are_filled_as_groups():
+def test_groups_are_filled_as_an_experiment_fills_them():
     groups = Groups(n_max=4, n_min=1, empty=4, held_out=3, classes=2, modes=(0.5, 0.5))
-    made = mini.nicopp(groups)
-    assert missing(made, SAMPLING) == (4 - made.manifest.group_counts()).clamp(min=1).sum()
+    counts = worlds.train_counts("nicopp", groups)
+    assert counts.shape == (2, 6)
+    exp = Experiment(mini.nicopp(groups), None, SAMPLING, Recipe(), None)
+    assert missing_per_group(counts, None).flatten().tolist() == exp.missing.tolist()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from imports import closure, modules_used
 
+from fgsynth import asked as asked_for
 from fgsynth import experiment
 from fgsynth.benchmarks import mini
 from fgsynth.errors import UserError
@@ -227,20 +228,20 @@ def test_predictions_are_kept_where_there_is_a_folder(exp, tmp_path):
 
 def test_an_experiment_from_a_notebooks_parameters(exp, unclip, monkeypatch, root):
     asked = []
-    monkeypatch.setattr(experiment.Generator, "load", lambda *given, **options: asked.append(given) or unclip)
+    monkeypatch.setattr(asked_for.Generator, "load", lambda *given, **options: asked.append(given) or unclip)
     training = {
         "network": "slim", "pretrained": False, "optimiser": "adamw", "rate": 0.01, "weight_decay": 0.05,
         "epochs": 3, "updates_per_epoch": 6, "batch": 32, "balanced": 1.0, "counts": "batch",
         "augment": ["flip"],
     }  # fmt: skip
     sampling = SAMPLING.model_dump(mode="json")
-    made = experiment.of_world("nicopp", GROUPS.model_dump(), sampling, training, "scratch/work", 4)
+    made = asked_for.of_world("nicopp", GROUPS.model_dump(), sampling, training, "scratch/work", 4)
     assert made.bench.manifest.digest == exp.bench.manifest.digest
     assert asked == [(str(root / FOLDER), 2)]
     assert (made.sampling, made.seed, made.work) == (SAMPLING, 4, root / "scratch/work")
     assert made.guide_recipe == Recipe(**training | {"balanced": 0.0})
     with pytest.raises(UserError, match="No benchmark 'cifar': choose one of imagenet_lt, places_lt, nicopp"):
-        experiment.of_world("cifar", {}, {}, {}, "scratch/work")
+        asked_for.of_world("cifar", {}, {}, {}, "scratch/work")
 
 
 def test_a_guide_trained_before_must_know_the_same_classes(exp, tmp_path):
@@ -290,7 +291,7 @@ def test_synthetic_sets_are_fingerprinted_with_all_the_code_that_makes_them(root
     classifiers = {f"fgsynth/{name}.py" for name in ("training", "synthetic", "classifiers")}
     own = modules_used(root, (root / "fgsynth/experiment.py").read_text()) - classifiers
     names = [name.removeprefix("fgsynth/").removesuffix(".py") for name in own]
-    assert {"synthesis", "plans", "shards", "classify"} <= set(names)
+    assert {"synthesis", "plans", "shards", "batches"} <= set(names)
     # Where and how fast pictures are made does not decide which.
     deciding = {*listed_by(root, *names)} - {"cluster", "processes", "speed", "stopping", "threads"}
     assert sorted(SYNTHESIS) == sorted([*deciding, "experiment"])

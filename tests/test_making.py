@@ -4,9 +4,10 @@ import pytest
 import yaml
 
 from fgsynth import making
+from fgsynth.asked import of_world
 from fgsynth.engines import Engine
 from fgsynth.errors import UserError
-from fgsynth.experiment import Experiment, of_world
+from fgsynth.experiment import Experiment
 from fgsynth.methods import methods
 
 

@@ -63,7 +63,7 @@ def test_diffusers_own_pipeline_gives_the_same_picture(root, mini):
 
 def test_the_notebook_asks_as_the_card_has_chosen(root, scores):
     chosen = scores["settings"]
-    for scale in ("mini", "paper"):
+    for scale in ("mini", "full", "paper"):
         block = getattr(load(root / "params.yaml"), scale).ablations
         assert (block.cfg, block.noise_level) == tuple(chosen["text and image"].values())
         assert block.cfg_text == chosen["text"]["cfg"]

@@ -112,15 +112,10 @@ def test_a_benchmark_becomes_a_folder_that_is_the_same_again(tmp_path):
     assert torch.equal(read(found.paths(first)[0]), bench.pictures(same)[0])
 
 
-@pytest.mark.parametrize(
-    ("counts", "side", "sentence"),
-    [
-        ({"owl": 3, "fox": 1}, 32, "class 'fox' has one training picture"),
-        ({"owl": 3, "fox": 2}, 60_000, "5 training pictures of 60000 pixels take 54 GB"),
-    ],
-)
-def test_unfit_folders_are_refused(tmp_path, root, monkeypatch, counts, side, sentence):
+def test_a_class_of_one_picture_is_taken_until_hardness_is_asked_for(tmp_path, root, monkeypatch):
     monkeypatch.chdir(root)
-    put(tmp_path, {"train": counts, "val": dict.fromkeys(counts, 1)})
-    with pytest.raises(UserError, match=sentence):
-        own.experiment(tmp_path, side, SAMPLING, TRAINING, str(tmp_path / "work"))
+    put(tmp_path / "fox", {"train": {"owl": 3, "fox": 1}, "val": {"owl": 1, "fox": 1}})
+    exp = own.experiment(tmp_path / "fox", 32, SAMPLING, TRAINING, str(tmp_path / "work"))
+    assert exp.criterion("loss") is not exp.criterion("entropy")
+    with pytest.raises(UserError, match="fox: class 'fox' has one training picture, which says nothing"):
+        exp.criterion("hardness")

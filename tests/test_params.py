@@ -62,8 +62,24 @@ def test_dvc_can_change_a_value_and_leaves_all_others(root, tmp_path):
         ),
         (lambda p: p["mini"]["places_lt"].update(second_epochs=0), "key 'mini.places_lt.second_epochs' is 0"),
         (
-            lambda p: p["paper"]["places_lt"]["world"].update(strata=[4, 4]),
-            "key 'paper.places_lt.world.strata.2' is missing",
+            lambda p: p["full"]["places_lt"]["world"].update(strata=[4, 4]),
+            "key 'full.places_lt.world.strata.2' is missing",
+        ),
+        (
+            lambda p: p["paper"]["places_lt"]["world"].pop("root"),
+            "key 'paper.places_lt.world.root' is missing",
+        ),
+        (
+            lambda p: p["paper"]["nicopp"]["world"].update(source="disc"),
+            "key 'paper.nicopp.world.source' is 'disc': input should be 'disk'",
+        ),
+        (
+            lambda p: p["paper"]["imagenet_lt"].update(split="test"),
+            "of a real set the official test split is 'final'",
+        ),
+        (
+            lambda p: p["mini"]["nicopp"]["training"].update(workers=-1),
+            "key 'mini.nicopp.training.workers' is -1",
         ),
         (
             lambda p: p["mini"]["nicopp"]["search"].update(rates=[0, 1]),
@@ -130,20 +146,41 @@ def test_overrides_by_scale(root, tmp_path):
 def test_the_experiments_differ_between_the_scales_as_they_say(root):
     loaded = params.load(root / "params.yaml")
     for stage in ("imagenet_lt", "places_lt", "nicopp"):
-        mini, paper = getattr(loaded.mini, stage), getattr(loaded.paper, stage)
-        assert mini.split == paper.split == "final"
+        mini, full, paper = (getattr(getattr(loaded, scale), stage) for scale in ("mini", "full", "paper"))
+        assert mini.split == full.split == paper.split == "final"
         assert mini.sampling.fill_to < mini.world.n_max
-        assert paper.sampling.fill_to is None  # to the largest class or group
-        assert (paper.sampling.n_steps, paper.sampling.every) == (30, 5)
-        assert paper.sampling.through_network
-        assert paper.world.n_max > mini.world.n_max
+        assert full.sampling.fill_to is None  # to the largest class or group
+        for large in (full, paper):
+            assert (large.sampling.n_steps, large.sampling.every) == (30, 5)
+            assert large.sampling.through_network
+        assert full.world.n_max > mini.world.n_max
+        assert paper.world.source == "disk"
+        assert paper.training.side == 224
     balanced = {s: getattr(loaded.mini, s).training.balanced for s in ("imagenet_lt", "places_lt", "nicopp")}
     assert balanced == {"imagenet_lt": 1.0, "places_lt": 1.0, "nicopp": 0.0}
 
 
+def test_the_printed_protocol_is_asked_for(root):
+    """FG 4.1 to 4.3 and appendix F, as far as they are printed."""
+    paper = params.load(root / "params.yaml").paper
+    fill = [getattr(paper, stage).sampling.fill_to for stage in ("imagenet_lt", "places_lt", "nicopp")]
+    assert fill == [1300, 4980, 811]
+    training = [getattr(paper, stage).training for stage in ("imagenet_lt", "places_lt", "nicopp")]
+    assert [(t.network, t.pretrained, t.epochs) for t in training] == [
+        ("resnext50_32x4d", False, 150), ("resnet152", True, 30), ("resnet50", True, 50),
+    ]  # fmt: skip
+    assert [t.batch for t in training[:2]] == [512, 512]
+    assert (training[1].rate, training[1].weight_decay, paper.places_lt.second_epochs) == (0.0028, 0.0005, 10)
+    assert set(paper.imagenet_lt.training.augment) == {"crop", "jitter", "blur", "grey"}
+    assert (paper.nicopp.draws, paper.nicopp.seeds, paper.nicopp.training.augment) == (10, 5, ())
+    assert (paper.nicopp.search.rate, paper.nicopp.search.batch) == ((-4, -2), (6, 6.75))
+    assert paper.ablations.table_per_class == 20
+    assert set(paper.places_lt.sampling.scales.values()) == {0.03}
+
+
 def test_table_4_uses_the_pictures_and_classifiers_of_imagenet_lt(root):
     loaded = params.load(root / "params.yaml")
-    for scale in (loaded.mini, loaded.paper):
+    for scale in (loaded.mini, loaded.full, loaded.paper):
         for part in ("work", "world", "sampling", "training"):
             assert getattr(scale.ablations, part) == getattr(scale.imagenet_lt, part), part
         assert scale.ablations.table_seeds <= scale.imagenet_lt.seeds

@@ -16,6 +16,9 @@ def test_each_group_is_filled_to_the_target_by_one_picture_at_least():
     counts = torch.tensor([5, 3, 0, 9])
     assert missing_per_group(counts, None).tolist() == [4, 6, 9, 1]
     assert missing_per_group(counts, 5).tolist() == [1, 2, 5, 1]
+    # 0.5 is rounded to the even 0, 2.5 to 2: one at least.
+    assert missing_per_group(counts, 5, 0.5).tolist() == [1, 1, 2, 1]
+    assert missing_per_group(counts.reshape(2, 2), 5, 2.0).tolist() == [[2, 4], [10, 2]]
 
 
 def test_the_printed_number_of_imagenet_lt():

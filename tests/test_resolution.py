@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from fgsynth.errors import UserError
-from fgsynth.resolution import at_resolution
+from fgsynth.pictures import from_uint8
+from fgsynth.resolution import at_resolution, shrunk
 
 
 def look(x):
@@ -33,3 +34,13 @@ def test_every_pixel_has_its_part_in_the_gradient():
 def test_a_classifier_has_a_size():
     with pytest.raises(UserError, match="side of 0 pixels"):
         at_resolution(look, 0)
+
+
+def test_pictures_are_kept_as_a_classifier_sees_them():
+    drawn = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    kept = shrunk(drawn, 32)
+    assert (kept.dtype, kept.shape) == (torch.uint8, (2, 32, 32, 3))
+    seen = at_resolution(lambda x: (x, x), 32)(from_uint8(drawn))[0]
+    assert (from_uint8(kept) - seen).abs().max() <= 1 / 255 + 1e-6
+    assert shrunk(drawn, 64) is drawn
+    assert shrunk(drawn, None) is drawn
