@@ -134,8 +134,8 @@ class Experiment:
         if (lonely := (self.bench.manifest.counts() < 2).nonzero()).numel():
             named = self.bench.manifest.classes[int(lonely[0])]
             raise UserError(
-                f"{self.bench.manifest.name}: class '{named}' has one training picture, which says nothing "
-                "of how its pictures differ: add some, leave the class out, or guide without hardness."
+                f"{self.bench.manifest.name}: class '{named}' has fewer than two training pictures: "
+                "add some, leave the class out, or guide without hardness."
             )
         embedding = self.seen(self.real).by(self.guide.to(self.generator.device))[1]
         return Hardness.fit(embedding, self.real.label, self.n_classes).to(self.generator.device)

@@ -117,5 +117,5 @@ def test_a_class_of_one_picture_is_taken_until_hardness_is_asked_for(tmp_path, r
     put(tmp_path / "fox", {"train": {"owl": 3, "fox": 1}, "val": {"owl": 1, "fox": 1}})
     exp = own.experiment(tmp_path / "fox", 32, SAMPLING, TRAINING, str(tmp_path / "work"))
     assert exp.criterion("loss") is not exp.criterion("entropy")
-    with pytest.raises(UserError, match="fox: class 'fox' has one training picture, which says nothing"):
+    with pytest.raises(UserError, match="fox: class 'fox' has fewer than two training pictures"):
         exp.criterion("hardness")

@@ -235,7 +235,7 @@ def test_hardness_is_fitted_when_it_is_asked_for(sampling, tmp_path, monkeypatch
     exp = experiment("imagenet_lt", world, sampling, tmp_path)
     assert exp.criterion("entropy") is not None
     assert len(exp.synthetic(replace(HARD, criteria=("entropy",))).index) == exp.missing.sum()
-    with pytest.raises(UserError, match="imagenet_lt: class 'car' has one training picture"):
+    with pytest.raises(UserError, match="imagenet_lt: class 'car' has fewer than two training pictures"):
         exp.synthetic(HARD)
 
 
