@@ -34,7 +34,7 @@ def evaluate(bench: Benchmark, predicted: PREDICTED, split: str) -> dict[str, An
         nested |= {key: groups[key] for key in ("average_accuracy", "worst_group_accuracy")}
         nested["per_group"] = dict(zip(names, groups["per_group"].tolist(), strict=True))
     if bench.factors is not None:
-        nested["modes"] = _by_mode(predicted == label, label, bench.factors(rows)["mode"].to_numpy(), counts)
+        nested["modes"] = _by_mode(predicted == label, label, bench.hidden(split)["mode"].to_numpy(), counts)
     return nested
 
 

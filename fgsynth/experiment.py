@@ -94,6 +94,16 @@ class Experiment:
 
     def pictures(self, split: str) -> Source:
         """The pictures of a split, in the manifest's order; as files, or in memory where there are none."""
+        # Kept, as drawing them takes a second of every training otherwise.
+        if split not in self._splits:
+            self._splits[split] = self._load(split)
+        return self._splits[split]
+
+    @cached_property
+    def _splits(self) -> dict[str, Source]:
+        return {}
+
+    def _load(self, split: str) -> Source:
         rows = self.bench.manifest.rows(split)
         label = torch.tensor(rows["label"].to_numpy())
         if self.bench.files is not None:

@@ -243,7 +243,7 @@ def entropy_tells(exp: Experiment, split: str = "val") -> pd.DataFrame:
         "class of few training pictures": few,
     }
     if exp.bench.factors is not None:
-        factors = exp.bench.factors(rows)
+        factors = exp.bench.hidden(split)
         kinds |= {
             "rare appearance": (factors["mode"] > 0).to_numpy(),
             "drawing": (factors["style"] == "drawing").to_numpy(),

@@ -131,6 +131,18 @@ class Benchmark:
         title = TITLES.get(self.manifest.name, self.manifest.name)
         return title if self.factors is None else f"{title} mini"
 
+    def hidden(self, split: str) -> pd.DataFrame:
+        """The hidden factors of a split's pictures, drawn once. Raises UserError where they are not known."""
+        if self.factors is None:
+            raise UserError(f"The hidden factors of {self.manifest.name} are not known.")
+        if split not in self._hidden:
+            self._hidden[split] = self.factors(self.manifest.rows(split))
+        return self._hidden[split]
+
+    @cached_property
+    def _hidden(self) -> dict[str, pd.DataFrame]:
+        return {}
+
     def prompt(self, label: int, context: int) -> str:
         """The papers' prompt: the class's name, on NICO++ "name in context"."""
         named = self.manifest.contexts[context]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from tiny_bench import CLASSES, bench, manifest, table
@@ -113,3 +114,19 @@ def test_what_was_made_for_other_classes_is_refused():
 def test_prompts_name_the_context_where_there_is_one():
     assert bench(COUNTS, CONTEXTS).prompt(1, 0) == "bee in dim"
     assert bench({"train": (1, 1)}).prompt(1, 0) == CLASSES[1]
+
+
+def test_hidden_factors_are_drawn_once_per_split_and_only_where_they_are_known():
+    asked = []
+
+    def factors(rows):
+        asked.append(rows["key"].tolist())
+        return rows[["key"]]
+
+    made = bench({"train": (2, 2), "val": (1, 2)})
+    known = replace(made, factors=factors)
+    assert known.hidden("val") is known.hidden("val")
+    assert known.hidden("val")["key"].tolist() == made.manifest.rows("val")["key"].tolist()
+    assert asked == [made.manifest.rows("val")["key"].tolist()]
+    with pytest.raises(UserError, match="hidden factors of tiny are not known"):
+        replace(made, factors=None).hidden("val")
