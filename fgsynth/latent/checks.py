@@ -31,8 +31,8 @@ def check_features(features: Tensor, label: Tensor, name: str = "features") -> N
         raise UserError(
             f"Row {row} of the {name} has the class {int(label[row])}: classes are numbered from 0 up."
         )
-    finite = features.isfinite().all(1)
-    if not finite.all():
+    # A sum is finite only if all of its terms are; one that overflows is looked into.
+    if not features.sum().isfinite() and not (finite := features.isfinite().all(1)).all():
         row = int((~finite).nonzero()[0])
         raise UserError(
             f"Row {row} of the {name} (class {int(label[row])}) is not finite: leave it out or extract anew."

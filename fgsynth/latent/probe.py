@@ -13,7 +13,7 @@ from fgsynth.errors import UserError
 from fgsynth.latent.checks import check_features
 from fgsynth.latent.discriminant import count_classes, no_empty_class, statistics
 from fgsynth.latent.objective import Head, Objective, columns_of, log_prior, rows_of
-from fgsynth.latent.solver import discriminant_start, minimise
+from fgsynth.latent.solver import led_start, minimise
 from fgsynth.losses import prior_counts
 from fgsynth.metrics import per_class_accuracy
 
@@ -29,7 +29,7 @@ class Probe:
     """A linear probe: logits = rows @ weight + bias, rows as they are or, for a cosine head, at unit length.
 
     weight (k, c), columns at length `scale` for the cosine head; bias (c,). Of its fit: weight_decay, the
-    objective in nats, passes over the features, and whether it converged (None: not checked).
+    objective in nats, passes over all features, and whether it converged (None: not checked).
     """
 
     weight: Tensor
@@ -77,8 +77,8 @@ def fit_probe(
 
     features (n, k), label (n,); counts (c,): n_c of balanced softmax and of logit adjustment by `tau`.
     scikit-learn's LogisticRegression has the same objective at C = 1 / (2 n weight_decay). Starts at `start`
-    or at the shrinkage discriminant; for `tolerance` see `minimise`. The cosine head (columns and rows at
-    unit length, times `scale`) has no bias, and no weight decay as its logits do not depend on |W|.
+    or at `led_start`; for `tolerance` see `minimise`. The cosine head (columns and rows at unit length, times
+    `scale`) has no bias, and no weight decay as its logits do not depend on |W|.
     Raises UserError for features or parameters out of range, or a class without features.
     """
     return path(
@@ -114,7 +114,7 @@ def path(
     found = statistics(rows, label, len(counts), ROWS)
     decays = sorted(weight_decays, reverse=True)
     if start is None:
-        weight, bias = discriminant_start(replace(objective, weight_decay=decays[0]), found)
+        weight, bias = led_start(replace(objective, weight_decay=decays[0]), found, iterations)
     else:
         weight, bias = start.weight, start.bias
     probes = []

@@ -1,30 +1,40 @@
 """L-BFGS in Kronecker-factored coordinates: the same objective, in which it is nearly round."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from fgsynth.latent.discriminant import Statistics, discriminant
+from fgsynth.latent.lbfgs import descend
 from fgsynth.latent.objective import Objective, columns_of
+from fgsynth.latent.products import quick_products
+from fgsynth.seeds import generator
+from fgsynth.threads import SMALL
 
-Vector = NDArray[np.float64]
+Products = Callable[[], AbstractContextManager[None]]
+"""The precision of matrix products, as a context."""
 DAMPING, CLASS_DAMPING = 1e-3, 0.1
 """Least curvature of an axis of the features and of the classes, as a share of the mean one. That of classes
 changes on the way from the start, and one taken too small sends the first steps far out."""
-NOISE = 1e-7
-"""Gains in the objective below this share of it are lost in single precision."""
 SOME_ROWS = 8192
-"""About as many rows tell the start and the curvature there."""
+"""As many rows tell the start and the curvature there."""
+ROUGH = 1e-2
+"""Tolerance on some rows, whose optimum is not that of all."""
+SHARES = (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 0)
+"""Lengths of the discriminant that are tried as a start."""
 
 
 def some_rows(objective: Objective) -> Objective:
-    """The same objective on about SOME_ROWS evenly spaced rows."""
-    step = max(1, len(objective.label) // SOME_ROWS)
-    return replace(objective, features=objective.features[::step], label=objective.label[::step])
+    """The same objective on SOME_ROWS random rows, always the same; itself if not twice as many."""
+    n = len(objective.label)
+    if n < 2 * SOME_ROWS:
+        return objective
+    rows = torch.randperm(n, generator=generator("probe rows"))[:SOME_ROWS]
+    return replace(objective, features=objective.features[rows], label=objective.label[rows])
 
 
 def discriminant_start(objective: Objective, found: Statistics) -> tuple[Tensor, Tensor]:
@@ -34,13 +44,16 @@ def discriminant_start(objective: Objective, found: Statistics) -> tuple[Tensor,
     of c classes has the curvature 1/c. The discriminant is too long where |W|^2 costs much, or where the
     means of small classes are far apart by chance.
     """
-    weight, offset = discriminant(found, ridge=2 * objective.weight_decay * len(found.share))
+    n_classes = len(found.share)
+    weight, offset = discriminant(found, ridge=2 * objective.weight_decay * n_classes)
     level = found.share.clamp(min=1e-12).log() - objective.balanced * objective.prior
-    some = some_rows(objective)
-    starts = [
-        (share * weight, share * offset + level) for share in (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 0)
-    ]
-    return min(starts, key=lambda start: some(*start)[0])
+    some, identity = some_rows(objective), torch.eye(n_classes, dtype=weight.dtype)
+    # As features of their own the discriminant's values are multiplied out once; |share I|^2 = share^2 c.
+    values = some.features @ columns_of(weight, objective.head, 1.0)
+    decay = objective.weight_decay * float(weight.square().sum()) / n_classes
+    line = replace(some, features=values, weight_decay=decay)
+    best = min(SHARES, key=lambda share: line(share * identity, share * offset + level)[0])
+    return best * weight, best * offset + level
 
 
 def class_curvature(objective: Objective, weight: Tensor, bias: Tensor) -> Tensor:
@@ -81,31 +94,31 @@ class Coordinates:
         root = (s[:, None] * a + 2 * objective.weight_decay).sqrt()
         return cls(found.mean, found.axes, class_axes, root, a.sqrt())
 
-    def pack(self, weight: Tensor, bias: Tensor) -> Vector:
+    def pack(self, weight: Tensor, bias: Tensor) -> Tensor:
         """(V, v) of a weight and a bias, as one vector."""
         v = self.root * (self.axes.T @ weight @ self.class_axes)
         v_b = self.class_root * (self.class_axes.T @ (bias + self.mean @ weight))
         return self._flat(v, v_b)
 
-    def unpack(self, x: Vector) -> tuple[Tensor, Tensor]:
+    def unpack(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The weight and the bias of (V, v)."""
-        t = torch.from_numpy(x).to(self.root).view(-1, len(self.class_root))
+        t = x.to(self.root).view(-1, len(self.class_root))
         weight = self.axes @ (t[:-1] / self.root) @ self.class_axes.T
         return weight, self.class_axes @ (t[-1] / self.class_root) - self.mean @ weight
 
-    def slope(self, weight: Tensor, bias: Tensor) -> Vector:
+    def slope(self, weight: Tensor, bias: Tensor) -> Tensor:
         """The gradient in (V, v) of the gradients in weight and bias (chain rule)."""
         v = (self.axes.T @ (weight - self.mean[:, None] * bias) @ self.class_axes) / self.root
         return self._flat(v, (self.class_axes.T @ bias) / self.class_root)
 
     @staticmethod
-    def _flat(v: Tensor, v_b: Tensor) -> Vector:
-        return torch.cat([v.flatten(), v_b]).double().numpy()
+    def _flat(v: Tensor, v_b: Tensor) -> Tensor:
+        return torch.cat([v.flatten(), v_b]).double()
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Where the solver stopped: weight, bias, the objective in nats, passes over the features, converged."""
+    """Where the solver stopped: weight, bias, the objective in nats, passes over its features, converged."""
 
     weight: Tensor
     bias: Tensor
@@ -125,20 +138,39 @@ def centred(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 def minimise(
     objective: Objective, found: Statistics, start: tuple[Tensor, Tensor], iterations: int, tolerance: float
 ) -> Solution:
-    """L-BFGS (SciPy's L-BFGS-B, without bounds) from start = weight (k, c), bias (c,).
+    """L-BFGS from start = weight (k, c), bias (c,); large problems by `quick_products` until the last passes.
 
     Converged: the largest entry of the gradient, in the coordinates at the start, fell to `tolerance` times
-    that of zero logits; or an iteration gained less than NOISE of the objective.
+    that of zero logits; or an iteration gained less of the objective than rounding takes. Both are seen with
+    products in the precision of the features.
     """
     if objective.head == "linear":
         start = centred(*start)
     space = Coordinates.at(objective, found, *start)
 
-    def function(x: Vector) -> tuple[float, Vector]:
-        value, slope, slope_b = objective(*space.unpack(x))
+    def function(x: Tensor, products: Products = nullcontext) -> tuple[float, Tensor]:
+        at = space.unpack(x)
+        with products():
+            value, slope, slope_b = objective(*at)
         return value, space.slope(slope, slope_b)
 
-    limit = tolerance * float(np.abs(space.slope(*objective.slope_at_zero(found.means, found.share))).max())
-    options = {"maxiter": iterations, "gtol": limit, "ftol": NOISE, "maxcor": 10}
-    end = minimize(function, space.pack(*start), jac=True, method="L-BFGS-B", options=options)
-    return Solution(*space.unpack(end.x), float(end.fun), int(end.nfev), bool(end.success))
+    limit = tolerance * float(space.slope(*objective.slope_at_zero(found.means, found.share)).abs().max())
+    noise = torch.finfo(objective.features.dtype).eps
+    x, rough = space.pack(*start), None
+    if objective.features.numel() * len(objective.prior) >= SMALL:
+        rough = descend(partial(function, products=quick_products), x, iterations, limit, noise)
+        x = rough.x
+    end = descend(function, x, iterations, limit, noise, rough)
+    return Solution(*space.unpack(end.x), end.value, end.passes, end.converged)
+
+
+def led_start(objective: Objective, found: Statistics, iterations: int) -> tuple[Tensor, Tensor]:
+    """The discriminant's start; where rows are many, led on to the optimum of some of them: weight and bias.
+
+    Most of the way is gone at a part of the cost, and the curvature there is nearly that of the optimum.
+    """
+    start, some = discriminant_start(objective, found), some_rows(objective)
+    if some is objective:
+        return start
+    end = minimise(some, found, start, iterations, ROUGH)
+    return end.weight, end.bias

@@ -31,6 +31,12 @@ def test_bad_features_are_refused_in_one_sentence(features, label, sentence):
         check_features(features, label, "training features")
 
 
+def test_finite_features_pass_even_where_their_sum_is_not_finite():
+    large = torch.full((3, 2), 3e38)
+    assert not large.sum().isfinite()
+    assert check_features(large, LABEL) is None
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_first_row_that_is_not_finite_is_named_with_its_class(value):
     features = FEATURES.clone()
