@@ -58,9 +58,9 @@ def asked(monkeypatch):
     """The seeds of every picture that is made."""
     seeds, real = [], experiment.synthesise
 
-    def counting(generator, plan, *rest):
+    def counting(generator, plan, *rest, **options):
         seeds.extend(plan.seeds)
-        return real(generator, plan, *rest)
+        return real(generator, plan, *rest, **options)
 
     monkeypatch.setattr(experiment, "synthesise", counting)
     return seeds
@@ -70,7 +70,7 @@ def asked(monkeypatch):
 def black(monkeypatch):
     """Black pictures, at once, where only digests matter."""
 
-    def synthesise(generator, plan, *rest):
+    def synthesise(generator, plan, *rest, **options):
         n = len(plan.seeds)
         return Synthetic(torch.zeros(n, 8, 8, 3, dtype=torch.uint8), *torch.full((2, n), 0.5), torch.zeros(n))
 
@@ -147,10 +147,10 @@ def test_a_killed_synthesis_goes_on_with_the_same_pictures(exp, asked, monkeypat
     killed = replace(exp, work=tmp_path / "killed")
     counting = experiment.synthesise
 
-    def dies(*args):
+    def dies(*args, **options):
         if len(asked) >= 10:
             raise KeyboardInterrupt
-        return counting(*args)
+        return counting(*args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "synthesise", dies)
