@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol, TypeVar
 
 import torch
@@ -111,23 +112,40 @@ def _passes(n: int, size: int, draw: torch.Generator) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class _Views(Dataset[Batch]):
-    """Augmented batches by step: a worker process makes a whole batch, so the seed decides all of it."""
+    """Augmented batches by step: a worker process makes a whole batch, so the seed decides all of it.
+
+    rank, size: of every batch only each size-th picture, from the rank-th on: as many real and synthetic
+    ones in each of `size` processes as divide, and together the whole batch whatever their number.
+    """
 
     real: Source
     synthetic: Source | None
     recipe: Recipe
+    rank: int = 0
+    size: int = 1
 
     def __getitem__(self, step: Step) -> Batch:
         real, synthetic, seed = step
-        views = [self._views(self.real, real, stable_seed("real", seed))]
-        label = [self.real.label[real]]
+        mine = slice(self.rank, None, self.size)
+        views = [self._views(self.real, real, stable_seed("real", seed), mine)]
+        label = [self.real.label[real][mine]]
         if self.synthetic is not None:
-            views.append(self._views(self.synthetic, synthetic, stable_seed("synthetic", seed)))
-            label.append(self.synthetic.label[synthetic])
+            mine = slice((self.rank - len(real)) % self.size, None, self.size)
+            views.append(self._views(self.synthetic, synthetic, stable_seed("synthetic", seed), mine))
+            label.append(self.synthetic.label[synthetic][mine])
         return torch.cat(views), torch.cat(label)
 
-    def _views(self, source: Source, rows: Tensor, seed: int) -> Tensor:
-        return augment(take(source, rows), self.recipe.augment, seed, self.recipe.side)
+    def _views(self, source: Source, rows: Tensor, seed: int, mine: slice) -> Tensor:
+        names, side = self.recipe.augment, self.recipe.side
+        if side is None or isinstance(source, Pictures):
+            # Pictures of one size are drawn for together, so all are made for some of them.
+            return augment(take(source, rows), names, seed, side)[mine]
+        # Files are opened by the process that needs them alone: each has its own seed.
+        views = [
+            augment([source[int(rows[i])][0]], names, stable_seed(seed, i), side)
+            for i in range(len(rows))[mine]
+        ]
+        return torch.cat(views) if views else torch.empty(0, side, side, 3, dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -145,16 +163,32 @@ def take(source: Source, rows: Tensor) -> Tensor | list[Tensor]:
 
 
 def training_batches(
-    real: Source, synthetic: Source | None, recipe: Recipe, updates: int, seed: int, workers: int, pin: bool
+    real: Source,
+    synthetic: Source | None,
+    recipe: Recipe,
+    updates: int,
+    seed: int,
+    workers: int,
+    pin: bool,
+    *,
+    start: int = 0,
+    rank: int = 0,
+    size: int = 1,
 ) -> Iterator[Batch]:
-    """Augmented mini-batches of `updates` updates; `workers` processes make them ahead, 0 makes them here."""
+    """Augmented mini-batches of `updates` updates; `workers` processes make them ahead, 0 makes them here.
+
+    start: updates to leave out, which were done before. rank, size: this process's share of every batch.
+    """
     plan = steps(len(real), len(synthetic) if synthetic is not None else 0, recipe, updates, seed)
-    return _load(_Views(real, synthetic, recipe), plan, workers, pin)
+    return _load(_Views(real, synthetic, recipe, rank, size), islice(plan, start, None), workers, pin)
 
 
-def plain_batches(source: Source, batch: int, side: int | None, workers: int) -> Iterator[Tensor]:
-    """The pictures in order as evaluation sees them, uint8 (n, h, w, 3)."""
-    return _load(_Plain(source, side), iter(torch.arange(len(source)).split(batch)), workers, False)
+def plain_batches(
+    source: Source, batch: int, side: int | None, workers: int, rows: Tensor | None = None
+) -> Iterator[Tensor]:
+    """The pictures in order, or some rows of them, as evaluation sees them, uint8 (n, h, w, 3)."""
+    chosen = torch.arange(len(source)) if rows is None else rows
+    return _load(_Plain(source, side), iter(chosen.split(batch)), workers, False)
 
 
 @dataclass(frozen=True)

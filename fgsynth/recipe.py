@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
@@ -15,6 +16,7 @@ from fgsynth.settings import Classification
 
 MOMENTUM = 0.9
 Select = Literal["last", "best_average_val"]
+Precision = Literal["no", "fp16", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -63,24 +65,17 @@ class Recipe:
         for key, choices in named.items():
             if getattr(self, key) not in choices:
                 raise UserError(f"Recipe: unknown {key} '{getattr(self, key)}': choose {_or(choices)}.")
-        self._at_least("epochs", 1)
-        self._at_least("batch", 2)
-        self._at_least("weight_decay", 0)
+        _at_least(self, "epochs", 1)
+        _at_least(self, "batch", 2)
+        _at_least(self, "weight_decay", 0)
         for key in ("updates_per_epoch", "side"):
             if getattr(self, key) is not None:
-                self._at_least(key, 1)
-        self._require(0 < self.rate < float("inf"), "rate", "positive and finite")
-        self._require(0 <= self.warmup < 1, "warmup", "at least 0 and below 1")
-        self._require(0 < self.real_share <= 1, "real_share", "above 0 and at most 1")
-        self._require(0 <= self.balanced <= 1, "balanced", "from 0 to 1")
-        self._require(self.ema is None or 0 < self.ema < 1, "ema", "between 0 and 1, or none")
-
-    def _at_least(self, key: str, bound: int) -> None:
-        self._require(getattr(self, key) >= bound, key, f"at least {bound}")
-
-    def _require(self, holds: bool, key: str, what: str) -> None:
-        if not holds:
-            raise UserError(f"Recipe: {key} is {getattr(self, key)}, must be {what}.")
+                _at_least(self, key, 1)
+        _require(self, 0 < self.rate < float("inf"), "rate", "positive and finite")
+        _require(self, 0 <= self.warmup < 1, "warmup", "at least 0 and below 1")
+        _require(self, 0 < self.real_share <= 1, "real_share", "above 0 and at most 1")
+        _require(self, 0 <= self.balanced <= 1, "balanced", "from 0 to 1")
+        _require(self, self.ema is None or 0 < self.ema < 1, "ema", "between 0 and 1, or none")
 
     def real_per_batch(self, with_synthetic: bool) -> int:
         """Real pictures in each mini-batch. Raises UserError where rounding leaves none of a kind."""
@@ -116,6 +111,44 @@ class Recipe:
             warmup_prefix=True,
             t_in_epochs=False,
         )
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a machine computes a training; no part of the recipe, as what is trained changes by rounding only.
+
+    precision: of the forward pass by autocast, "no" (float32), "fp16" (with a scaled loss) or "bf16"; None is
+    bfloat16 on a GPU and float32 on a CPU. accumulate: micro-batches per update, one after another, for
+    batches that do not fit the memory; batch norm then sees the statistics of a micro-batch.
+    checkpoint: seconds after which an epoch's end is kept on disk. A kill costs at most so many and an
+    epoch; a training of seconds, of which the mini scale has many, writes none. 0 keeps every epoch.
+    Raises UserError naming the key.
+    """
+
+    precision: Precision | None = None
+    accumulate: int = 1
+    checkpoint: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.precision not in (None, *get_args(Precision)):
+            raise UserError(
+                f"Compute: unknown precision '{self.precision}': choose {_or(get_args(Precision))}."
+            )
+        _at_least(self, "accumulate", 1)
+        _at_least(self, "checkpoint", 0)
+
+    def on(self, device: torch.device) -> Precision:
+        """The precision on a device."""
+        return self.precision or ("bf16" if device.type == "cuda" else "no")
+
+
+def _at_least(settings: "Recipe | Compute", key: str, bound: int) -> None:
+    _require(settings, getattr(settings, key) >= bound, key, f"at least {bound}")
+
+
+def _require(settings: "Recipe | Compute", holds: bool, key: str, what: str) -> None:
+    if not holds:
+        raise UserError(f"{type(settings).__name__}: {key} is {getattr(settings, key)}, must be {what}.")
 
 
 def _or(choices: Iterable[str]) -> str:

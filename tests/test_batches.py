@@ -49,6 +49,40 @@ def test_files_and_workers_give_the_same_batches():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("real", [REAL, Files(REAL)])
+@pytest.mark.parametrize(("side", "size"), [(None, 2), (None, 3), (6, 3), (6, 11)])
+def test_processes_share_the_batches_of_one_and_their_halves(real, side, size):
+    # Eleven processes share nine pictures: some have none of a kind.
+    recipe = replace(RECIPE, batch=9, augment=("crop", "jitter"), side=side)
+
+    def batches(**share):
+        return list(training_batches(real, MADE, recipe, 4, 0, 0, False, **share))
+
+    whole = batches()
+    shares = [batches(rank=rank, size=size) for rank in range(size)]
+    for i, (x, label) in enumerate(whole):
+        sizes = [len(share[i][1]) for share in shares]
+        assert max(sizes) - min(sizes) <= 1
+        for rank, share in enumerate(shares):
+            assert torch.equal(share[i][0], x[rank::size])
+            assert torch.equal(share[i][1], label[rank::size])
+    rest = batches(start=3)
+    assert len(rest) == 1
+    assert torch.equal(rest[0][0], whole[3][0])
+
+
+def test_a_view_of_a_file_does_not_depend_on_the_files_beside_it():
+    recipe = replace(RECIPE, batch=6, augment=("crop", "flip", "blur"), side=6)
+    (x, _), *_ = training_batches(Files(REAL), None, recipe, 1, 0, 0, False)
+    rows, *_ = next(steps(36, 0, recipe, 1, 0))
+    other = Files(pictures(36, 5))
+    last = int(rows[-1])
+    other.inner.x[last] = REAL.x[last]
+    (y, _), *_ = training_batches(other, None, recipe, 1, 0, 0, False)
+    assert torch.equal(x[-1], y[-1])
+    assert not torch.equal(x[0], y[0])
+
+
 def test_halves_are_exact_and_passes_without_replacement():
     each = list(steps(10, 7, replace(RECIPE, batch=8, real_share=0.5), 5, 0))
     assert all(len(real) == len(synthetic) == 4 for real, synthetic, _ in each)

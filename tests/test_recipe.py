@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fgsynth.errors import UserError
-from fgsynth.recipe import Recipe
+from fgsynth.recipe import Compute, Recipe
 
 
 def test_an_epoch_is_a_pass_over_the_real_pictures():
@@ -49,3 +49,22 @@ def test_the_rate_rises_to_its_peak_and_falls_to_zero(kind):
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[12] == pytest.approx(0.05)
     assert 0 < rates[-1] < 0.002
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("precision", "fp8", "Compute: unknown precision 'fp8': choose 'no' or 'fp16' or 'bf16'"),
+        ("accumulate", 0, "Compute: accumulate is 0, must be at least 1"),
+        ("checkpoint", -1, "Compute: checkpoint is -1, must be at least 0"),
+    ],
+)
+def test_a_way_to_compute_that_cannot_be_is_refused(key, value, message):
+    with pytest.raises(UserError, match=message):
+        Compute(**{key: value})
+
+
+def test_the_precision_follows_the_device_unless_it_is_given():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert (Compute().on(gpu), Compute().on(cpu)) == ("bf16", "no")
+    assert (Compute("fp16").on(gpu), Compute("no").on(gpu)) == ("fp16", "no")

@@ -10,9 +10,10 @@ from fgsynth.batches import Pictures
 from fgsynth.errors import UserError
 from fgsynth.losses import balanced_softmax, prior_counts
 from fgsynth.networks import small
-from fgsynth.recipe import Recipe
+from fgsynth.ranks import Ranks
+from fgsynth.recipe import Compute, Recipe
 from fgsynth.seeds import stable_seed
-from fgsynth.training import load, outputs, predict, train
+from fgsynth.training import _divisible, load, outputs, predict, train
 
 COLOURS = torch.tensor([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
 RECIPE = Recipe(epochs=2, updates_per_epoch=12, batch=16, augment=("flip",))
@@ -169,6 +170,25 @@ def test_what_cannot_be_trained_on_is_named():
         train(REAL, None, 3, replace(BRIEF, select="best_average_val"), 0)
     with pytest.raises(UserError, match="synthetic set has no pictures"):
         train(REAL, Pictures(MADE.x[:0], MADE.label[:0]), 3, BRIEF, 0)
+
+
+def test_a_share_without_a_picture_is_refused():
+    with pytest.raises(
+        UserError, match="a batch of 8 has no picture for each of 1 processes times 9 micro-batc"
+    ):
+        train(REAL, None, 3, BRIEF, 0, compute=Compute(accumulate=9))
+    four = Ranks(1, 4, torch.device("cpu"))
+    with pytest.raises(UserError, match="validation set has 3 pictures for 4 processes"):
+        _divisible(BRIEF, Compute(accumulate=2), four, pictures((1, 1, 1)))
+    with pytest.raises(UserError, match="no picture for each of 4 processes times 3"):
+        _divisible(BRIEF, Compute(accumulate=3), four, None)
+
+
+def test_how_it_was_computed_is_told_and_does_not_make_it_another_training(tmp_path):
+    first = train(REAL, None, 3, BRIEF, 0, folder=tmp_path, device="cpu", compute=Compute("bf16", 2))
+    told = json.loads((tmp_path / "recipe.json").read_text())["compute"]
+    assert told == {"device": "cpu", "processes": 1, "precision": "bf16", "accumulate": 2}
+    assert same(first.network, train(REAL, None, 3, BRIEF, 0, folder=tmp_path, device="cpu").network)
 
 
 def test_networks_of_timm_are_trained_on_files_of_any_size():
