@@ -37,10 +37,11 @@ def experiment(
 ) -> Experiment:
     """The experiment of a folder with train/<class>/, or of a CSV, seen at `side` x `side` pixels.
 
-    Without val a fifth of every class is held out. Raises UserError for settings that are wrong, pictures
-    that are missing, a class of one training picture, and for more pictures than memory should hold.
+    Without val a fifth of every class is held out; without test half of val is it. Raises UserError for
+    settings that are wrong, pictures that are missing, a class of one training picture, and for more pictures
+    than memory should hold.
     """
-    found, s = folders.load(Path(place)), validated(Sampling, sampling, "sampling")
+    found, s = folders.with_test(folders.load(Path(place))), validated(Sampling, sampling, "sampling")
     validated(Classification, training, "training")
     found.require_files()
     counts = found.manifest.counts()

@@ -9,6 +9,7 @@ from fgsynth.benchmarks import mini
 from fgsynth.benchmarks.disk import folders
 from fgsynth.benchmarks.disk.picture_set import read
 from fgsynth.errors import UserError
+from fgsynth.methods import FG, methods
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.settings import LongTail
 from fgsynth.study import Scored, score
@@ -39,7 +40,7 @@ def put(folder, counts, side=40):
 def exp(tmp_path, root, monkeypatch):
     monkeypatch.chdir(root)
     place = tmp_path / "pictures"
-    put(place, {"train": {"red_fox": 5, "owl": 3}, "val": {"red_fox": 2, "owl": 2}})
+    put(place, {"train": {"red_fox": 5, "owl": 3}, "val": {"red_fox": 4, "owl": 4}})
     return own.experiment(place, 32, SAMPLING, TRAINING, str(tmp_path / "work"))
 
 
@@ -48,8 +49,6 @@ def scored(*predicted):
 
 
 def test_a_folder_goes_through_the_whole_protocol(exp, tmp_path):
-    from fgsynth.methods import methods
-
     assert exp.bench.manifest.classes == ("owl", "red fox")
     made = exp.synthetic(methods(exp.sampling)["LDM-FG (Entropy)"], per_group=np.array([3, 0]))
     assert set(made.index["label"]) == {0}
@@ -110,6 +109,31 @@ def test_a_benchmark_becomes_a_folder_that_is_the_same_again(tmp_path):
     rows = bench.manifest.rows("val")
     same = rows[rows["label"] == bench.manifest.classes.index(name)].head(1)
     assert torch.equal(read(found.paths(first)[0]), bench.pictures(same)[0])
+
+
+def test_real_photographs_go_through_the_whole_protocol(root, tmp_path, monkeypatch):
+    photos = root.parent / "shared/data/photos"
+    if not photos.is_dir():
+        pytest.skip("the photographs are not there")
+    monkeypatch.chdir(root)
+    exp = own.experiment(photos, 32, SAMPLING, TRAINING, str(tmp_path / "work"))
+    assert (
+        exp.bench.manifest.counts("test").tolist() == exp.bench.manifest.counts("val").tolist() == [25] * 10
+    )
+    before = score(exp, "before", exp.recipe, [0, 1], split="val")
+    weak = own.weakest(exp, before, "val", 2)
+    each = np.zeros(10, int)
+    each[weak] = 3
+    made = exp.synthetic(methods(exp.sampling)[FG], per_group=each)
+    assert sorted(set(made.index["label"])) == sorted(weak)
+    assert np.isfinite(made.index["after"]).all()
+    conditions = dict(zip(made.index["condition"], made.index["label"], strict=True))
+    for key, label in conditions.items():
+        assert key.startswith(f"train/{exp.bench.manifest.classes[label].replace(' ', '_')}/")
+    held = [score(exp, name, exp.recipe, [0, 1], s, split="test") for name, s in (("b", None), ("a", made))]
+    changed = own.changes(exp, *held, made, "test")
+    assert changed.set_index("class")["real"]["freight car"] == 202
+    assert len(own.export(exp, made, tmp_path / "out")) == 6
 
 
 @pytest.mark.parametrize(
