@@ -1,6 +1,7 @@
 """One's own pictures: an image folder through all of FG, from checks to an exported synthetic set."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def weakest(exp: Experiment, scored: Scored, split: str, n: int) -> list[int]:
     mean = np.nan_to_num(per_class(exp, scored, split).mean(0), nan=np.inf)
     counts = exp.bench.manifest.counts().tolist()
     return sorted(range(exp.n_classes), key=lambda y: (mean[y], counts[y]))[:n]
+
+
+def mixed(exp: Experiment, made: SyntheticSet) -> Recipe:
+    """The experiment's recipe with batches mixed as the two sets are large, one picture of each at least."""
+    n, least = len(exp.real), 1 / exp.recipe.batch
+    share = n / (n + len(made.index))
+    return replace(exp.recipe, real_share=min(max(share, least), 1 - least))
 
 
 def changes(exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, split: str) -> pd.DataFrame:

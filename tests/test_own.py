@@ -84,6 +84,12 @@ def test_the_weakest_classes_are_those_of_the_lowest_accuracy_then_of_fewer_pict
     assert own.weakest(exp, scored(label), "val", 1) == [0]
 
 
+@pytest.mark.parametrize(("n", "real"), [(1, 7), (8, 4), (2000, 1)])
+def test_batches_are_mixed_as_the_sets_are_large_with_one_of_each_at_least(exp, n, real):
+    made = SyntheticSet(pd.DataFrame({"label": [0] * n}), torch.zeros(n, 32, 32, 3, dtype=torch.uint8), "")
+    assert round(own.mixed(exp, made).real_share * exp.recipe.batch) == real
+
+
 def test_changes_by_hand(exp):
     label = exp.bench.manifest.rows("val")["label"].to_numpy()
     made = SyntheticSet(pd.DataFrame({"label": [0, 0, 0]}), torch.zeros(3, 1, 1, 3, dtype=torch.uint8), "")
