@@ -107,9 +107,12 @@ def _synthesise(arguments: argparse.Namespace) -> None:
 
 
 def _true_size(arguments: argparse.Namespace) -> None:
-    from fgsynth import paths, true_size
+    from fgsynth import paths, true_counts, true_size
 
     a = arguments
+    if a.count:
+        print(true_counts.run(paths.root() / a.out))
+        return
     guides = a.classifiers or list(true_size.CLASSIFIERS)
     gradients = a.gradients or list(true_size.GRADIENTS)
     out = paths.root() / a.out
@@ -193,7 +196,8 @@ def _paper_scale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     size = commands.add_parser(
         "true-size", help="time one guided batch at the published shapes, random weights"
     )
-    size.add_argument("--out", default="scratch/true_size", help="folder for true_size.csv and true_size.md")
+    size.add_argument("--out", default="scratch/true_size", help="folder for the tables")
+    size.add_argument("--count", action="store_true", help="count operations and memory instead, on no GPU")
     size.add_argument("--classifiers", nargs="+", default=[], help="all, if none is named")
     size.add_argument("--gradients", nargs="+", default=[], help="all, if none is named")
     size.add_argument("--batches", type=int, nargs="+", default=[])

@@ -14,7 +14,7 @@ from fgsynth.experiment import Experiment
 from fgsynth.generator import Generator
 from fgsynth.paths import from_root, root
 from fgsynth.plans import Method
-from fgsynth.recipe import Recipe
+from fgsynth.recipe import Compute, Recipe
 from fgsynth.settings import Classification, Sampling, validated
 from fgsynth.shards import Make
 
@@ -83,7 +83,7 @@ def of_benchmark(
             f"training: key 'side' is missing: the pictures of {bench.manifest.name} are files of several "
             "sizes, so say at how many pixels classifiers see them."
         )
-    more["workers"] = t.workers
+    more |= {"workers": t.workers, "compute": Compute(t.precision, t.accumulate)}
     return Experiment(bench, generator_of(s), s, Recipe.of(t), root() / work, seed, **more)
 
 

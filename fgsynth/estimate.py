@@ -224,7 +224,7 @@ def table(stage: _Stage, known: Mapping[str, Calibration], gpus: int, price: flo
     real = int(stage.counts.sum())
     lines = [
         f"{stage.name}: {len(stage.counts):,} classes, {real:,} real pictures",
-        rows.to_string(formatters=numbers),
+        rows.to_string(formatters=numbers, na_rep="-"),
         *(_classifier(stage, known, real, synthetic) for synthetic in (False, True)),
         _machine(stage, known, sum(one.hours(gpus) for one in made.values()), gpus, price),
     ]
@@ -249,7 +249,7 @@ def _machine(
     stage: _Stage, known: Mapping[str, Calibration], hours: float, gpus: int, price: float | None
 ) -> str:
     if math.isnan(hours):
-        return "hours and disk are not known: calibrate on a machine like those that shall make the sets"
+        return "hours and disk (-) are not known: add --calibrate 60 on a machine like those that shall work"
     used = [known[stage.key(way)] for way, _ in stage.sets.values()]
     cost = "" if price is None else f", for {hours * gpus * price:,.2f} at {price:g} a GPU hour"
     batches = ", ".join(str(b) for b in sorted({one.batch for one in used}))

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from fgsynth import distributed
 from fgsynth.batches import Pictures, Source
 from fgsynth.benchmarks.disk.picture_set import PictureFiles
 from fgsynth.benchmarks.manifest import Benchmark, require_labels
@@ -25,13 +26,15 @@ from fgsynth.paths import write_text
 from fgsynth.pieces import Maker
 from fgsynth.plans import Method, missing_per_group, plan
 from fgsynth.processes import spread
+from fgsynth.recipe import Compute, Recipe
 from fgsynth.resolution import at_resolution, shrunk
 from fgsynth.seeds import stable_seed
 from fgsynth.settings import Sampling
 from fgsynth.shards import Make, Store
 from fgsynth.synthesis import Feedback, Plan, synthesise
 from fgsynth.synthetic import SyntheticSet
-from fgsynth.training import Recipe, Trained, finished, load, train
+from fgsynth.trained import Trained, finished, load
+from fgsynth.training import COMPUTE
 from fgsynth.work import fingerprint, model_digest, weights_digest
 
 _BOTH = ("benchmarks", "metrics", "miniworld", "networks", "pictures", "seeds")
@@ -41,7 +44,7 @@ SYNTHESIS = (
     *("losses", "pieces", "plans", "recipe", "resolution", "sampler", "schedule", "shards", "synthesis"),
     "tars",
 )
-TRAINING = (*_BOTH, "augment", "batches", "losses", "recipe", "threads", "training", "twostage")
+TRAINING = (*_BOTH, "augment", "batches", "fit", "losses", "recipe", "threads", "training", "twostage")
 """The code that a synthetic set and a trained classifier depend on."""
 WORTH = 60_000
 """Pictures seen by trainings that are worth starting processes for, which takes some ten seconds."""
@@ -58,7 +61,8 @@ class Experiment:
     work: a folder of results under the fingerprints of what they depend on; whatever is there is not made
     again, so that a killed run goes on where it was, and the folder can be deleted at any time.
     seed: of guide and synthesis. guide_folder: a classifier that was trained before, to guide instead.
-    elsewhere: from a method, what makes its pictures on other machines. workers: processes that read files.
+    elsewhere: from a method, what makes its pictures on other machines. workers: processes that read files;
+    compute: how a machine computes trainings.
     """
 
     bench: Benchmark
@@ -70,6 +74,7 @@ class Experiment:
     guide_folder: Path | None = None
     elsewhere: Callable[[Method], Maker] | None = None
     workers: int = 0
+    compute: Compute = COMPUTE
 
     @property
     def guide_recipe(self) -> Recipe:
@@ -203,7 +208,7 @@ class Experiment:
         return self.training(recipe, seed, synthetic)()
 
     def train_all(self, jobs: Iterable[Job], split: str | None = None) -> None:
-        """Classifiers by recipe, seed and synthetic set, for `train` to load: several at a time on CPUs.
+        """Classifiers by recipe, seed and synthetic set, for `train` to load: one per core or GPU at a time.
 
         split: whose classes they predict at once, for `predicted` to find.
         """
@@ -211,8 +216,11 @@ class Experiment:
         todo = {self.run_folder(*job): job for job in jobs if not self._done(job, split)}
         asked = self.seen(self.pictures(split)) if split else None
         work = [(self.training(*job), asked, self._kept(folder, split)) for folder, job in todo.items()]
-        processes = self.processes(todo.values())
-        spread(trained_and_asked, work, f"{self.bench.manifest.name}, classifiers", processes=processes)
+        bar = f"{self.bench.manifest.name}, classifiers"
+        if torch.cuda.is_available():
+            distributed.each(trained_and_asked, work, bar)
+        else:
+            spread(trained_and_asked, work, bar, processes=self.processes(todo.values()))
 
     def processes(self, jobs: Iterable[Job]) -> int | None:
         """How many processes are worth it for trainings of this size; None: as many as cores."""
@@ -225,8 +233,8 @@ class Experiment:
         write_text(folder / CLASSES, json.dumps(self.bench.manifest.classes))
         made, val = synthetic.pictures if synthetic else None, recipe.select != "last"
         held_out = self.pictures("val") if val else None
-        of = partial(train, self.real, made, self.n_classes, recipe, seed)
-        return partial(of, val=held_out, folder=folder, workers=self.workers)
+        of = partial(distributed.train, self.real, made, self.n_classes, recipe, seed, val=held_out)
+        return partial(of, folder=folder, workers=self.workers, compute=self.compute)
 
     def run_folder(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Path:
         """Where a classifier's run is kept."""
@@ -252,15 +260,8 @@ class Experiment:
         s = self.sampling.model_dump()
         guide = weights_digest(self.guide) if method.criteria else ""
         rows = table.to_csv(index=False)
-        return fingerprint(
-            SYNTHESIS,
-            self.bench.manifest.digest,
-            model_digest(self.sampling.generator),
-            s,
-            vars(method),
-            guide,
-            rows,
-        )
+        model, of = model_digest(self.sampling.generator), self.bench.manifest.digest
+        return fingerprint(SYNTHESIS, of, model, s, vars(method), guide, rows)
 
     def _make(self, rows: pd.DataFrame, method: Method) -> tuple[NDArray[np.uint8], pd.DataFrame]:
         s, g = self.sampling, self.generator

@@ -61,6 +61,7 @@ class GuidedModel:
     label: Tensor
     schedule: Schedule
     guidance: Guidance
+    one_by_one: bool = False
     values: list[Tensor] = field(default_factory=list)
     non_finite: Tensor = field(init=False)
 
@@ -101,11 +102,8 @@ class GuidedModel:
         z_in = z.detach().requires_grad_(exact)
         with torch.set_grad_enabled(exact):
             x0, eps = self.predict(z_in, t)
+        value, gradient = self._one_by_one(x0) if self.one_by_one else self._at_once(x0)
         with torch.enable_grad():
-            x0_in = x0.detach().requires_grad_(True)
-            value = self.criterion(*self.classifier(self.decode(x0_in)), self.label)
-            # A sum, not a mean: the gradient of a sample must not know how large its batch is.
-            (gradient,) = torch.autograd.grad(value.sum(), x0_in)
             if exact:
                 # Through the network at unit size, as a half-precision one would round it to zero.
                 size = gradient.abs().flatten(1).amax(1).reshape(-1, *[1] * (z.ndim - 1))
@@ -119,6 +117,28 @@ class GuidedModel:
         keep = (~bad).reshape(-1, *[1] * (z.ndim - 1))
         return x0.detach(), eps.detach(), torch.where(keep, gradient, torch.zeros_like(gradient))
 
+    def _at_once(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """The criterion of every sample, (n,), and its gradient with respect to x0_hat."""
+        with torch.enable_grad():
+            x0 = x0.detach().requires_grad_(True)
+            value = self.criterion(*self.classifier(self.decode(x0)), self.label)
+            # A sum, not a mean: the gradient of a sample must not know how large its batch is.
+            return value, torch.autograd.grad(value.sum(), x0)[0]
+
+    def _one_by_one(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with one sample's decoding in memory at a time."""
+        parts = []
+        with torch.enable_grad():
+            for i, one in enumerate(x0.detach().split(1)):
+                one = one.requires_grad_(True)
+                logits, embedding = self.classifier(self.decode(one))
+                # A criterion may know samples by their place (`combined`): of n copies the i-th is asked.
+                copies = logits.expand(len(x0), -1), embedding.expand(len(x0), -1)
+                value = self.criterion(*copies, self.label)[i]
+                parts.append((value.detach(), torch.autograd.grad(value, one)[0]))
+        values, gradients = zip(*parts, strict=True)
+        return torch.stack(values), torch.cat(gradients)
+
 
 def guide(
     predict: Predict,
@@ -128,14 +148,17 @@ def guide(
     schedule: Schedule,
     guidance: Guidance,
     decode: Callable[[Tensor], Tensor] = lambda z: z,
+    *,
+    one_by_one: bool = False,
 ) -> GuidedModel:
     """Feedback guidance of a model function by grad_z C(f, Dec(x0_hat), y) (FG eq. 3 and 3.1.2).
 
     predict: the unguided model function. decode: latents to the classifier's input, differentiable.
-    label: (n,), the class of every sample of the batch. C must rise; norms are per sample.
+    label: (n,), the class of every sample of the batch. C must rise; norms are per sample. one_by_one: decode
+    and classify sample by sample, where a batch's would not fit into memory; the denoiser keeps its batch.
     Returns a model function with a record of criterion values and non-finite gradients.
     """
-    return GuidedModel(predict, decode, classifier, criterion, label, schedule, guidance)
+    return GuidedModel(predict, decode, classifier, criterion, label, schedule, guidance, one_by_one)
 
 
 def _norm(x: Tensor) -> Tensor:

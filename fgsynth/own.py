@@ -1,6 +1,7 @@
 """One's own pictures: an image folder through all of FG, from checks to an exported synthetic set."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fgsynth.experiment import Experiment
 from fgsynth.metrics import interval, per_class_accuracy
 from fgsynth.paths import atomic, write_text
 from fgsynth.progress import progress
+from fgsynth.recipe import Recipe
 from fgsynth.study import Scored
 from fgsynth.synthetic import SyntheticSet
 
@@ -34,11 +36,11 @@ def experiment(
 ) -> Experiment:
     """The experiment of a folder with train/<class>/, or of a CSV, seen at `side` x `side` pixels.
 
-    Without val a fifth of every class is held out. in_memory: bytes that the training pictures may take; more
-    are read from their files in every epoch. Raises UserError for settings that are wrong and pictures that
-    are missing.
+    Without val a fifth of every class is held out; without test half of val is it. in_memory: bytes that the
+    training pictures may take; more are read from their files in every epoch. Raises UserError for settings
+    that are wrong and pictures that are missing.
     """
-    found = folders.load(Path(place))
+    found = folders.with_test(folders.load(Path(place)))
     found.require_files()
     small = float(found.manifest.counts().sum()) * 3 * side**2 <= in_memory
     bench = found.benchmark(side) if small else found.on_files(side)
@@ -59,6 +61,13 @@ def weakest(exp: Experiment, scored: Scored, split: str, n: int) -> list[int]:
     mean = np.nan_to_num(per_class(exp, scored, split).mean(0), nan=np.inf)
     counts = exp.bench.manifest.counts().tolist()
     return sorted(range(exp.n_classes), key=lambda y: (mean[y], counts[y]))[:n]
+
+
+def mixed(exp: Experiment, made: SyntheticSet) -> Recipe:
+    """The experiment's recipe with batches mixed as the two sets are large, one picture of each at least."""
+    n, least = len(exp.real), 1 / exp.recipe.batch
+    share = n / (n + len(made.index))
+    return replace(exp.recipe, real_share=min(max(share, least), 1 - least))
 
 
 def changes(exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, split: str) -> pd.DataFrame:

@@ -54,8 +54,8 @@ class Recipe:
 
     @classmethod
     def of(cls, asked: Classification) -> "Recipe":
-        """The recipe of a stage's settings, which hold besides how many processes read files."""
-        return cls(**asked.model_dump(exclude={"workers"}))
+        """The recipe of a stage's settings, which say besides how a machine computes it."""
+        return cls(**asked.model_dump(exclude={"workers", "precision", "accumulate"}))
 
     def __post_init__(self) -> None:
         # A list is what a YAML or JSON file holds.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from fgsynth import page, paths, results
+from fgsynth import cards, page, paths, results
 from fgsynth.claims import claims
 from fgsynth.ledger import NOT_RUN, largest_scale, ledger, tables
 from fgsynth.metrics import interval
@@ -44,16 +44,18 @@ def build(root: Path) -> None:
         summary=verdicts["verdict"].value_counts().to_dict(),
         stages=[_stage(reports, stage, name, rows) for stage, name in NOTEBOOKS.items()],
         cost=cost.read_text(encoding="utf-8") if cost.is_file() else "",
+        true_size=_measured(reports / "true_size" / "true_size.csv"),
         tables=[_table(book, name, t.title, t.stage) for name, t in tables(printed).items()],
     )
     paths.write_text(reports / "index.html", index)
     readme = root / "README.md"
     if readme.is_file():
-        paths.write_text(readme, with_table(readme.read_text(encoding="utf-8"), markdown(book, rows)))
+        text = readme.read_text(encoding="utf-8")
+        for mark, block in (("ledger", markdown(book, rows)), *cards.markdown(root)):
+            text = with_block(text, mark, block)
+        paths.write_text(readme, text)
 
 
-BLOCK = ("<!--ledger-->", "<!--/ledger-->")
-"""Between these marks README.md shows what the ledger says."""
 SHOWN = {
     "table1_imagenet_lt": ("imagenet_lt", ("overall", "few")),
     "table2_places_lt": ("places_lt", ("overall", "few")),
@@ -90,12 +92,13 @@ def _cells(printed: pd.DataFrame, ours: pd.DataFrame, method: str, column: str) 
     )
 
 
-def with_table(text: str, table: str) -> str:
-    """A text with what stands between the marks replaced; without marks as it is."""
-    start, end = (text.find(mark) for mark in BLOCK)
+def with_block(text: str, mark: str, block: str) -> str:
+    """A text with what stands between <!--mark--> and <!--/mark--> replaced; without these as it is."""
+    before, after = f"<!--{mark}-->", f"<!--/{mark}-->"
+    start, end = text.find(before), text.find(after)
     if start < 0 or end < start:
         return text
-    return f"{text[: start + len(BLOCK[0])]}\n\n{table}\n\n{text[end:]}"
+    return f"{text[: start + len(before)]}\n\n{block}\n\n{text[end:]}"
 
 
 def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict[str, object]:
@@ -119,6 +122,15 @@ def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict
         "selection": "; ".join(mine["selection"].unique()),
         "split": "; ".join(mine["split"].unique()),
     }
+
+
+def _measured(path: Path) -> list[dict[str, str]]:
+    """Rows of the table of true size as text, none where nothing was measured."""
+    if not path.is_file():
+        return []
+    table = pd.read_csv(path).dropna(axis=1, how="all")
+    shown = table.map(lambda x: x if isinstance(x, str) else "-" if pd.isna(x) else f"{x:.3g}")
+    return [{str(k): str(v) for k, v in row.items()} for row in shown.to_dict("records")]
 
 
 def summary(rows: pd.DataFrame) -> list[dict[str, str]]:

@@ -248,7 +248,7 @@ class Classification(Frozen):
     """How classifiers are trained, the guide among them.
 
     side: in pixels, of what the classifier sees (None: pictures as they are); workers: processes that read
-    files ahead.
+    files ahead; precision and accumulate: how a machine computes it (`recipe.Compute`).
     """
 
     network: str
@@ -264,6 +264,8 @@ class Classification(Frozen):
     augment: Annotated[tuple[Literal["crop", "flip", "jitter", "blur", "grey"], ...], ListOf]
     side: Count | None = None
     workers: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["no", "fp16", "bf16"] | None = None
+    accumulate: Count = 1
 
 
 def validated(model: Any, values: Any, source: str) -> Any:

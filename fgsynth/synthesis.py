@@ -116,6 +116,7 @@ def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | No
         generator.schedule,
         feedback.guidance,
         generator.decode_for_guidance,
+        one_by_one=generator.large,
     )
     pictures = decoded(generator, ddim(guided, noise, generator.schedule), plan.seeds)
     with torch.no_grad():

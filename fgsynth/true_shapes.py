@@ -121,7 +121,7 @@ def true_size(n_steps: int, dtype: torch.dtype, device: str = "cpu") -> Generato
     marks = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}
     pipe = StableUnCLIPImg2ImgPipeline(
         **parts,
-        image_normalizer=StableUnCLIPImageNormalizer(WIDTH).to(dtype=dtype),
+        image_normalizer=StableUnCLIPImageNormalizer(WIDTH).to(torch_dtype=dtype),
         image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         feature_extractor=CLIPImageProcessor(),
         tokenizer=CLIPTokenizer(vocab=marks, merges=[], model_max_length=77),

@@ -240,7 +240,8 @@ def test_sets_are_those_of_the_notebooks(root):
 def test_a_plan_is_printed_without_a_measurement(checkout):
     text = estimate.run("imagenet_lt", "full")
     assert text.startswith("imagenet_lt at scale full: 24 classes, 4,543 real pictures\n")
-    assert "hours and disk are not known: calibrate" in text
+    assert "hours and disk (-) are not known: add --calibrate 60" in text
+    assert "nan" not in text.lower()
 
 
 def test_a_plan_is_printed_with_one(checkout, monkeypatch):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from fgsynth.criteria import CRITERIA, entropy, loss
+from fgsynth.criteria import CRITERIA, combined, entropy, loss
 from fgsynth.errors import UserError
 from fgsynth.guidance import Guidance, guide
 from fgsynth.sampler import ddim
@@ -212,3 +212,27 @@ def test_a_window_beyond_the_steps_is_refused(schedule, network, classifier):
     with pytest.raises(UserError, match="Guidance from step 10 to None guides none of 10 steps"):
         guide(predict, classifier, entropy, LABEL, schedule, Guidance(start=10), decode)
     guide(predict, classifier, entropy, LABEL, schedule, Guidance(scale=0, start=10), decode)
+
+
+@pytest.mark.parametrize("through_network", [True, False])
+def test_one_by_one_is_the_same_gradient_with_one_sample_decoded_at_a_time(
+    schedule, network, classifier, through_network
+):
+    # A criterion that knows samples by their place.
+    criterion = combined([entropy, loss], range(5))
+    predict, seen = model_function(network, schedule, "v_prediction"), []
+
+    def decoded(z):
+        seen.append(len(z))
+        return decode(z)
+
+    guidance = Guidance(through_network=through_network)
+    models = [
+        guide(predict, classifier, criterion, LABEL, schedule, guidance, decoded, one_by_one=one)
+        for one in (False, True)
+    ]
+    (x0, eps, gradient), other = (model.gradient(z0(), T) for model in models)
+    assert seen == [5, 1, 1, 1, 1, 1]
+    assert gradient.abs().max() > 0
+    for a, b in zip((x0, eps, gradient, models[0].values[0]), (*other, models[1].values[0]), strict=True):
+        torch.testing.assert_close(a, b)

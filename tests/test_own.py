@@ -9,6 +9,7 @@ from fgsynth.benchmarks import mini
 from fgsynth.benchmarks.disk import folders
 from fgsynth.benchmarks.disk.picture_set import read
 from fgsynth.errors import UserError
+from fgsynth.methods import FG, methods
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.settings import LongTail
 from fgsynth.study import Row, Scored, scores
@@ -39,7 +40,7 @@ def put(folder, counts, side=40):
 def exp(tmp_path, root, monkeypatch):
     monkeypatch.chdir(root)
     place = tmp_path / "pictures"
-    put(place, {"train": {"red_fox": 5, "owl": 3}, "val": {"red_fox": 2, "owl": 2}})
+    put(place, {"train": {"red_fox": 5, "owl": 3}, "val": {"red_fox": 4, "owl": 4}})
     return own.experiment(place, 32, SAMPLING, TRAINING, str(tmp_path / "work"))
 
 
@@ -48,8 +49,6 @@ def scored(*predicted):
 
 
 def test_a_folder_goes_through_the_whole_protocol(exp, tmp_path):
-    from fgsynth.methods import methods
-
     assert exp.bench.manifest.classes == ("owl", "red fox")
     made = exp.synthetic(methods(exp.sampling)["LDM-FG (Entropy)"], per_group=np.array([3, 0]))
     assert set(made.index["label"]) == {0}
@@ -85,6 +84,12 @@ def test_the_weakest_classes_are_those_of_the_lowest_accuracy_then_of_fewer_pict
     assert own.weakest(exp, scored(label), "val", 1) == [0]
 
 
+@pytest.mark.parametrize(("n", "real"), [(1, 7), (8, 4), (2000, 1)])
+def test_batches_are_mixed_as_the_sets_are_large_with_one_of_each_at_least(exp, n, real):
+    made = SyntheticSet(pd.DataFrame({"label": [0] * n}), torch.zeros(n, 32, 32, 3, dtype=torch.uint8), "")
+    assert round(own.mixed(exp, made).real_share * exp.recipe.batch) == real
+
+
 def test_changes_by_hand(exp):
     label = exp.bench.manifest.rows("val")["label"].to_numpy()
     made = SyntheticSet(pd.DataFrame({"label": [0, 0, 0]}), torch.zeros(3, 1, 1, 3, dtype=torch.uint8), "")
@@ -110,6 +115,32 @@ def test_a_benchmark_becomes_a_folder_that_is_the_same_again(tmp_path):
     rows = bench.manifest.rows("val")
     same = rows[rows["label"] == bench.manifest.classes.index(name)].head(1)
     assert torch.equal(read(found.paths(first)[0]), bench.pictures(same)[0])
+
+
+def test_real_photographs_go_through_the_whole_protocol(root, tmp_path, monkeypatch):
+    photos = root.parent / "shared/data/photos"
+    if not photos.is_dir():
+        pytest.skip("the photographs are not there")
+    monkeypatch.chdir(root)
+    exp = own.experiment(photos, 32, SAMPLING, TRAINING, str(tmp_path / "work"))
+    assert (
+        exp.bench.manifest.counts("test").tolist() == exp.bench.manifest.counts("val").tolist() == [25] * 10
+    )
+    before = scores(exp, {"before": Row(exp.recipe)}, [0, 1], "val")["before"]
+    weak = own.weakest(exp, before, "val", 2)
+    each = np.zeros(10, int)
+    each[weak] = 3
+    made = exp.synthetic(methods(exp.sampling)[FG], per_group=each)
+    assert sorted(set(made.index["label"])) == sorted(weak)
+    assert np.isfinite(made.index["after"]).all()
+    conditions = dict(zip(made.index["condition"], made.index["label"], strict=True))
+    for key, label in conditions.items():
+        assert key.startswith(f"train/{exp.bench.manifest.classes[label].replace(' ', '_')}/")
+    pair = {"before": Row(exp.recipe), "after": Row(own.mixed(exp, made), made)}
+    held = scores(exp, pair, [0, 1], "test")
+    changed = own.changes(exp, held["before"], held["after"], made, "test")
+    assert changed.set_index("class")["real"]["freight car"] == 202
+    assert len(own.export(exp, made, tmp_path / "out")) == 6
 
 
 def test_a_class_of_one_picture_is_taken_until_hardness_is_asked_for(tmp_path, root, monkeypatch):

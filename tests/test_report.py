@@ -4,9 +4,11 @@ import shutil
 import pandas as pd
 import pytest
 
-from fgsynth import report, results
+from fgsynth import cards, report, results
 from fgsynth.errors import UserError
 from fgsynth.ledger import ledger
+
+MARKS = ("<!--ledger-->", "<!--/ledger-->")
 
 
 class Links(html.parser.HTMLParser):
@@ -123,12 +125,12 @@ def test_markdown_shows_what_was_run_of_tables_1_to_3_beside_the_printed_numbers
 
 
 def test_only_what_stands_between_the_marks_is_replaced():
-    start, end = report.BLOCK
-    once = report.with_table(f"before\n\n{start}\nold | table\n{end}\n\nafter\n", "| new |")
+    start, end = MARKS
+    once = report.with_block(f"before\n\n{start}\nold | table\n{end}\n\nafter\n", "ledger", "| new |")
     assert once == f"before\n\n{start}\n\n| new |\n\n{end}\n\nafter\n"
-    assert report.with_table(once, "| new |") == once
+    assert report.with_block(once, "ledger", "| new |") == once
     for unmarked in ("no marks\n", f"{end} the wrong way {start}", f"only {start}", f"only {end}"):
-        assert report.with_table(unmarked, "| new |") == unmarked
+        assert report.with_block(unmarked, "ledger", "| new |") == unmarked
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def with_results(checkout):
     folder.mkdir(parents=True)
     rows = tidy("imagenet_lt", **{"ERM": [50.5, 50.5], "ERM:few": [12.5, 12.5]})
     (folder / "imagenet_lt.csv").write_text(results.to_csv(rows))
-    (checkout / "README.md").write_text("# A title\n\n{}\n{}\n\nAn end.\n".format(*report.BLOCK))
+    (checkout / "README.md").write_text("# A title\n\n{}\n{}\n\nAn end.\n".format(*MARKS))
     return checkout
 
 
@@ -146,7 +148,7 @@ def test_the_readme_is_given_the_table_and_keeps_its_text(with_results):
     readme, reports = with_results / "README.md", with_results / "reports"
     table = report.markdown(pd.read_csv(reports / "ledger.csv"), pd.read_csv(reports / "results.csv"))
     assert table.endswith("\n| ERM | 43.4 | 50.5 ± 0.0 | 8.2 | 12.5 ± 0.0 |")
-    start, end = report.BLOCK
+    start, end = MARKS
     assert readme.read_text() == f"# A title\n\n{start}\n\n{table}\n\n{end}\n\nAn end.\n"
     first = readme.read_bytes()
     report.build(with_results)
@@ -184,8 +186,8 @@ def test_the_table_in_the_readme_is_made_from_the_ledger(root):
     book = pd.read_csv(root / "reports" / "ledger.csv")
     table = report.markdown(book, pd.read_csv(root / "reports" / "results.csv"))
     readme = (root / "README.md").read_text()
-    assert all(readme.count(mark) == 1 for mark in report.BLOCK)
-    assert report.with_table(readme, table) == readme
+    assert all(readme.count(mark) == 1 for mark in MARKS)
+    assert report.with_block(readme, "ledger", table) == readme
     for benchmark in ("imagenet_lt", "places_lt", "nicopp"):
         assert f"| {benchmark} |" in table
     assert "| LDM-FG (Entropy) | 64.7 | " in table
@@ -199,3 +201,19 @@ def test_damaged_comparisons_are_named(checkout):
     (folder / "nicopp.csv").write_text("scale,benchmark\nmini,nicopp\n")
     with pytest.raises(UserError, match=r"nicopp\.csv: columns"):
         report.build(checkout)
+
+
+def test_the_page_shows_the_cost_at_true_size(built, root):
+    page = (built / "index.html").read_text()
+    table = pd.read_csv(root / "reports" / "true_size" / "true_size.csv")
+    assert page.count("<td>bfloat16</td>") == (table["precision"] == "bfloat16").sum() > 0
+    assert f"<td>{table['seconds'].iloc[0]:.3g}</td>" in page
+    assert "<td>nan</td>" not in page
+
+
+def test_the_cost_tables_in_the_readme_are_made_from_the_counts(root):
+    readme, blocks = (root / "README.md").read_text(), dict(cards.markdown(root))
+    assert list(blocks) == ["batches", "seconds", "hours"]
+    for mark, block in blocks.items():
+        assert readme.count(f"<!--{mark}-->") == 1
+        assert report.with_block(readme, mark, block) == readme

@@ -59,6 +59,14 @@ def test_the_guides_are_the_papers(name, millions):
     assert abs(sum(p.numel() for p in network.parameters()) / 1e6 - millions) < 0.01
 
 
+def test_the_networks_make_a_generator():
+    made = true_shapes.true_size(30, torch.bfloat16, "meta")
+    assert made.dtype == torch.bfloat16
+    assert {p.dtype for p in made.pipe.vae.parameters()} == {torch.float32}
+    assert made.large
+    assert len(made.schedule.steps) == 30
+
+
 def test_random_weights_are_small_and_pass_signals_on():
     network = torch.nn.Sequential(*(torch.nn.Linear(512, 512, device="meta") for _ in range(8)))
     network.append(torch.nn.LayerNorm(512, device="meta"))
@@ -109,7 +117,7 @@ def test_work_is_counted_by_kind_of_gradient(rows):
 def test_recomputation_is_backward_and_not_decoding(tmp_path, case, monkeypatch):
     monkeypatch.setattr("fgsynth.generator.LARGE", 1)
     large = dataclasses.replace(case, generator=Generator.load(save(tmp_path), 2))
-    assert large.generator.pipe.vae.is_gradient_checkpointing
+    assert large.generator.large
     booked = []
     real = true_size.Stopwatch._book
     monkeypatch.setattr(
@@ -119,7 +127,8 @@ def test_recomputation_is_backward_and_not_decoding(tmp_path, case, monkeypatch)
     # Three pictures for the guide, three to keep.
     assert booked.count("decoder") == 6
     assert booked.count("denoiser") == 2
-    assert booked.count("backward") == 1
+    # The guide looks at one large picture at a time.
+    assert booked.count("backward") == 3
 
 
 def test_what_does_not_fit_is_a_row_without_numbers(case, monkeypatch):

@@ -40,8 +40,8 @@ def test_a_sound_folder_is_ready(pets):
     assert text.splitlines() == [
         f"folder in {pets}",
         "  train: 4 pictures of 2 classes, 1 to 3 each (0 many, 0 medium, 2 few)",
-        "  val: 2 pictures of 1 class, 2 to 2 each",
-        "  test: 1 picture of 1 class, 1 to 1 each",
+        "  val: 2 pictures of 1 class, 2 each",
+        "  test: 1 picture of 1 class, 1 each",
         "Ready.",
     ]
 

@@ -3,7 +3,7 @@ import re
 import pytest
 from tiny_files import class_folders
 
-from fgsynth.benchmarks.disk.folders import from_csv, from_folders, load
+from fgsynth.benchmarks.disk.folders import from_csv, from_folders, load, with_test
 from fgsynth.errors import UserError
 
 
@@ -51,6 +51,18 @@ def test_a_large_share_leaves_a_picture_of_every_class(tmp_path):
 def test_a_share_outside_0_and_1_is_refused(tmp_path, share):
     with pytest.raises(UserError, match=f"held-out share is {share}: choose one between 0 and 1"):
         from_folders(class_folders(tmp_path, {"train/a": 3}), held_out=share)
+
+
+def test_without_test_half_of_val_is_it(tmp_path):
+    counts = {"train/a": 9, "train/b": 3, "val/a": 9, "val/b": 1}
+    found = with_test(from_folders(class_folders(tmp_path, counts)))
+    assert found.manifest.counts().tolist() == [9, 3]
+    assert found.manifest.counts("val").tolist() == [4, 1]
+    assert found.manifest.counts("test").tolist() == [5, 0]
+    assert found.notes[-1] == "There is no test: 5 pictures of val (seed 0) are it."
+    class_folders(tmp_path, {"final/a": 1})
+    whole = from_folders(tmp_path)
+    assert with_test(whole) is whole
 
 
 def test_what_is_left_out_is_said(tmp_path):

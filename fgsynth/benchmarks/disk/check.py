@@ -125,7 +125,8 @@ def _counts(found: PictureSet) -> list[str]:
         each = np.bincount(rows["label"], minlength=len(found.classes))
         there = each[each > 0]
         line = f"{split}: {_number(len(rows), 'picture')} of {_number(len(there), 'class', 'classes')}, "
-        line += f"{there.min():,} to {there.max():,} each"
+        least = f"{there.min():,} to " if there.min() < there.max() else ""
+        line += f"{least}{there.max():,} each"
         if split == "train":
             kinds = strata(there).tolist()
             line += f" ({', '.join(f'{kinds.count(k)} {k}' for k in ('many', 'medium', 'few'))})"

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -125,11 +126,7 @@ def _with_val(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFram
     """
     if not 0 < share < 1:
         raise UserError(f"The held-out share is {share}: choose one between 0 and 1.")
-    moved = []
-    for _, group in table[table["split"] == "train"].groupby(["label", "context"]):
-        order = sorted(group.index, key=lambda i: stable_seed("held out", seed, table.at[i, "key"]))
-        n = min(len(order) - 1, max(1, int(share * len(order) + 0.5)))
-        moved += order[:n]
+    moved = _drawn(table, "train", share, "held out", seed)
     table = table.copy()
     table.loc[moved, "split"] = "val"
     note = (
@@ -137,6 +134,30 @@ def _with_val(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFram
         "of train for it; single pictures stay in train."
     )
     return table, note
+
+
+def with_test(found: PictureSet, seed: int = 0) -> PictureSet:
+    """A set whose weak classes can be found on val and reported on other pictures, its test.
+
+    Where there is none, half of every class and group of val becomes it; single pictures stay in val.
+    """
+    if found.table["split"].isin(("test", "final")).any():
+        return found
+    table = found.table.copy()
+    moved = _drawn(table, "val", 0.5, "half of val", seed)
+    table.loc[moved, "split"] = "test"
+    note = f"There is no test: {len(moved):,} pictures of val (seed {seed}) are it."
+    return replace(found, table=table, notes=(*found.notes, note))
+
+
+def _drawn(table: pd.DataFrame, split: str, share: float, salt: str, seed: int) -> list[int]:
+    """Rows of a split, of every class and group round(share * n), at least one, never the last."""
+    moved = []
+    for _, group in table[table["split"] == split].groupby(["label", "context"]):
+        order = sorted(group.index, key=lambda i: stable_seed(salt, seed, table.at[i, "key"]))
+        n = min(len(order) - 1, max(1, int(share * len(order) + 0.5)))
+        moved += order[:n]
+    return moved
 
 
 def _sorted(names: Iterable[str]) -> list[str]:

@@ -51,10 +51,18 @@ def long_tailed_counts(official: Official, asked: OfficialLists) -> Tensor:
         names = longtail.class_names(paths.root() / official.classnames)
         label = longtail.read_split(file, sha256)["label"].to_numpy()
         return torch.tensor(label).bincount(minlength=len(names))[:, None]
-    known = paths.root() / COUNTS
+    return published_counts(paths.root(), official.name)[:, None]
+
+
+def published_counts(root: Path, benchmark: str) -> Tensor:
+    """Training pictures of every class of ImageNet-LT or Places-LT, (c,), as the project knows them.
+
+    Raises UserError without the file.
+    """
+    known = root / COUNTS
     if not known.is_file():
         raise missing(known)
-    return torch.tensor(json.loads(known.read_text(encoding="utf-8"))[official.name])[:, None]
+    return torch.tensor(json.loads(known.read_text(encoding="utf-8"))[benchmark])
 
 
 def group_counts(asked: DrawnSplit) -> Tensor:
