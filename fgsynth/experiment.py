@@ -44,7 +44,11 @@ SYNTHESIS = (
     *("losses", "pieces", "plans", "recipe", "resolution", "sampler", "schedule", "shards", "synthesis"),
     "tars",
 )
-TRAINING = (*_BOTH, "augment", "batches", "fit", "losses", "recipe", "threads", "training", "twostage")
+TRAINING = (
+    *_BOTH,
+    *("augment", "batches", "checkpoint", "fit", "losses", "ranks", "recipe", "stopping", "threads"),
+    *("trained", "training", "twostage"),
+)
 """The code that a synthetic set and a trained classifier depend on."""
 WORTH = 60_000
 """Pictures seen by trainings that are worth starting processes for, which takes some ten seconds."""

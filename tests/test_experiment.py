@@ -288,12 +288,14 @@ def listed_by(root, *names):
 
 
 def test_synthetic_sets_are_fingerprinted_with_all_the_code_that_makes_them(root):
-    classifiers = {f"fgsynth/{name}.py" for name in ("training", "synthetic", "classifiers")}
+    classifiers = {
+        f"fgsynth/{name}.py" for name in ("training", "trained", "distributed", "synthetic", "classifiers")
+    }
     own = modules_used(root, (root / "fgsynth/experiment.py").read_text()) - classifiers
     names = [name.removeprefix("fgsynth/").removesuffix(".py") for name in own]
     assert {"synthesis", "plans", "shards", "batches"} <= set(names)
     # Where and how fast pictures are made does not decide which.
-    deciding = {*listed_by(root, *names)} - {"cluster", "processes", "speed", "stopping", "threads"}
+    deciding = {*listed_by(root, *names)} - {"cluster", "processes", "speed", "stopping", "threads", "ranks"}
     assert sorted(SYNTHESIS) == sorted([*deciding, "experiment"])
 
 
