@@ -15,11 +15,11 @@ MEMORY = 20
 """Steps that are remembered."""
 DECREASE, FLATTER = 1e-4, 0.9
 """Wolfe conditions: of what the slope promises, the share gained; of the slope, the share that may stay."""
-TRIALS = 12
+TRIALS = 20
 """Steps tried along a line at most."""
 
 Function = Callable[[Tensor], tuple[float, Tensor]]
-"""The value and the gradient (n,) at a point (n,)."""
+"""The value, nowhere below 0, and the gradient (n,) at a point (n,)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def descend(
 
     noise: the share of the value (or of 1) that rounding moves it by. Converged: the largest entry of the
     gradient is at most `limit`, or an iteration gained no more than `noise`. `earlier`, where a rougher
-    version of `function` led to x, lends its memory, and its counts go on.
+    version of `function` led to x, lends its memory, and its counts go on. Without a step that gains, it
+    starts its memory anew; if that does not help, it stops and has not converged.
     """
     memory = deque(earlier.memory if earlier else (), maxlen=MEMORY)
     passes, done = (earlier.passes, earlier.iterations) if earlier else (0, 0)
@@ -55,13 +56,18 @@ def descend(
     while not converged and done < iterations:
         move = quasi_newton(slope, memory).neg_()
         step, after, slope_after, trials = line_search(function, x, value, slope, move, noise)
+        passes, done = passes + trials, done + 1
+        if not step.any():
+            if not memory:
+                break
+            memory.clear()
+            continue
         change = slope_after - slope
-        # A curvature of rounding alone, or of a step of length 0, would spoil the memory.
+        # A curvature that is rounding alone would spoil the memory.
         if float(change @ step) > noise * float(change.norm() * step.norm()):
             memory.append((step, change))
         gain = (value - after) / max(abs(value), abs(after), 1.0)
         x, value, slope = x + step, after, slope_after
-        passes, done = passes + trials, done + 1
         converged = float(slope.abs().max()) <= limit or gain <= noise
     return State(x, value, slope, passes, done, converged, tuple(memory))
 
@@ -89,11 +95,15 @@ def line_search(
 ) -> tuple[Tensor, float, Tensor, int]:
     """A step along `move` (n,) that meets the weak Wolfe conditions, value and slope there, and the trials.
 
-    From the whole move on: threefold while the slope stays steep, then by secants of the slope, kept in the
-    bracket. Where TRIALS do not do, rounding hides the descent: the step is 0.
+    From the whole move on, or from the farthest place at which a parabola that is nowhere below 0 can be
+    lowest: threefold while the slope stays steep; by parabolas and halves once the step is in a bracket.
+    The step is 0 for a move that does not go down, and where TRIALS do not do.
     """
     steep = float(slope @ move)
-    low, slope_low, high, slope_high, t = 0.0, steep, float("inf"), 0.0, 1.0
+    if not steep < 0:
+        return torch.zeros_like(x), value, slope, 0
+    low, value_low, slope_low, high = 0.0, value, steep, float("inf")
+    t = min(1.0, 2 * value / -steep)
     for trial in range(1, TRIALS + 1):
         step = t * move
         after, slope_after = function(x + step)
@@ -102,10 +112,13 @@ def line_search(
         enough = after <= value + DECREASE * t * steep + noise * max(abs(value), 1.0)
         if enough and along >= FLATTER * steep:
             return step, after, slope_after, trial
+        share = 0.5
         if enough:
-            low, slope_low = t, along
+            low, value_low, slope_low = t, after, along
         else:
-            high, slope_high = t, along
-        share = slope_low / (slope_low - slope_high) if slope_high > 0 else 0.5
-        t = 3 * t if high == float("inf") else low + min(max(share, 0.1), 0.9) * (high - low)
+            high, promise = t, slope_low * (t - low)
+            # A parabola by the value and slope at `low` and the value here; 0.1 if that is not a number.
+            bend = min(promise - after + value_low, -1e-300)
+            share = max(0.1, min(promise / (2 * bend), 0.5))
+        t = 3 * t if high == float("inf") else low + share * (high - low)
     return torch.zeros_like(x), value, slope, TRIALS

@@ -22,7 +22,7 @@ DAMPING, CLASS_DAMPING = 1e-3, 0.1
 changes on the way from the start, and one taken too small sends the first steps far out."""
 SOME_ROWS = 8192
 """As many rows tell the start and the curvature there."""
-ROUGH = 1e-2
+ROUGH = 2e-2
 """Tolerance on some rows, whose optimum is not that of all."""
 SHARES = (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 0)
 """Lengths of the discriminant that are tried as a start."""

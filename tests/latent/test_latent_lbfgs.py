@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgsynth.latent.lbfgs import TRIALS, descend, line_search, quasi_newton
+from fgsynth.latent.lbfgs import TRIALS, State, descend, line_search, quasi_newton
 from fgsynth.seeds import generator
 
 EPS = torch.finfo(torch.double).eps
@@ -95,12 +95,35 @@ def test_a_step_is_never_to_where_the_value_is_no_number():
     assert float(end.x) == pytest.approx(1, abs=1e-3)
 
 
-def test_where_rounding_hides_the_descent_it_stays():
+def test_where_the_slope_misleads_it_stays_and_has_not_converged():
     def up(x):
         return float(x.square().sum()), -x
 
     start = torch.ones(3)
     end = descend(up, start, 50, 0.0, 1e-7)
-    assert end.converged
+    assert not end.converged
     assert torch.equal(end.x, start)
     assert end.passes == 1 + TRIALS
+
+
+def test_a_memory_that_misleads_is_forgotten():
+    function, lowest, _ = bowl(6, 3)
+    x = torch.zeros(6, dtype=torch.double)
+    value, slope = function(x)
+    # By this memory the curvature is negative along the slope, so that its move goes up.
+    wrong = State(x, value, slope, memory=((slope, -slope),))
+    end = descend(function, x, 500, 1e-9, EPS, wrong)
+    assert end.converged
+    torch.testing.assert_close(end.x, lowest, rtol=0, atol=1e-7)
+
+
+def test_a_plateau_beyond_the_minimum_does_not_hold_it_up():
+    def pit(x):
+        u = float(x[0])
+        return 2 - 2 / (1 + (u - 1) ** 2), torch.tensor([4 * (u - 1) / (1 + (u - 1) ** 2) ** 2])
+
+    value, slope = pit(torch.zeros(1))
+    step, after, _, trials = line_search(pit, torch.zeros(1), value, slope, -1e4 * slope, 1e-7)
+    assert after < value
+    assert 0 < float(step) < 3
+    assert trials < 6

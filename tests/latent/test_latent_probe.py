@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from fgsynth.errors import UserError
-from fgsynth.latent.objective import Objective, log_prior
-from fgsynth.latent.probe import Probe, average_accuracy, fit_probe, path, select
+from fgsynth.latent.discriminant import statistics
+from fgsynth.latent.objective import Objective, log_prior, rows_of
+from fgsynth.latent.probe import SCALE, Probe, average_accuracy, fit_probe, path, select
 from fgsynth.seeds import generator
 
 COUNTS = torch.tensor([120, 40, 8])
@@ -107,6 +110,31 @@ def test_cosine_head_sees_no_length(data):
     again = fit_probe(e * lengths, y, COUNTS, weight_decay=0.0, head="cosine", scale=8.0, iterations=1000)
     assert again.objective == pytest.approx(probe.objective, abs=1e-3)
     assert probe.converged
+
+
+@pytest.mark.parametrize(
+    ("head", "weight_decay", "balanced"), [("cosine", 0.0, 1.0), ("cosine", 0.0, 0.0), ("linear", 1e-4, 0.0)]
+)
+def test_on_digits_the_optimum_is_that_of_scipys_l_bfgs(head, weight_decay, balanced):
+    e, y = (torch.from_numpy(x) for x in load_digits(return_X_y=True))
+    e, y = e.float() / 16, y.long()
+    probe = fit_probe(
+        e, y, y.bincount(), weight_decay=weight_decay, head=head, balanced=balanced,
+        tolerance=1e-5, iterations=2000,
+    )  # fmt: skip
+    scale = SCALE if head == "cosine" else 1.0
+    rows, prior = rows_of(e.double(), head), log_prior(y.bincount()).double()
+    objective = Objective(rows, y, prior, balanced, weight_decay, head, scale)
+
+    def function(x):
+        w = torch.from_numpy(x).view(65, 10)
+        value, slope, slope_b = objective(w[:-1], w[-1])
+        return value, torch.cat([slope.flatten(), slope_b]).numpy()
+
+    start = torch.cat([statistics(e, y, 10).means.T, torch.zeros(1, 10)]).double().flatten().numpy()
+    theirs = minimize(function, start, jac=True, method="L-BFGS-B", options={"maxiter": 3000, "maxfun": 5000})
+    assert probe.converged
+    assert probe.objective == pytest.approx(theirs.fun, abs=1e-3)
 
 
 def test_features_that_never_vary_do_no_harm(data):
