@@ -175,7 +175,7 @@ def _paper_scale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     data.set_defaults(do=_check_data)
     plan = commands.add_parser("plan", help="what a stage's synthetic sets and classifiers will take")
     plan.add_argument("stage", help="imagenet_lt, places_lt or nicopp")
-    plan.add_argument("--scale", help="mini or paper; else that of params.yaml")
+    plan.add_argument("--scale", help="mini, full or paper; else that of params.yaml")
     plan.add_argument(
         "--calibrate", type=float, default=0.0, metavar="SECONDS", help="measure on this machine"
     )

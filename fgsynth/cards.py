@@ -25,6 +25,8 @@ from fgsynth.true_size import COLUMNS, PEAKS
 
 SHARE = 0.25
 """Of a data sheet's operations per second that are assumed to be reached: a guess of ours, not measured."""
+HARDNESS = 4 * 1000 * 2048**2 / 2**30
+"""GiB of hardness's precision matrices: 1,000 classes of ResNeXt-50's 2,048 numbers, in float32."""
 RESERVE = 2.0
 """GiB of a card that are left to the driver, the kernels' own memory and fragments: a guess of ours."""
 
@@ -48,12 +50,10 @@ CARDS = {
     "H100": Card(80, 494.5),
 }
 GPUS = (1, 8, 64)
-PER_CLASS = 20
-"""Pictures per class behind FG table 4."""
 GUIDES = {"imagenet_lt": "resnext50_32x4d", "nicopp": "resnet50"}
 """Places-LT's ResNet-152 is not counted: beside the denoiser a guide's work is a thousandth."""
 TABLES = {"1 and 6": "imagenet_lt", "2": "places_lt", "3": "nicopp", "4": "imagenet_lt"}
-"""Training pictures by label, of the published lists."""
+"""Of FG, by number, and the benchmark of each."""
 LARGEST_GROUP = 811
 """Of NICO++'s training pictures, as printed; the groups' own counts depend on the split."""
 
@@ -144,14 +144,14 @@ class Table:
 
 
 def tables(root: Path, *, exact: bool) -> dict[str, Table]:
-    """FG tables 1 to 4 and 6 by number, filled to the largest class or group, sampled as params.yaml says."""
+    """FG tables 1 to 4 and 6 by number, filled and sampled as params.yaml says at scale paper."""
     given = params.load(root / "params.yaml").model_copy(update={"scale": "paper"})
     made = {}
     for number, benchmark in TABLES.items():
         block = given.overrides(benchmark)["sampling"]
         s: Sampling = validated(Sampling, {**block, "through_network": exact}, "sampling")
         if number == "4":
-            n = PER_CLASS * len(published_counts(root, benchmark))
+            n = given.overrides("ablations")["table_per_class"] * len(published_counts(root, benchmark))
             each = tuple((n, way) for way in table_4_rows(s).values())
         else:
             n = missing_pictures(root, benchmark, s.fill_to)
@@ -171,7 +171,7 @@ def missing_pictures(root: Path, benchmark: str, fill_to: int | None) -> int:
 
 def batches_markdown(counted: Counted) -> str:
     """What fits: the largest batch by memory, precision and gradient."""
-    lines = ["| memory | all but the decoders in | no feedback | cheap gradient | exact gradient |"]
+    lines = ["| memory | denoiser and encoders in | no feedback | cheap gradient | exact gradient |"]
     lines.append("| --- | --- |" + " ---: |" * len(FEEDBACK))
     for gb in sorted({card.gb for card in CARDS.values()}):
         for precision in dict.fromkeys(counted.memory["precision"]):
@@ -179,10 +179,13 @@ def batches_markdown(counted: Counted) -> str:
             cells = " | ".join(str(n) if n else "does not fit" for n in sizes)
             lines.append(f"| {gb:g} GB | {precision} | {cells} |")
     tried = ", ".join(str(n) for n in sorted(set(counted.memory["batch"])))
-    caption = f"Largest batch of {tried} that one card holds by count, {RESERVE:g} GiB of it left free."
+    caption = (
+        f"Largest batch of {tried} that one card holds by count, {RESERVE:g} GiB of it left free, guided by "
+        f"entropy or loss; hardness takes {HARDNESS:.0f} GiB besides on ImageNet-LT."
+    )
     if counted.not_counted() > 0:
         caption += (
-            f" What kernels take for themselves is not counted: measured processes held up to "
+            f" What kernels take for themselves is not counted: measured processes (on a CPU) held up to "
             f"{counted.not_counted():.1f} GiB more. Try a batch with `true-size` before a long run."
         )
     return "\n".join([*lines, "", caption])

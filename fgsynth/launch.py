@@ -150,6 +150,7 @@ def _waited(context: ProcessContext, asked: Callable[[], bool], look: Callable[[
             for process in context.processes:
                 if process.is_alive():
                     process.terminate()
+    look()
 
 
 def _killed(context: ProcessContext) -> None:

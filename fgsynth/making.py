@@ -24,7 +24,9 @@ def run(stage: str, engine: Engine = LOCAL, *, guide_only: bool = False) -> str:
     """
     given = planned(stage)
     if given.scale == "smoke":
-        raise UserError("Scale 'smoke' lives in the notebooks' own cells: set `scale` to mini or paper.")
+        raise UserError(
+            "Scale 'smoke' lives in the notebooks' own cells: set `scale` to mini, full or paper."
+        )
     block = given.overrides(stage)
     asked = Asked(stage, block["world"], block["sampling"], block["training"], block["work"])
     exp = asked.experiment()

@@ -7,7 +7,7 @@ from typing import TypeVar
 from joblib import Parallel, delayed
 
 from fgsynth.progress import QUIET, progress
-from fgsynth.threads import one_thread
+from fgsynth.threads import keep_freed_memory, one_thread
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,6 +32,7 @@ def spread(
 
 
 def _alone(function: Callable[[T], R], item: T) -> R:
+    keep_freed_memory()
     with one_thread():
         return function(item)
 

@@ -115,8 +115,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Compute:
-    """How a machine computes a training; no part of the recipe, as what is trained changes by rounding only.
+    """How a machine computes a training; no part of the recipe, and no other training is made for it.
 
+    What is trained changes by rounding only, but for what batch norm sees under `accumulate`.
     precision: of the forward pass by autocast, "no" (float32), "fp16" (with a scaled loss) or "bf16"; None is
     bfloat16 on a GPU and float32 on a CPU. accumulate: micro-batches per update, one after another, for
     batches that do not fit the memory; batch norm then sees the statistics of a micro-batch.

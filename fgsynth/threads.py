@@ -40,7 +40,9 @@ def keep_freed_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-        library.mallopt(_MMAP_THRESHOLD, 2**30)
+        # Some versions take no more than 32 MiB.
+        if not library.mallopt(_MMAP_THRESHOLD, 2**30):
+            library.mallopt(_MMAP_THRESHOLD, 2**25)
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3

@@ -86,7 +86,7 @@ def train(
                 store(folder, trained, asked_for)
             us.wait()
             if us.any(asked()):
-                raise Stopped(f"{folder} is finished; {AGAIN}")
+                raise Stopped(f"stopped when {folder} was finished, {AGAIN}")
     return trained
 
 
@@ -163,7 +163,7 @@ def _run(
         if stop or (epoch + 1 < epochs and kept.due(fit)):
             kept.write(fit)
         if stop:
-            raise Stopped(f"stopped after update {fit.done} of {fit.updates} in {kept.folder}: {AGAIN}")
+            raise Stopped(f"stopped after update {fit.done} of {fit.updates} in {kept.folder}, {AGAIN}")
     if fit.weights:
         fit.kept.load_state_dict(fit.weights)
     return Trained(fit.kept.eval().requires_grad_(False), pd.DataFrame(fit.rows), fit.recipe.select)

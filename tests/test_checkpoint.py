@@ -93,14 +93,14 @@ def test_dropout_goes_on_where_it_was(tmp_path, monkeypatch):
 
 def test_a_stopped_training_keeps_the_update_it_is_in(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped, match=r"stopped after update 7 of 15 in .*run: then give the same command"):
+    with pytest.raises(Stopped, match=r"stopped after update 7 of 15 in .*run, then give the same command"):
         run(tmp_path / "run", {6 * 8 + 3: lambda: os.kill(os.getpid(), signal.SIGTERM)}, compute=Compute())
     assert signal.getsignal(signal.SIGTERM) == before
     assert equal(run(tmp_path / "whole"), run(tmp_path / "run"))
 
 
 def test_a_request_at_the_end_is_not_lost(tmp_path):
-    with pytest.raises(Stopped, match="is finished"):
+    with pytest.raises(Stopped, match="was finished, then give the same command"):
         run(tmp_path, {14 * 8 + 3: lambda: os.kill(os.getpid(), signal.SIGTERM)})
     assert training.finished(tmp_path)
 
