@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol, TypeVar
 
 import torch
@@ -11,22 +10,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fgsynth.augment import augment, plain
+from fgsynth.drawing import Rows, Step
+from fgsynth.drawing import steps as steps
 from fgsynth.errors import UserError
+from fgsynth.objective import Batch as Batch
 from fgsynth.recipe import Recipe
 from fgsynth.seeds import generator, stable_seed
 
 T = TypeVar("T")
 IN_MEMORY = 4e9
 """Bytes of pictures that a set may take in memory; of a larger one they are read when they are needed."""
-Batch = tuple[Tensor, Tensor]
-"""Pictures (n, h, w, 3) uint8, labels (n,)."""
 
 
 class Source(Protocol):
     """Labelled pictures: `Pictures` in memory, or a torch Dataset that opens its files one by one.
 
     label: (n,), int64, known without opening a file. source[i]: (uint8 (h, w, 3), label); heights and
-    widths may differ between pictures where the recipe has a side.
+    widths may differ between pictures where the recipe has a side. A source may also have `context`, (n,),
+    int64 from 0, for methods that know groups.
     """
 
     @property
@@ -40,10 +41,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures in memory: x uint8 (n, h, w, 3), label (n,). Raises UserError for anything else."""
+    """Pictures in memory: x uint8 (n, h, w, 3), label, context (n,). Raises UserError for anything else."""
 
     x: Tensor
     label: Tensor
+    context: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.x.dtype != torch.uint8 or self.x.ndim != 4 or self.x.shape[-1] != 3:
@@ -55,6 +57,8 @@ class Pictures:
                 f"Labels are {self.label.dtype} {tuple(self.label.shape)} for {len(self.x)} pictures: "
                 "one int64 label each is needed."
             )
+        if self.context is not None and self.context.shape != self.label.shape:
+            raise UserError(f"{len(self.context)} contexts for {len(self.x)} pictures: one each is needed.")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -76,38 +80,14 @@ def count(source: Source, n_classes: int, name: str) -> Tensor:
     return torch.bincount(source.label, minlength=n_classes)
 
 
-def fingerprint(source: Source) -> str:
-    """BLAKE2b of the labels and, in memory, of the pictures (files are not opened for it)."""
+def fingerprint(source: Source, grouped: bool = False) -> str:
+    """BLAKE2b of labels, contexts if `grouped` and, in memory, pictures (files are not opened for it)."""
     digest = hashlib.blake2b(source.label.contiguous().numpy().data, digest_size=8)
     if isinstance(source, Pictures):
         digest.update(source.x.contiguous().numpy().data)
+    if grouped and (context := context_of(source)) is not None:
+        digest.update(context.contiguous().numpy().data)
     return digest.hexdigest()
-
-
-Step = tuple[Tensor, Tensor, int]
-"""Rows of real pictures, rows of synthetic ones, seed of their augmentation."""
-
-
-def steps(n_real: int, n_synthetic: int, recipe: Recipe, updates: int, seed: int) -> Iterator[Step]:
-    """Which pictures each update sees: exactly round(real_share * batch) real ones (FG step 5).
-
-    Each set is passed through in a new order again and again, without replacement within a pass; a
-    batch may hold the end of one pass and the start of the next.
-    """
-    n = recipe.real_per_batch(n_synthetic > 0)
-    real = _passes(n_real, n, generator("batches", seed, "real"))
-    synthetic = _passes(n_synthetic, recipe.batch - n, generator("batches", seed, "synthetic"))
-    for i in range(updates):
-        yield next(real), next(synthetic), stable_seed("augmentation", seed, i)
-
-
-def _passes(n: int, size: int, draw: torch.Generator) -> Iterator[Tensor]:
-    left = torch.empty(0, dtype=torch.long)
-    while True:
-        while len(left) < size:
-            left = torch.cat([left, torch.randperm(n, generator=draw)])
-        yield left[:size]
-        left = left[size:]
 
 
 @dataclass(frozen=True)
@@ -120,20 +100,27 @@ class _Views(Dataset[Batch]):
 
     real: Source
     synthetic: Source | None
+    rows: tuple[Rows, Rows | None]
     recipe: Recipe
     rank: int = 0
     size: int = 1
 
     def __getitem__(self, step: Step) -> Batch:
-        real, synthetic, seed = step
+        batch = self._batch(step)
+        return batch._replace(other=self._batch(step.other)) if step.other else batch
+
+    def _batch(self, step: Step) -> Batch:
         mine = slice(self.rank, None, self.size)
-        views = [self._views(self.real, real, stable_seed("real", seed), mine)]
-        label = [self.real.label[real][mine]]
-        if self.synthetic is not None:
-            mine = slice((self.rank - len(real)) % self.size, None, self.size)
-            views.append(self._views(self.synthetic, synthetic, stable_seed("synthetic", seed), mine))
-            label.append(self.synthetic.label[synthetic][mine])
-        return torch.cat(views), torch.cat(label)
+        views = [self._views(self.real, step.real, stable_seed("real", step.seed), mine)]
+        keys = [_of(self.rows[0], step.real[mine])]
+        if self.synthetic is not None and self.rows[1] is not None:
+            mine = slice((self.rank - len(step.real)) % self.size, None, self.size)
+            seed = stable_seed("synthetic", step.seed)
+            views.append(self._views(self.synthetic, step.synthetic, seed, mine))
+            keys.append(_of(self.rows[1], step.synthetic[mine]))
+        groups = [key.group for key in keys if key.group is not None]
+        group = torch.cat(groups) if groups else None
+        return Batch(torch.cat(views), torch.cat([key.label for key in keys]), group)
 
     def _views(self, source: Source, rows: Tensor, seed: int, mine: slice) -> Tensor:
         names, side = self.recipe.augment, self.recipe.side
@@ -146,6 +133,10 @@ class _Views(Dataset[Batch]):
             for i in range(len(rows))[mine]
         ]
         return torch.cat(views) if views else torch.empty(0, side, side, 3, dtype=torch.uint8)
+
+
+def _of(rows: Rows, some: Tensor) -> Rows:
+    return Rows(rows.label[some], None if rows.group is None else rows.group[some])
 
 
 @dataclass(frozen=True)
@@ -178,9 +169,38 @@ def training_batches(
     """Augmented mini-batches of `updates` updates; `workers` processes make them ahead, 0 makes them here.
 
     start: updates to leave out, which were done before. rank, size: this process's share of every batch.
+    Raises UserError for an objective of groups where pictures have no contexts.
     """
-    plan = steps(len(real), len(synthetic) if synthetic is not None else 0, recipe, updates, seed)
-    return _load(_Views(real, synthetic, recipe, rank, size), islice(plan, start, None), workers, pin)
+    rows = keys(real, synthetic, recipe.grouped)
+    plan = steps(*rows, recipe, updates, seed, start)
+    return _load(_Views(real, synthetic, rows, recipe, rank, size), plan, workers, pin)
+
+
+def keys(real: Source, synthetic: Source | None, grouped: bool) -> tuple[Rows, Rows | None]:
+    """What rows are drawn by; group = label * contexts + context, where an objective asks for it.
+
+    Raises UserError for a set without contexts then.
+    """
+    n = contexts(real, synthetic)
+
+    def rows(source: Source, name: str) -> Rows:
+        context = context_of(source)
+        if grouped and context is None:
+            raise UserError(f"The {name} pictures have no contexts: this method needs them, choose another.")
+        return Rows(source.label, source.label * n + context if grouped and context is not None else None)
+
+    return rows(real, "real"), None if synthetic is None else rows(synthetic, "synthetic")
+
+
+def context_of(source: Source) -> Tensor | None:
+    """The contexts of a source, (n,), if it knows them."""
+    return getattr(source, "context", None)
+
+
+def contexts(real: Source, synthetic: Source | None) -> int:
+    """How many contexts there are: the largest that a training picture has, and one, as they count from 0."""
+    known = [context_of(s) for s in (real, synthetic) if s is not None]
+    return max((int(c.max()) + 1 for c in known if c is not None), default=1)
 
 
 def plain_batches(

@@ -24,7 +24,7 @@ from fgsynth.guidance import Guidance
 from fgsynth.networks import Classifier
 from fgsynth.paths import write_text
 from fgsynth.pieces import Maker
-from fgsynth.plans import Method, missing_per_group, plan
+from fgsynth.plans import Method, missing_per_group, plan, speaking
 from fgsynth.processes import spread
 from fgsynth.recipe import Compute, Recipe
 from fgsynth.resolution import at_resolution, shrunk
@@ -33,21 +33,22 @@ from fgsynth.settings import Sampling
 from fgsynth.shards import Make, Store
 from fgsynth.synthesis import Feedback, Plan, synthesise
 from fgsynth.synthetic import SyntheticSet
+from fgsynth.textual_inversion import Inversion
 from fgsynth.trained import Trained, finished, load
 from fgsynth.training import COMPUTE
 from fgsynth.work import fingerprint, model_digest, weights_digest
 
-_BOTH = ("benchmarks", "metrics", "miniworld", "networks", "pictures", "seeds")
+_BOTH = ("benchmarks", "drawing", "metrics", "miniworld", "networks", "objective", "pictures", "seeds")
 SYNTHESIS = (
     *_BOTH,
     *("augment", "batches", "criteria", "engines", "experiment", "families", "generator", "guidance"),
     *("losses", "pieces", "plans", "recipe", "resolution", "sampler", "schedule", "shards", "synthesis"),
-    "tars",
+    *("tars", "textual_inversion"),
 )
 TRAINING = (
     *_BOTH,
-    *("augment", "batches", "checkpoint", "fit", "losses", "ranks", "recipe", "stopping", "threads"),
-    *("trained", "training", "twostage"),
+    *("augment", "baselines", "batches", "checkpoint", "clip", "decoupled", "fit", "losses", "ranks"),
+    *("recipe", "stopping", "threads", "trained", "training", "twostage"),
 )
 """The code that a synthetic set and a trained classifier depend on."""
 WORTH = 60_000
@@ -83,7 +84,7 @@ class Experiment:
     @property
     def guide_recipe(self) -> Recipe:
         """The guide is trained as the classifiers are, but by ERM, whose last epoch it is (FG step 1)."""
-        return replace(self.recipe, balanced=0.0, select="last")
+        return replace(self.recipe, balanced=0.0, objective=None, select="last")
 
     @property
     def n_classes(self) -> int:
@@ -114,10 +115,10 @@ class Experiment:
 
     def _load(self, split: str) -> Source:
         rows = self.bench.manifest.rows(split)
-        label = torch.tensor(rows["label"].to_numpy())
+        label, context = (torch.tensor(rows[key].to_numpy()) for key in ("label", "context"))
         if self.bench.files is not None:
-            return PictureFiles(tuple(self.bench.files(rows)), label)
-        return Pictures(self.bench.pictures(rows), label)
+            return PictureFiles(tuple(self.bench.files(rows)), label, context)
+        return Pictures(self.bench.pictures(rows), label, context)
 
     def seen(self, pictures: Source) -> Seen:
         """Pictures as this experiment's classifiers see them; those in memory may have their size already."""
@@ -197,6 +198,7 @@ class Experiment:
         digest = self._digest(method, table)
         folder = self.work / self.bench.manifest.name / "synthetic" / digest
         store = Store(folder, table, self.sampling.per_shard)
+        self.speaking(method)
         maker: Maker = partial(self.maker, method)
         if engine.name != "local" and self.elsewhere is not None:
             maker = self.elsewhere(method)
@@ -206,6 +208,22 @@ class Experiment:
     def maker(self, method: Method) -> Make:
         """What makes a method's pictures of rows of a plan."""
         return partial(self._make, method=method)
+
+    def speaking(self, method: Method) -> Generator:
+        """The generator that makes a method's pictures, as `plans.speaking`; words are learned here, once."""
+        inversion = method.inversion
+        if inversion is None:
+            return self.generator
+        if inversion not in self._spoken:
+            of, model = self.bench.manifest, model_digest(self.sampling.generator)
+            name = fingerprint(SYNTHESIS, of.digest, model, self.sampling.dtype, vars(inversion), self.seed)
+            folder = self.work / of.name / "words" / name
+            self._spoken[inversion] = speaking(self.generator, self.bench, inversion, self.seed, folder)
+        return self._spoken[inversion]
+
+    @cached_property
+    def _spoken(self) -> dict[Inversion, Generator]:
+        return {}
 
     def train(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Trained:
         """A classifier on real, or real and synthetic, pictures; loaded where it was trained before."""
@@ -268,13 +286,11 @@ class Experiment:
         return fingerprint(SYNTHESIS, of, model, s, vars(method), guide, rows)
 
     def _make(self, rows: pd.DataFrame, method: Method) -> tuple[NDArray[np.uint8], pd.DataFrame]:
-        s, g = self.sampling, self.generator
+        s, g = self.sampling, self.speaking(method)
         seeds = rows["seed"].tolist()
         if method.image:
             train = self.bench.manifest.rows("train").set_index("key", drop=False)
-            chosen = train.loc[rows["condition"]].reset_index(drop=True)
-            files = self.bench.files
-            shown = files(chosen) if files else list(self.bench.pictures(chosen))
+            shown = self.bench.shown(train.loc[rows["condition"]].reset_index(drop=True))
             image = g.embed_image(shown, seeds, Dropout(method.dropout), s.noise_level)
         else:
             image = g.no_image(len(rows))

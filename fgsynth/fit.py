@@ -14,10 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from fgsynth import checkpoint
-from fgsynth.batches import Batch
+from fgsynth.baselines.reweighting import BalancedSoftmax
 from fgsynth.errors import UserError
-from fgsynth.losses import balanced_softmax
 from fgsynth.networks import Classifier, create
+from fgsynth.objective import Batch, Moment, Objective, mapped
 from fgsynth.pictures import from_uint8
 from fgsynth.ranks import Ranks
 from fgsynth.recipe import Compute, Recipe
@@ -37,7 +37,8 @@ def finite(loss: Tensor, update: int, rate: float) -> float:
 class Fit:
     """Network, optimiser, schedule, averaged weights, history: all that a training is in the midst of.
 
-    per_epoch: updates of an epoch. done: updates so far. rows: the history's, of whole epochs. best,
+    group_counts: training pictures by group, for a method that asks. per_epoch: updates of an epoch. done:
+    updates so far. rows: of whole epochs, for the history. memory: tensors that the method keeps. best,
     weights: the highest validation accuracy so far and the state that had it, where one is chosen.
     Raises UserError for batch norm in several processes without GPUs.
     """
@@ -51,11 +52,17 @@ class Fit:
         n_classes: int,
         per_epoch: int,
         compute: Compute,
+        group_counts: Tensor | None = None,
     ) -> None:
         self.recipe, self.ranks, self.per_epoch, self.compute = recipe, ranks, per_epoch, compute
-        device = ranks.device
+        device, self.seed = ranks.device, seed
         self.counts = counts.to(device, torch.float32)
-        network = _synchronised(_created(recipe, n_classes, seed, ranks), ranks, recipe.network)
+        self.group_counts = None if group_counts is None else group_counts.to(device, torch.float32)
+        self.objective: Objective = recipe.objective or BalancedSoftmax(recipe.balanced)
+        self.memory = self.objective.state(self.counts, self.group_counts)
+        network = _created(recipe, n_classes, seed, ranks)
+        network = self.objective.wrap(network, n_classes, stable_seed("heads", seed))
+        network = _synchronised(network, ranks, recipe.network)
         # Convolutions of small pictures are faster with channels last, on both kinds of devices.
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.ddp = _parallel(self.network, ranks)
@@ -82,19 +89,19 @@ class Fit:
         """The learning rate now."""
         return float(self.optimiser.param_groups[0]["lr"])
 
-    def update(self, x: Tensor, label: Tensor) -> Tensor:
-        """One step down the loss of a batch, of which x, uint8 (n, h, w, 3), is this process's share.
+    def update(self, batch: Batch) -> Tensor:
+        """One step down the loss of a batch, of which this is the process's share, x uint8 (n, h, w, 3).
 
         Every `accumulate`-th picture is a micro-batch, so that real and synthetic ones stay in proportion.
         Returns this process's part of the mean loss of the whole batch, which is the mean of the parts.
         """
         self.schedule.step_update(self.done)
-        x, label = (t.to(self.ranks.device, non_blocking=True) for t in (x, label))
+        batch = mapped(batch, lambda t: t.to(self.ranks.device, non_blocking=True))
         self.optimiser.zero_grad()
         pieces = self.compute.accumulate
-        loss = self._backward(x[::pieces], label[::pieces], last=pieces == 1)
+        loss = self._backward(batch, 0, pieces)
         for i in range(1, pieces):
-            loss = loss + self._backward(x[i::pieces], label[i::pieces], last=i == pieces - 1)
+            loss = loss + self._backward(batch, i, pieces)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.done += 1
@@ -102,17 +109,26 @@ class Fit:
             self.ema.update(self.network, self.done)
         return loss
 
-    def _backward(self, x: Tensor, label: Tensor, last: bool) -> Tensor:
+    def _backward(self, batch: Batch, i: int, pieces: int) -> Tensor:
         """Add a micro-batch's gradients, so weighted that all make the gradient of the batch's mean."""
+        piece = _seen(mapped(batch, lambda t: t[i::pieces]))
         # Processes exchange gradients once per update, with the last micro-batch.
-        with self.ddp.no_sync() if self.ddp and not last else contextlib.nullcontext():
-            with torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                logits = (self.ddp or self.network)(from_uint8(x))[0]
-            mean = balanced_softmax(logits.float(), label, self.counts, self.recipe.balanced)
+        with self.ddp.no_sync() if self.ddp and i < pieces - 1 else contextlib.nullcontext():
+            mean = self.objective.loss(self._forward, piece, self._moment(i))
             # Processes' gradients are averaged, so each is weighted by its share times their number.
-            loss = mean * (len(label) * self.ranks.size / self.recipe.batch)
+            loss = mean * (len(piece.label) * self.ranks.size / self.recipe.batch)
             self.scaler.scale(loss).backward()
         return loss.detach()
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits, embedding = (self.ddp or self.network)(x)
+        return logits.float(), embedding.float()
+
+    def _moment(self, piece: int) -> Moment:
+        key = (self.seed, self.done, self.ranks.rank, piece)
+        known = (self.done, self.updates, self.per_epoch, self.counts, self.group_counts, self.memory)
+        return Moment(*known, self.ranks.total, key)
 
     def epoch(self, feed: Iterator[Batch], asked: Callable[[], bool]) -> dict[str, float] | None:
         """An epoch's updates, or what is left of them; its row of the history, None where asked to stop.
@@ -122,9 +138,9 @@ class Fit:
         self.network.train()
         while True:
             start = perf_counter()
-            x, label = next(feed)
+            batch = next(feed)
             self.waited += perf_counter() - start
-            loss, stop = self._agreed(self.update(x, label), asked())
+            loss, stop = self._agreed(self.update(batch), asked())
             self.total += finite(loss, self.done, self.recipe.rate)
             self.seconds += perf_counter() - start
             if self.done % self.per_epoch == 0:
@@ -153,6 +169,7 @@ class Fit:
             "network": self.network.state_dict(),
             "average": self.ema.module.state_dict() if self.ema else {},
             "best": self.weights,
+            "objective": self.memory,
             "optimiser": optimiser,
             "random": {f"{i}.{j}": s for i, states in enumerate(random) for j, s in enumerate(states)},
         }
@@ -170,6 +187,8 @@ class Fit:
         if self.ema:
             self.ema.module.load_state_dict(checkpoint.of("average", tensors))
         self.weights = checkpoint.of("best", tensors)
+        found = checkpoint.of("objective", tensors)
+        self.memory = {name: value.to(self.ranks.device) for name, value in found.items()}
         checkpoint.restore_optimiser(self.optimiser, checkpoint.of("optimiser", tensors), notes["groups"])
         # Another precision than before has another scaler, which finds its scale itself.
         if self.scaler.is_enabled() and notes["scaler"]:
@@ -182,6 +201,12 @@ class Fit:
 
 
 _NOTED = ("done", "total", "seconds", "waited", "rows", "best")
+
+
+def _seen(batch: Batch) -> Batch:
+    """With pictures as a network takes them."""
+    other = None if batch.other is None else _seen(batch.other)
+    return batch._replace(x=from_uint8(batch.x), other=other)
 
 
 def _created(recipe: Recipe, n_classes: int, seed: int, ranks: Ranks) -> Classifier:

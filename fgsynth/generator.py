@@ -1,7 +1,7 @@
 """The frozen generator behind four words: embed_text, embed_image, predict, decode."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -171,6 +171,10 @@ class Generator:
             states = [self.pipe.text_encoder(part.to(self.device))[0] for part in ids.split(256)]
             self._texts.update(zip(new, torch.cat(states).to(self.dtype), strict=True))
         return torch.stack([self._texts[prompt] for prompt in prompts])
+
+    def knowing(self, texts: Mapping[str, Tensor]) -> "Generator":
+        """The same networks, to which these prompts mean states (tokens, width) that were made elsewhere."""
+        return replace(self, _texts=dict(texts))
 
     @torch.no_grad()
     def embed_image(

@@ -5,12 +5,15 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from fgsynth.errors import UserError, missing
 from fgsynth.metrics import Interval, interval
 from fgsynth.settings import Frozen
+from fgsynth.stages import NOTEBOOKS
 
+OTHERS = "baselines"
+"""The stage that makes the rows of `Table.others`."""
 NOT_RUN, REPRODUCED, DIRECTION, FAILS = "not run", "reproduced", "direction holds", "does not hold"
 SCALES = ("paper", "full", "mini", "smoke")
 """In order of preference: a number comes from the largest scale that has been run."""
@@ -32,6 +35,7 @@ class Table(Frozen):
     benchmark: str
     baseline: str
     headline: str
+    others: list[str] = Field(default_factory=list)
 
 
 def tables(folder: Path) -> dict[str, Table]:
@@ -136,7 +140,10 @@ def ledger(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ours(number: pd.Series, printed: pd.Series, rows: pd.DataFrame, table: Table) -> dict[str, object]:
-    fixed = {"paper": table.paper, "stage": table.stage, "notebook": table.notebook}
+    stage, notebook = table.stage, table.notebook
+    if number["row"] in table.others:
+        stage, notebook = OTHERS, NOTEBOOKS[OTHERS]
+    fixed = {"paper": table.paper, "stage": stage, "notebook": notebook}
     mine = rows[(rows["method"] == number["row"]) & (rows["metric"] == number["column"])]
     if mine.empty:
         return {**fixed, "verdict": NOT_RUN}

@@ -14,8 +14,11 @@ from fgsynth.errors import UserError
 class Classifier(nn.Module):
     """A timm network that returns its logits (n, classes) and the embedding before them (n, k).
 
-    prepare: what happens to pictures in [-1, 1] ahead of a network that was trained on others.
+    prepare: what happens to pictures in [-1, 1] ahead of a network that was trained on others. heads: how
+    many last layers it has.
     """
+
+    heads: int = 1
 
     def __init__(self, network: nn.Module, prepare: nn.Module | None = None) -> None:
         super().__init__()
@@ -92,8 +95,10 @@ def create(
 
 
 def last_layer(network: Classifier) -> nn.Linear:
-    """The layer from embedding to logits. Raises UserError for a network whose last layer is not linear."""
+    """The layer from embedding to logits. Raises UserError where it is not linear, or not the only one."""
     inner: Any = network.network
+    if network.heads > 1:
+        raise UserError(f"The network has {network.heads} last layers, not one: train it by another method.")
     layer = inner.get_classifier()
     if not isinstance(layer, nn.Linear):
         raise UserError(f"The last layer of {type(inner).__name__} is not linear: choose another network.")
@@ -102,8 +107,12 @@ def last_layer(network: Classifier) -> nn.Linear:
 
 def with_last_layer(network: Classifier, layer: nn.Linear) -> Classifier:
     """A frozen copy with another last layer; the embedding stays what it is."""
+    return set_last_layer(deepcopy(network), layer).eval().requires_grad_(False)
+
+
+def set_last_layer(network: Classifier, layer: nn.Linear) -> Classifier:
+    """The network itself, now with another last layer."""
     old = last_layer(network)
     (name,) = (key for key, module in network.named_modules() if module is old)
-    copied = deepcopy(network)
-    copied.set_submodule(name, layer.to(old.weight.device))
-    return copied.eval().requires_grad_(False)
+    network.set_submodule(name, layer.to(old.weight.device))
+    return network

@@ -11,13 +11,17 @@ from fgsynth.settings import (
     Classification,
     Count,
     Frozen,
+    GroupsWorld,
     ImagenetLt,
     LatentProbe,
+    ListOf,
     LongTail,
     LongTailWorld,
     Nicopp,
     PlacesLt,
+    Positive,
     Sampling,
+    Search,
     Share,
     validated,
 )
@@ -98,6 +102,68 @@ class OwnPictures(Frozen):
     training: Classification
 
 
+class PerTable(Frozen):
+    """Seeds of classifiers for each table."""
+
+    imagenet_lt: Annotated[int, Field(ge=2)]
+    places_lt: Annotated[int, Field(ge=2)]
+    nicopp: Annotated[int, Field(ge=2)]
+
+
+class Worlds(Frozen):
+    """The benchmark of each table."""
+
+    imagenet_lt: LongTailWorld
+    places_lt: LongTailWorld
+    nicopp: GroupsWorld
+
+
+class FillTo(Frozen):
+    """Pictures per class or group that synthetic ones fill up to, for each table."""
+
+    imagenet_lt: Count | None
+    places_lt: Count | None
+    nicopp: Count | None
+
+
+class Words(Frozen):
+    """How Fill-Up learns words (`textual_inversion.Inversion`)."""
+
+    updates: Count
+    rate: Positive
+    batch: Count
+    template: str
+    most: Count
+
+
+class Baselines(Frozen):
+    """Parameters of the methods that the papers compare with, in the three tables."""
+
+    work: str
+    split: Literal["test", "final"]
+    seeds: PerTable
+    worlds: Worlds
+    sampling: Sampling
+    fill_to: FillTo
+    training: Classification
+    changes: dict[Literal["imagenet_lt", "places_lt", "nicopp"], dict[str, Any]]
+    second_epochs: Count
+    draws: Count
+    search: Search
+    inversion: Words
+    clip: str
+    clip_rate: Positive
+    sentences: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _changes_fit(self) -> "Baselines":
+        for name in Worlds.model_fields:
+            if name not in self.changes:
+                raise ValueError(f"changes must name {name}, with {{}} for none")
+            validated(Classification, self.training.model_dump() | self.changes[name], f"changes.{name}")
+        return self
+
+
 class Stages(Frozen):
     """One block per notebook stage."""
 
@@ -107,6 +173,7 @@ class Stages(Frozen):
     imagenet_lt: ImagenetLt
     places_lt: PlacesLt
     nicopp: Nicopp
+    baselines: Baselines
     own_pictures: OwnPictures
 
 

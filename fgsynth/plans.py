@@ -1,6 +1,8 @@
 """Plans: which synthetic pictures to make, one row each, from the counts of a benchmark."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,10 @@ from numpy.typing import NDArray
 
 from fgsynth.benchmarks.manifest import Benchmark
 from fgsynth.errors import UserError
+from fgsynth.generator import Generator
+from fgsynth.pictures import Picture
 from fgsynth.seeds import generator, stable_seed
+from fgsynth.textual_inversion import Inversion, teach
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,14 @@ class Method:
     image: conditioned on a real picture beside the prompt; dropout: p of the units of its embedding;
     criteria: names of what guides, none without feedback, each sample draws one of several (FG table 6);
     scale: the feedback scale w.
+    inversion: the prompt's class name is a word learned from the class's pictures (Fill-Up); None: as it is.
     """
 
     image: bool = True
     dropout: float = 0.0
     criteria: tuple[str, ...] = ()
     scale: float = 0.0
+    inversion: Inversion | None = None
 
 
 def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1.0) -> NDArray[np.int64]:
@@ -70,6 +77,27 @@ def plan(bench: Benchmark, per_group: NDArray[np.int64], seed: int, image: bool 
 
 def _draw(n: int, seed: int) -> int:
     return int(torch.randint(n, (), generator=generator("condition", seed)))
+
+
+def speaking(
+    generator: Generator, bench: Benchmark, inversion: Inversion, seed: int, folder: Path
+) -> Generator:
+    """A generator to which names of classes are words that it learned from their real pictures (Fill-Up).
+
+    folder: keeps the words. Raises UserError where prompts name contexts too, which no class's word says, and
+    as `textual_inversion.teach`.
+    """
+    m, train = bench.manifest, bench.manifest.rows("train")
+    if len(m.contexts) > 1:
+        raise UserError(
+            f"{m.name}: its prompts name contexts, learned words classes only: leave inversion out."
+        )
+
+    def pictures(label: int) -> Sequence[Picture]:
+        mine = train[train["label"] == label].head(inversion.most)
+        return bench.shown(mine.reset_index(drop=True))
+
+    return teach(generator, m.classes, pictures, inversion, seed, folder)
 
 
 def share_of(index: pd.DataFrame, amount: float, whole: float) -> NDArray[np.bool_]:

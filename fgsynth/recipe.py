@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from fgsynth.augment import check_names
 from fgsynth.errors import UserError
 from fgsynth.losses import Counts
+from fgsynth.objective import Objective
 from fgsynth.settings import Classification
 
 MOMENTUM = 0.9
@@ -29,6 +30,7 @@ class Recipe:
     updates_per_epoch: None is one pass over the real pictures.
     real_share: of each mini-batch (FG: one half); without synthetic pictures all are real.
     balanced: weight of balanced softmax against plain cross entropy (FG appendix E); counts: its n_c.
+    objective: another method than balanced softmax (of `fgsynth.baselines`); `balanced` is not used then.
     ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept.
     select: the weights of the last epoch, or of the best by average validation accuracy (SubpopBench's rule).
     augment: names, see fgsynth.augment; side: the input's, for pictures from files; None keeps their size.
@@ -51,6 +53,7 @@ class Recipe:
     select: Select = "last"
     augment: tuple[str, ...] = ("crop", "flip")
     side: int | None = None
+    objective: Objective | None = None
 
     @classmethod
     def of(cls, asked: Classification) -> "Recipe":
@@ -76,6 +79,11 @@ class Recipe:
         _require(self, 0 < self.real_share <= 1, "real_share", "above 0 and at most 1")
         _require(self, 0 <= self.balanced <= 1, "balanced", "from 0 to 1")
         _require(self, self.ema is None or 0 < self.ema < 1, "ema", "between 0 and 1, or none")
+
+    @property
+    def grouped(self) -> bool:
+        """Whether its method needs to know the groups of pictures."""
+        return self.objective is not None and self.objective.grouped
 
     def real_per_batch(self, with_synthetic: bool) -> int:
         """Real pictures in each mini-batch. Raises UserError where rounding leaves none of a kind."""

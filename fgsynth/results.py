@@ -86,15 +86,23 @@ def read_comparisons(folder: Path) -> pd.DataFrame:
     return _read(folder, COMPARED, check_comparisons)
 
 
+def compared_by(path: Path, scale: str, benchmark: str) -> pd.DataFrame:
+    """Differences that a stage stored in a file, of one scale and benchmark; empty where there are none."""
+    rows = _read_file(path, check_comparisons)
+    return rows[(rows["scale"] == scale) & (rows["benchmark"] == benchmark)].reset_index(drop=True)
+
+
 def _read(folder: Path, columns: list[str], checked: Callable[[pd.DataFrame, str], None]) -> pd.DataFrame:
-    tables = []
-    for path in sorted(folder.glob("*.csv")):
-        try:
-            rows = pd.read_csv(path)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not a readable CSV file; run its stage again.") from error
-        checked(rows, str(path))
-        tables.append(rows)
+    tables = [_read_file(path, checked) for path in sorted(folder.glob("*.csv"))]
     everything = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     checked(everything, str(folder))
     return everything
+
+
+def _read_file(path: Path, checked: Callable[[pd.DataFrame, str], None]) -> pd.DataFrame:
+    try:
+        rows = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable CSV file; run its stage again.") from error
+    checked(rows, str(path))
+    return rows

@@ -26,8 +26,9 @@ BLOCK = 4096
 class StoredPictures:
     """Pictures in the shards of a store, each read when it is asked for: a source for training.
 
-    tars: paths; shard: which of them each picture is in, (n,); offset, size, sha256: of its PNG, (n,); label:
-    (n,), int64. stored[i]: (uint8 (h, w, 3), label). Raises UserError, naming the tar, for a damaged picture.
+    tars: paths; shard: which of them each picture is in, (n,); offset, size, sha256: of its PNG, (n,); label,
+    context: (n,), int64. stored[i]: (uint8 (h, w, 3), label). Raises UserError, naming the tar, for a damaged
+    picture.
     """
 
     tars: tuple[Path, ...]
@@ -36,6 +37,7 @@ class StoredPictures:
     size: NDArray[np.int64]
     sha256: NDArray[np.bytes_]
     label: Tensor
+    context: Tensor | None = None
 
     @classmethod
     def of(cls, folder: Path, index: pd.DataFrame) -> "StoredPictures":
@@ -48,7 +50,7 @@ class StoredPictures:
             index["offset"].to_numpy(np.int64),
             index["size"].to_numpy(np.int64),
             index["sha256"].to_numpy().astype("S64"),
-            torch.tensor(index["label"].to_numpy(np.int64)),
+            *_keys(index),
         )
 
     def __len__(self) -> int:
@@ -70,7 +72,15 @@ class StoredPictures:
         """Some of the pictures."""
         names = ("shard", "offset", "size", "sha256")
         chosen = {name: getattr(self, name)[mine] for name in names}
-        return replace(self, **chosen, label=self.label[torch.from_numpy(mine)])
+        some = torch.from_numpy(mine)
+        context = None if self.context is None else self.context[some]
+        return replace(self, **chosen, label=self.label[some], context=context)
+
+
+def _keys(index: pd.DataFrame) -> tuple[Tensor, Tensor | None]:
+    """Labels (n,), and contexts (n,) where the index has them."""
+    label = torch.tensor(index["label"].to_numpy(np.int64))
+    return label, torch.tensor(index["context"].to_numpy(np.int64)) if "context" in index else None
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ class SyntheticSet:
         """What a classifier is trained on."""
         if isinstance(self.x, StoredPictures):
             return self.x
-        return Pictures(self.x, torch.tensor(self.index["label"].to_numpy()))
+        return Pictures(self.x, *_keys(self.index))
 
     def at(self, rows: NDArray[np.int64]) -> Tensor:
         """Pictures of some rows of the index, (n, h, w, 3) uint8."""

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fgsynth import checkpoint
+from fgsynth.baselines.registry import of_json, to_json
 from fgsynth.batches import Source, fingerprint
 from fgsynth.errors import UserError
 from fgsynth.networks import Classifier, create
@@ -62,8 +63,11 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Trained:
     if not finished(folder):
         raise UserError(f"{folder} holds no finished training ({NETWORK} is missing): train into it first.")
     record = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-    recipe = Recipe(**record["recipe"])
+    settings = record["recipe"]
+    recipe = Recipe(**settings | {"objective": of_json(settings.get("objective"))})
     network = create(recipe.network, record["n_classes"], pretrained=recipe.pretrained, fetch=False)
+    if recipe.objective is not None:
+        network = recipe.objective.wrap(network, record["n_classes"], 0)
     network.load_state_dict(load_file(folder / NETWORK))
     network.to(torch.device(device)).to(memory_format=torch.channels_last)
     history = pd.read_csv(folder / EPOCHS)
@@ -76,14 +80,19 @@ def record(
     """What decides a training, as recipe.json has it."""
     real, synthetic = sources["real"], sources["synthetic"]
     assert real is not None
+    # Recipes of the default method are as they were before there were others.
+    settings = {k: v for k, v in dataclasses.asdict(recipe).items() if k != "objective"}
+    method = {} if recipe.objective is None else {"objective": to_json(recipe.objective)}
     return {
-        "recipe": dataclasses.asdict(recipe) | {"augment": list(recipe.augment)},
+        "recipe": settings | {"augment": list(recipe.augment)} | method,
         "seed": seed,
         "n_classes": n_classes,
         "updates_per_epoch": recipe.updates(len(real), synthetic is not None),
         "real_per_batch": recipe.real_per_batch(synthetic is not None),
         "counts_used": counts.tolist(),
-        "pictures": {k: fingerprint(s) if s is not None else None for k, s in sources.items()},
+        "pictures": {
+            k: fingerprint(s, recipe.grouped) if s is not None else None for k, s in sources.items()
+        },
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
     }
 

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from fgsynth import checkpoint
-from fgsynth.batches import Batch, Source, count, plain_batches, training_batches
 from fgsynth.batches import Pictures as Pictures
+from fgsynth.batches import Source, contexts, count, keys, plain_batches, training_batches
 from fgsynth.errors import UserError
 from fgsynth.fit import Fit
 from fgsynth.fit import finite as finite
 from fgsynth.losses import prior_counts
 from fgsynth.metrics import long_tail_accuracy
 from fgsynth.networks import Classifier
+from fgsynth.objective import Batch
 from fgsynth.pictures import from_uint8
 from fgsynth.progress import progress
 from fgsynth.ranks import Ranks, ranks
@@ -49,15 +50,15 @@ def train(
     workers: int = 0,
     compute: Compute = COMPUTE,
 ) -> Trained:
-    """Minimise balanced softmax over mini-batches with a share of synthetic pictures (FG step 5, appendix E).
+    """Minimise balanced softmax, or the recipe's objective, on batches with a share of synthetic pictures.
 
-    The seed decides weights, batches and views; on one kind of CPU, equal calls give equal weights. A GPU
-    repeats a run up to rounding. device: None is a GPU if there is one. folder: gets recipe.json, epochs.csv
-    and network.safetensors; if they are there, of the same recipe, pictures and seed, they are loaded
-    instead; a run that was stopped or killed goes on from its checkpoint there. workers: processes that read
-    files ahead. Called in every process that torchrun, `accelerate launch` or `fgsynth.distributed` started,
-    with the same arguments, they train one network data-parallel: each takes its share of every batch, the
-    first writes, all return equal weights.
+    FG step 5, appendix E. The seed decides weights, batches and views; on one kind of CPU, equal calls give
+    equal weights. A GPU repeats a run up to rounding. device: None is a GPU if there is one. folder: gets
+    recipe.json, epochs.csv and network.safetensors; if they are there, of the same recipe, pictures and seed,
+    they are loaded instead; a run that was stopped or killed goes on from its checkpoint there. workers:
+    processes that read files ahead. Called in every process that torchrun, `accelerate launch` or
+    `fgsynth.distributed` started, with the same arguments, they train one network data-parallel: each takes
+    its share of every batch, the first writes, all return equal weights.
     Raises UserError for a class without pictures, labels out of range, a folder of another recipe, a loss
     that is not finite, selection by validation without validation pictures, a damaged checkpoint, and batches
     too small for the processes; Stopped after SIGTERM or SIGINT where there is a folder to go on from.
@@ -73,7 +74,8 @@ def train(
     # Small pictures: faster on one core each, and the same weights on any number of them.
     small = us.device.type == "cpu" and recipe.side is None
     with _own_randomness(seed, us), one_thread() if small else contextlib.nullcontext():
-        fit = Fit(recipe, counts, seed, us, n_classes, asked_for["updates_per_epoch"], compute)
+        groups = _groups(real, synthetic, n_classes, recipe)
+        fit = Fit(recipe, counts, seed, us, n_classes, asked_for["updates_per_epoch"], compute, groups)
         kept = _Kept(folder, asked_for, compute.checkpoint)
         kept.restore(fit)
         pin, part = us.device.type == "cuda", {"rank": us.rank, "size": us.size}
@@ -199,6 +201,15 @@ def _counted(
         count(val, n_classes, "validation")
     share = recipe.real_per_batch(synthetic is not None) / recipe.batch
     return real_counts, prior_counts(recipe.counts, real_counts, synthetic_counts, share)
+
+
+def _groups(real: Source, synthetic: Source | None, n_classes: int, recipe: Recipe) -> Tensor | None:
+    """Training pictures by group, (n_classes * contexts,), for an objective that knows groups."""
+    if not recipe.grouped:
+        return None
+    known = [rows.group for rows in keys(real, synthetic, True) if rows is not None]
+    length = n_classes * contexts(real, synthetic)
+    return torch.stack([group.bincount(minlength=length) for group in known if group is not None]).sum(0)
 
 
 def _divisible(recipe: Recipe, compute: Compute, us: Ranks, val: Source | None) -> None:

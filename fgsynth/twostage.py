@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, one_hot
 
-from fgsynth.batches import Batch, Source, count
+from fgsynth.batches import Source, count
 from fgsynth.losses import balanced_softmax, prior_counts
 from fgsynth.networks import Classifier, last_layer, with_last_layer
 from fgsynth.progress import progress
@@ -16,6 +16,8 @@ from fgsynth.recipe import Recipe
 from fgsynth.seeds import generator, stable_seed
 from fgsynth.training import finite, outputs
 
+Embedded = tuple[Tensor, Tensor]
+"""A batch of embeddings (n, k) and labels (n,)."""
 RATES_RATE, RATES_BETAS, TEMPERATURE = 0.01, (0.9, 0.99), 1.0
 """Adam's settings for the sampling rates, and the Gumbel-softmax's temperature: our choice."""
 
@@ -29,14 +31,14 @@ def crt(network: Classifier, real: Source, recipe: Recipe, seed: int, *, workers
     """
     layer = last_layer(network)
     n_classes = layer.out_features
-    pool = _Pool.of(network, real, n_classes, recipe, workers)
+    pool = Pool.of(network, real, n_classes, recipe, workers)
     prior_counts("real", pool.count)
     with torch.random.fork_rng():
         torch.manual_seed(stable_seed("cRT weights", seed))
         new = nn.Linear(layer.in_features, n_classes)
     draw = generator("cRT batches", seed)
     updates = recipe.epochs * recipe.updates(len(real), False)
-    _fit(new, lambda _: pool.balanced(recipe.batch, draw), cross_entropy, recipe, updates)
+    fit_layer(new, lambda _: pool.balanced(recipe.batch, draw), cross_entropy, recipe, updates)
     return with_last_layer(network, new)
 
 
@@ -62,18 +64,18 @@ def meta_sampler(
     """
     layer = last_layer(network)
     pools = [
-        _Pool.of(network, s, layer.out_features, recipe, workers) for s in (real, synthetic) if s is not None
+        Pool.of(network, s, layer.out_features, recipe, workers) for s in (real, synthetic) if s is not None
     ]
     sampler = _MetaSampler(pools, recipe, seed)
     new = nn.Linear(layer.in_features, layer.out_features)
     new.load_state_dict(layer.state_dict())
     updates = recipe.epochs * recipe.updates(len(real), synthetic is not None)
-    _fit(new.cpu(), lambda rate: sampler.batch(new, rate), sampler.loss, recipe, updates)
+    fit_layer(new.cpu(), lambda rate: sampler.batch(new, rate), sampler.loss, recipe, updates)
     return with_last_layer(network, new), sampler.rates.detach().softmax(0)
 
 
 @dataclass(frozen=True)
-class _Pool:
+class Pool:
     """Embeddings (n, k) to be drawn by class: `order` has each class's rows from `start` on, `count` many."""
 
     embedding: Tensor
@@ -82,7 +84,8 @@ class _Pool:
     count: Tensor
 
     @classmethod
-    def of(cls, network: Classifier, source: Source, n_classes: int, recipe: Recipe, workers: int) -> "_Pool":
+    def of(cls, network: Classifier, source: Source, n_classes: int, recipe: Recipe, workers: int) -> "Pool":
+        """Of the plain views of a source. Raises UserError as `count`."""
         counts = count(source, n_classes, "training")
         _, embedding = outputs(network, source, side=recipe.side, workers=workers)
         return cls(embedding, source.label.argsort(stable=True), counts.cumsum(0) - counts, counts)
@@ -95,7 +98,7 @@ class _Pool:
         rows = (self.start[classes] + offset).clamp(max=len(self.order) - 1)
         return self.embedding[self.order[rows]]
 
-    def balanced(self, n: int, draw: torch.Generator) -> Batch:
+    def balanced(self, n: int, draw: torch.Generator) -> Embedded:
         """Embeddings and labels, all classes equally likely."""
         classes = torch.randint(len(self.count), (n,), generator=draw)
         return self.take(classes, draw), classes
@@ -104,7 +107,7 @@ class _Pool:
 class _MetaSampler:
     """The learnable class rates, as logits, and the batches they give."""
 
-    def __init__(self, pools: list[_Pool], recipe: Recipe, seed: int) -> None:
+    def __init__(self, pools: list[Pool], recipe: Recipe, seed: int) -> None:
         self.pools, self.recipe = pools, recipe
         real = pools[0].count
         self.share = recipe.real_per_batch(True) / recipe.batch if len(pools) == 2 else 1.0
@@ -118,7 +121,7 @@ class _MetaSampler:
     def loss(self, logits: Tensor, label: Tensor, reduction: str = "mean") -> Tensor:
         return balanced_softmax(logits, label, self.counts, self.recipe.balanced, reduction)
 
-    def batch(self, layer: nn.Linear, rate: float) -> Batch:
+    def batch(self, layer: nn.Linear, rate: float) -> Embedded:
         """A batch by the rates, once these have moved."""
         self._learn(layer, rate)
         p = self.rates.detach().softmax(0)
@@ -154,14 +157,14 @@ class _MetaSampler:
         self.optimiser.step()
 
 
-def _fit(
-    layer: nn.Linear,
-    batch: Callable[[float], Batch],
+def fit_layer(
+    layer: nn.Module,
+    batch: Callable[[float], Embedded],
     loss: Callable[[Tensor, Tensor], Tensor],
     recipe: Recipe,
     updates: int,
 ) -> None:
-    """Train a linear layer; `batch` gives embeddings and labels, and is told the learning rate."""
+    """Train a last layer; `batch` gives embeddings and labels, and is told the learning rate."""
     optimiser = recipe.build_optimiser(layer.parameters())
     schedule = recipe.build_schedule(optimiser, updates)
     for i in progress(range(updates), "second stage"):

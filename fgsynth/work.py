@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,17 @@ def fingerprint(modules: Iterable[str], *parts: Any) -> str:
 
     modules: names below fgsynth/, "guidance" or a folder of modules like "miniworld", at any depth.
     """
-    files = [
-        f for name in modules for f in (sorted((PACKAGE / name).rglob("*.py")) or [PACKAGE / f"{name}.py"])
-    ]
-    digest = hashlib.blake2b(files_digest(files).encode(), digest_size=10)
+    digest = hashlib.blake2b(code_digest(tuple(modules), PACKAGE).encode(), digest_size=10)
     for part in parts:
         digest.update(json.dumps(part, sort_keys=True, default=str).encode() + b"\n")
     return digest.hexdigest()
+
+
+@cache
+def code_digest(modules: tuple[str, ...], package: Path) -> str:
+    """Digest of modules as they were when this process first asked: it runs what it loaded, edited or not."""
+    each = [sorted((package / name).rglob("*.py")) or [package / f"{name}.py"] for name in modules]
+    return files_digest(chain.from_iterable(each))
 
 
 def files_digest(files: Iterable[Path]) -> str:

@@ -300,4 +300,4 @@ def test_synthetic_sets_are_fingerprinted_with_all_the_code_that_makes_them(root
 
 
 def test_classifiers_are_fingerprinted_with_all_the_code_that_trains_them(root):
-    assert sorted(TRAINING) == listed_by(root, "training", "twostage")
+    assert sorted(TRAINING) == listed_by(root, "training", "twostage", "decoupled")

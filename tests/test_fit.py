@@ -6,6 +6,7 @@ from fgsynth.batches import Pictures
 from fgsynth.errors import UserError
 from fgsynth.fit import Fit, _synchronised
 from fgsynth.networks import create, small
+from fgsynth.objective import Batch
 from fgsynth.ranks import Ranks
 from fgsynth.recipe import Compute, Recipe
 from fgsynth.training import predict, train
@@ -19,7 +20,7 @@ LABEL = torch.arange(10) % 3
 def updated(pieces):
     fit = Fit(RECIPE, torch.tensor([5, 3, 2]), 0, ALONE, 3, 3, Compute(accumulate=pieces))
     fit.network.train()
-    losses = [fit.update(X, LABEL).item() for _ in range(3)]
+    losses = [fit.update(Batch(X, LABEL)).item() for _ in range(3)]
     return losses, fit.network.state_dict()
 
 
@@ -47,7 +48,7 @@ def test_half_precision_trains_nearly_the_same_network(precision):
 def test_float16_has_a_scaled_loss_that_is_kept():
     fit = Fit(RECIPE, torch.ones(3), 0, ALONE, 3, 3, Compute("fp16"))
     fit.network.train()
-    fit.update(X, LABEL)
+    fit.update(Batch(X, LABEL))
     assert fit.scaler.get_scale() > 1
     tensors, notes = fit.state()
     notes["scaler"]["scale"] = 8.0

@@ -156,3 +156,13 @@ def test_missing_files_and_columns_are_named(folder):
     (folder / "tables.yaml").unlink()
     with pytest.raises(UserError, match=r"tables\.yaml is missing"):
         ledger.ledger(folder, EMPTY)
+
+
+def test_rows_of_other_methods_are_made_by_their_own_stage(root):
+    printed = root / "data" / "paper"
+    book = ledger.ledger(printed, EMPTY.reindex(columns=["scale", "benchmark", "method", "metric"]))
+    theirs = book[book["stage"] == "baselines"]
+    assert set(theirs["notebook"]) == {NOTEBOOKS["baselines"]}
+    found = {table: set(mine["row"]) for table, mine in theirs.groupby("table")}
+    assert found == {name: set(t.others) for name, t in ledger.tables(printed).items() if t.others}
+    assert {"Fill-Up", "VL-LTR"} <= found["table1_imagenet_lt"]

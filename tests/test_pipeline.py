@@ -38,9 +38,14 @@ def pipeline(tmp_path_factory, root):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((root / name).read_bytes())
     text = (folder / "params.yaml").read_text()
-    text = text.replace("scale: mini", "scale: smoke").replace(
-        "latent_probe: {}", "latent_probe: {seeds: 2, sets: [digits_lt, imagenet_lt_features]}"
-    )
+    for before, now in (
+        ("scale: mini", "scale: smoke"),
+        ("latent_probe: {}", "latent_probe: {seeds: 2, sets: [digits_lt, imagenet_lt_features]}"),
+        # The quickest stage, for what needs one to run again and again.
+        ("toy_2d: {}", "toy_2d: {seeds: 2, n_points: 500, n_samples: 300, updates: 200}"),
+    ):
+        assert before in text
+        text = text.replace(before, now, 1)
     (folder / "params.yaml").write_text(text)
     for command in (
         ["git", "init", "-q"],
@@ -54,8 +59,9 @@ def pipeline(tmp_path_factory, root):
     assert first.returncode == 0, first.stdout + first.stderr
     assert ran(first) == [
         "clean@01_toy_2d", "clean@02_latent_probe", "clean@03_ablations", "clean@04_imagenet_lt",
-        "clean@05_places_lt", "clean@06_nicopp", "clean@07_own_pictures", "toy_2d", "latent_probe",
-        "imagenet_lt", "places_lt", "nicopp", "ablations", "own_pictures", "report",
+        "clean@05_places_lt", "clean@06_nicopp", "clean@07_own_pictures", "clean@09_baselines", "toy_2d",
+        "latent_probe", "baselines", "imagenet_lt", "places_lt", "nicopp", "ablations", "own_pictures",
+        "report",
     ]  # fmt: skip
     return folder
 
@@ -76,7 +82,7 @@ def test_smoke_results_are_named_smoke(pipeline):
 
 
 def test_running_and_saving_in_jupyterlab_makes_nothing_stale(pipeline):
-    path = pipeline / "notebooks" / "02_latent_probe.ipynb"
+    path = pipeline / "notebooks" / "01_toy_2d.ipynb"
     original = path.read_bytes()
     executed = run(
         pipeline,
@@ -95,16 +101,16 @@ def test_running_and_saving_in_jupyterlab_makes_nothing_stale(pipeline):
         cell.id = f"saved-{i}"
     nbformat.write(notebook, path)
     assert path.read_bytes() != original
-    assert ran(dvc(pipeline, "repro")) == ["clean@02_latent_probe"]
+    assert ran(dvc(pipeline, "repro")) == ["clean@01_toy_2d"]
     notebook.cells[-1].source += " Changed."
     nbformat.write(notebook, path)
-    assert ran(dvc(pipeline, "repro", "--dry", "latent_probe")) == ["clean@02_latent_probe"]
-    assert dvc(pipeline, "repro", "clean@02_latent_probe").returncode == 0
-    assert ran(dvc(pipeline, "repro", "--dry", "latent_probe")) == ["latent_probe"]
+    assert ran(dvc(pipeline, "repro", "--dry", "toy_2d")) == ["clean@01_toy_2d"]
+    assert dvc(pipeline, "repro", "clean@01_toy_2d").returncode == 0
+    assert ran(dvc(pipeline, "repro", "--dry", "toy_2d")) == ["toy_2d"]
     path.write_bytes(original)
     back = dvc(pipeline, "repro")
     assert back.returncode == 0
-    assert "latent_probe" not in ran(back)
+    assert "toy_2d" not in ran(back)
 
 
 def test_metrics_and_plots_are_declared(pipeline):
@@ -119,21 +125,21 @@ def test_metrics_and_plots_are_declared(pipeline):
 
 
 def test_an_experiment_changes_a_parameter_and_reruns_what_depends_on_it(pipeline):
-    experiment = dvc(pipeline, "exp", "run", "-S", "smoke.latent_probe.seeds=3", "--name", "more-seeds")
+    experiment = dvc(pipeline, "exp", "run", "-S", "smoke.toy_2d.seeds=3", "--name", "more-seeds")
     assert experiment.returncode == 0, experiment.stdout + experiment.stderr
-    assert ran(experiment) == ["latent_probe", "report"]
-    assert ",2,few," in (pipeline / "reports" / "results" / "latent_probe.csv").read_text()
-    restored = dvc(pipeline, "exp", "run", "-S", "smoke.latent_probe.seeds=2")
+    assert ran(experiment) == ["toy_2d", "report"]
+    assert ",2002,minority_share," in (pipeline / "reports" / "results" / "toy_2d.csv").read_text()
+    restored = dvc(pipeline, "exp", "run", "-S", "smoke.toy_2d.seeds=2")
     assert restored.returncode == 0, restored.stdout + restored.stderr
 
 
 def test_a_misspelt_parameter_is_one_sentence(pipeline):
-    before = (pipeline / "reports" / "results" / "latent_probe.csv").read_bytes()
-    wrong = dvc(pipeline, "exp", "run", "-S", "+smoke.latent_probe.sedes=3")
+    before = (pipeline / "reports" / "results" / "toy_2d.csv").read_bytes()
+    wrong = dvc(pipeline, "exp", "run", "-S", "+smoke.toy_2d.sedes=3")
     assert wrong.returncode != 0
     assert "does not declare the parameter 'sedes'" in wrong.stdout + wrong.stderr
     assert "Traceback" not in wrong.stdout + wrong.stderr
-    assert (pipeline / "reports" / "results" / "latent_probe.csv").read_bytes() == before
+    assert (pipeline / "reports" / "results" / "toy_2d.csv").read_bytes() == before
     assert run(pipeline, "git", "checkout", "-q", "params.yaml").returncode == 0
     assert ran(dvc(pipeline, "repro")) == []
 
@@ -150,14 +156,14 @@ def test_a_missing_file_of_printed_numbers_is_one_sentence(pipeline):
 
 
 def test_an_interrupted_repro_loses_nothing_and_the_next_one_completes(pipeline, listening):
-    results = pipeline / "reports" / "results" / "latent_probe.csv"
+    results = pipeline / "reports" / "results" / "toy_2d.csv"
     before = results.read_bytes()
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "latent_probe"],
+        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "toy_2d"],
         cwd=pipeline, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True, preexec_fn=listening,
     )  # fmt: skip
-    staging = pipeline / ".staging" / "latent_probe"
+    staging = pipeline / ".staging" / "toy_2d"
     deadline = time.monotonic() + 60
     while not staging.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -166,7 +172,7 @@ def test_an_interrupted_repro_loses_nothing_and_the_next_one_completes(pipeline,
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0, output
     assert results.read_bytes() == before
-    again = dvc(pipeline, "repro", "--force", "--single-item", "latent_probe")
+    again = dvc(pipeline, "repro", "--force", "--single-item", "toy_2d")
     assert again.returncode == 0, again.stdout + again.stderr
     assert results.read_bytes() == before
     assert not staging.exists()
@@ -202,6 +208,7 @@ def test_what_is_committed_is_what_was_run(root):
             "places_lt",
             "nicopp",
             "feedback_map",
+            "baselines",
             "ablations",
             "own_pictures",
             "report",

@@ -29,11 +29,12 @@ def test_nothing_to_do_is_done():
     assert spread(described, [], "items") == []
 
 
-def refuses(item):
-    raise UserError(f"Item {item} is wrong: leave it out.")
+def refuses_the_second(item):
+    if item == 1:
+        raise UserError(f"Item {item} is wrong: leave it out.")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_mistake_in_another_process_is_the_same_sentence(processes):
-    with pytest.raises(UserError, match="Item 0 is wrong: leave it out"):
-        spread(refuses, range(2), "items", processes=processes)
+    with pytest.raises(UserError, match="Item 1 is wrong: leave it out"):
+        spread(refuses_the_second, range(2), "items", processes=processes)

@@ -87,3 +87,17 @@ def test_a_pair_in_two_files_is_refused(tmp_path):
         (tmp_path / f"{name}.csv").write_text(results.comparisons_to_csv(pd.DataFrame([PAIR])))
     with pytest.raises(UserError, match="is there twice"):
         results.read_comparisons(tmp_path)
+
+
+def test_differences_of_one_scale_and_benchmark_are_found_in_a_stages_file(tmp_path):
+    path = tmp_path / "stage.csv"
+    rows = [PAIR, PAIR | {"benchmark": "c"}, PAIR | {"scale": "smoke", "mean": 5.0}]
+    path.write_text(results.comparisons_to_csv(pd.DataFrame(rows)))
+    assert results.compared_by(path, "smoke", "b")["mean"].tolist() == [5.0]
+    assert results.compared_by(path, "paper", "b").empty
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"stage\.csv: columns"):
+        results.compared_by(path, "smoke", "b")
+    path.write_text("")
+    with pytest.raises(UserError, match="not a readable CSV file; run its stage again"):
+        results.compared_by(path, "smoke", "b")

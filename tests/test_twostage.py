@@ -9,7 +9,7 @@ from fgsynth.errors import UserError
 from fgsynth.networks import Classifier, create, last_layer, with_last_layer
 from fgsynth.recipe import Recipe
 from fgsynth.training import outputs, predict
-from fgsynth.twostage import _Pool, crt, meta_sampler
+from fgsynth.twostage import Pool, crt, meta_sampler
 
 RECIPE = Recipe(
     optimiser="sgd", rate=0.05, weight_decay=5e-4, epochs=1, updates_per_epoch=60, batch=32, warmup=0
@@ -96,13 +96,13 @@ def test_rates_stay_where_classes_are_alike():
 def test_the_meta_sampler_takes_synthetic_pictures_where_there_are_some(monkeypatch):
     made = pictures((0, 30, 194), seed=2)
     pools = []
-    inner = _Pool.take
+    inner = Pool.take
 
     def take(self, classes, draw):
         pools.append(self)
         return inner(self, classes, draw)
 
-    monkeypatch.setattr(_Pool, "take", take)
+    monkeypatch.setattr(Pool, "take", take)
     new, rates = meta_sampler(NETWORK, TAIL, made, replace(RECIPE, counts="real+synthetic"), 0)
     assert len({id(pool) for pool in pools}) == 2
     assert torch.isfinite(predict(new, TEST)).all()
@@ -110,7 +110,7 @@ def test_the_meta_sampler_takes_synthetic_pictures_where_there_are_some(monkeypa
 
 
 def test_a_pool_draws_from_the_asked_class():
-    pool = _Pool.of(NETWORK, TAIL, 3, RECIPE, 0)
+    pool = Pool.of(NETWORK, TAIL, 3, RECIPE, 0)
     draw = torch.Generator().manual_seed(0)
     rare = outputs(NETWORK, Pictures(TAIL.x[-6:], TAIL.label[-6:]))[1]
     drawn = pool.take(torch.full((60,), 2), draw)

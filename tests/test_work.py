@@ -18,6 +18,7 @@ def code(tmp_path, monkeypatch):
 
 def test_a_fingerprint_is_of_settings_and_code(code):
     def now(*parts):
+        work.code_digest.cache_clear()  # as another process would
         return work.fingerprint(("one", "world"), *parts)
 
     first = now({"a": 1, "b": 2}, "x")
@@ -30,6 +31,14 @@ def test_a_fingerprint_is_of_settings_and_code(code):
         (code / name).write_text("# new")
         seen.add(now({"a": 1, "b": 2}, "x"))
     assert len(seen) == 4
+
+
+def test_code_that_is_edited_under_a_running_process_is_not_what_runs(code):
+    before = work.fingerprint(("one",))
+    (code / "one.py").write_text("# new")
+    assert work.fingerprint(("one",)) == before
+    work.code_digest.cache_clear()
+    assert work.fingerprint(("one",)) != before
 
 
 def test_parts_do_not_run_into_each_other(code):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fgsynth.errors import UserError, missing
+from fgsynth.pictures import Picture
 
 COLUMNS = ["key", "split", "label", "context"]
 SPLITS = ("train", "val", "test", "final")
@@ -142,6 +143,10 @@ class Benchmark:
     @cached_property
     def _hidden(self) -> dict[str, pd.DataFrame]:
         return {}
+
+    def shown(self, rows: pd.DataFrame) -> Sequence[Picture]:
+        """The pictures of rows as a generator is shown them: files, or arrays where there are none."""
+        return self.files(rows) if self.files is not None else list(self.pictures(rows))
 
     def prompt(self, label: int, context: int) -> str:
         """The papers' prompt: the class's name, on NICO++ "name in context"."""

@@ -27,12 +27,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 class PictureFiles:
     """Labelled picture files, opened one by one: a source for training and evaluation.
 
-    paths: (n,); label: (n,), int64. files[i]: (uint8 (h, w, 3), label), of the file's own size.
+    paths: (n,); label, context: (n,), int64. files[i]: (uint8 (h, w, 3), label), of the file's own size.
     Raises UserError, with the path, for a file that is missing or cannot be read.
     """
 
     paths: tuple[str, ...]
     label: Tensor
+    context: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -77,7 +78,8 @@ class PictureSet:
     def source(self, split: str) -> PictureFiles:
         """The pictures of a split in the manifest's order. Raises UserError for a split without any."""
         rows = self.manifest.rows(split)
-        return PictureFiles(tuple(self.paths(rows)), torch.tensor(rows["label"].to_numpy()))
+        label, context = (torch.tensor(rows[key].to_numpy()) for key in ("label", "context"))
+        return PictureFiles(tuple(self.paths(rows)), label, context)
 
     def benchmark(self, side: int) -> Benchmark:
         """The set as a benchmark whose pictures are the evaluation's views, (n, side, side, 3).

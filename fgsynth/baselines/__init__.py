@@ -1,0 +1,1 @@
+"""Methods of imbalanced learning that the papers compare with, behind the trainer's `Objective`."""
