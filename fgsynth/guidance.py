@@ -62,6 +62,7 @@ class GuidedModel:
     schedule: Schedule
     guidance: Guidance
     one_by_one: bool = False
+    weight: Tensor | None = None
     values: list[Tensor] = field(default_factory=list)
     non_finite: Tensor = field(init=False)
 
@@ -87,7 +88,7 @@ class GuidedModel:
             (x0, eps), gradient = self.predict(z, t), self._last
         else:
             return self.predict(z, t)
-        w, abar = self.guidance.scale, self.schedule.abar(t).to(z.device)
+        w, abar = self._scale(z), self.schedule.abar(t).to(z.device)
         if self.guidance.scaling == "raw":
             # The score gains w g, so eps loses sqrt(1-abar) w g; x0 follows from z and eps.
             eps = eps - (1 - abar).sqrt() * w * gradient
@@ -95,6 +96,12 @@ class GuidedModel:
         # The released sampler moves the latent and keeps the noise prediction: x0 moves by 1/sqrt(abar).
         push = w * _norm(z) / (_norm(gradient) + 1e-8) * gradient / abar.sqrt()
         return x0 + push.to(x0.dtype), eps
+
+    def _scale(self, z: Tensor) -> Tensor | float:
+        """The feedback scale, of each sample where these differ, (n, 1, ...)."""
+        if self.weight is None:
+            return self.guidance.scale
+        return self.guidance.scale * self.weight.to(z).reshape(-1, *[1] * (z.ndim - 1))
 
     def gradient(self, z: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """x0_hat, eps_hat and grad_z C of every sample, (n, ...) each; the record grows by one step."""
@@ -150,15 +157,18 @@ def guide(
     decode: Callable[[Tensor], Tensor] = lambda z: z,
     *,
     one_by_one: bool = False,
+    weight: Tensor | None = None,
 ) -> GuidedModel:
     """Feedback guidance of a model function by grad_z C(f, Dec(x0_hat), y) (FG eq. 3 and 3.1.2).
 
     predict: the unguided model function. decode: latents to the classifier's input, differentiable.
     label: (n,), the class of every sample of the batch. C must rise; norms are per sample. one_by_one: decode
     and classify sample by sample, where a batch's would not fit into memory; the denoiser keeps its batch.
+    weight: (n,), what the feedback scale is times, for every sample.
     Returns a model function with a record of criterion values and non-finite gradients.
     """
-    return GuidedModel(predict, decode, classifier, criterion, label, schedule, guidance, one_by_one)
+    settings = schedule, guidance, one_by_one, weight
+    return GuidedModel(predict, decode, classifier, criterion, label, *settings)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Method:
 
     image: conditioned on a real picture beside the prompt; dropout: p of the units of its embedding;
     criteria: names of what guides, none without feedback, each sample draws one of several (FG table 6);
-    scale: the feedback scale w.
+    scale: the feedback scale w; weights: what it is times, for every group, where groups differ.
     inversion: the prompt's class name is a word learned from the class's pictures (Fill-Up); None: as it is.
     """
 
@@ -32,6 +32,7 @@ class Method:
     criteria: tuple[str, ...] = ()
     scale: float = 0.0
     inversion: Inversion | None = None
+    weights: tuple[float, ...] = ()
 
 
 def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1.0) -> NDArray[np.int64]:

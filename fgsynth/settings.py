@@ -101,8 +101,9 @@ class Sampling(Frozen):
     """How synthetic pictures are sampled.
 
     revision: of a generator on the hub; dtype: of its denoiser and encoders; tiny_decoder: folder or hub id
-    of a small decoder that guidance looks through; batch: pictures at a time; side: in pixels, of the
-    pictures as they are kept (None: as the generator draws them).
+    of a small decoder that guidance looks through; reuse: push by the last gradient between guided steps;
+    solver: a name of `sampler.SOLVERS`; batch: pictures at a time; side: in pixels, of the pictures as they
+    are kept (None: as the generator draws them).
     """
 
     generator: str
@@ -114,6 +115,8 @@ class Sampling(Frozen):
     start: Annotated[int, Field(ge=0)] = 0
     stop: int | None = None
     through_network: bool
+    reuse: bool = False
+    solver: Literal["ddim", "dpm++2m"] = "ddim"
     cfg: Annotated[float, Field(ge=1)]
     cfg_text: Annotated[float, Field(ge=1)]
     noise_level: Annotated[int, Field(ge=0, le=999)]

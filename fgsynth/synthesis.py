@@ -12,7 +12,7 @@ from fgsynth.generator import Generator
 from fgsynth.guidance import Classifier, Guidance, guide
 from fgsynth.pictures import to_uint8
 from fgsynth.progress import progress
-from fgsynth.sampler import ddim
+from fgsynth.sampler import SOLVERS
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,16 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Plan:
-    """The pictures to make, one entry each: prompt, image condition (n, 2 width), label (n,), seed."""
+    """The pictures to make, one entry each: prompt, image condition (n, 2 width), label (n,), seed.
+
+    weight: (n,), what the feedback scale is times; None: 1 everywhere.
+    """
 
     prompts: Sequence[str]
     image: Tensor
     label: Tensor
     seeds: Sequence[int]
+    weight: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not len(self.prompts) == len(self.image) == len(self.label) == len(self.seeds):
@@ -51,7 +55,8 @@ class Plan:
 
     def part(self, rows: slice) -> "Plan":
         """Some of the pictures."""
-        return Plan(self.prompts[rows], self.image[rows], self.label[rows], self.seeds[rows])
+        weight = None if self.weight is None else self.weight[rows]
+        return Plan(self.prompts[rows], self.image[rows], self.label[rows], self.seeds[rows], weight)
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,13 @@ def synthesise(
     feedback: Feedback | None = None,
     *,
     batch: int = 64,
+    solver: str = "ddim",
     bar: str | None = None,
 ) -> Synthetic:
     """DDIM sampling under classifier-free and feedback guidance (FG 3.1 to 3.3), in batches.
 
-    A picture depends on its own entry of the plan only, not on the batch. `bar` names a progress bar.
+    A picture depends on its own entry of the plan only, not on the batch. solver: a name of
+    `sampler.SOLVERS`. `bar` names a progress bar.
     Raises UserError where the classifier has another number of classes, or a batch does not fit into memory.
     """
     if feedback is not None:
@@ -89,7 +96,7 @@ def synthesise(
     for start in progress(starts, bar) if bar else starts:
         part = plan.part(slice(start, start + batch))
         try:
-            parts.append(_batch(generator, part, cfg, feedback))
+            parts.append(_batch(generator, part, cfg, feedback, solver))
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -99,13 +106,13 @@ def synthesise(
     return Synthetic(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Synthetic)))
 
 
-def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | None) -> Synthetic:
-    n, device = len(plan.seeds), generator.device
+def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | None, solver: str) -> Synthetic:
+    n, device, solve = len(plan.seeds), generator.device, SOLVERS[solver]
     predict = generator.predict(generator.embed_text(plan.prompts), plan.image.to(device), cfg)
     noise = generator.noise(plan.seeds)
     nothing = torch.full((n,), torch.nan)
     if feedback is None:
-        pictures = decoded(generator, ddim(predict, noise, generator.schedule), plan.seeds)
+        pictures = decoded(generator, solve(predict, noise, generator.schedule), plan.seeds)
         return Synthetic(to_uint8(pictures), nothing, nothing, torch.zeros(n, dtype=torch.long))
     label, criterion = plan.label.to(device), feedback.criterion(plan.seeds)
     guided = guide(
@@ -117,8 +124,9 @@ def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | No
         feedback.guidance,
         generator.decode_for_guidance,
         one_by_one=generator.large,
+        weight=plan.weight,
     )
-    pictures = decoded(generator, ddim(guided, noise, generator.schedule), plan.seeds)
+    pictures = decoded(generator, solve(guided, noise, generator.schedule), plan.seeds)
     with torch.no_grad():
         after = criterion(*feedback.classifier(pictures), label).cpu()
     before = guided.values[0].cpu() if guided.values else nothing

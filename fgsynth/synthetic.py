@@ -1,7 +1,7 @@
 """Synthetic sets, as classifiers are trained on them: in memory if small, else read from their shards."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -125,3 +125,12 @@ class SyntheticSet:
         """Some of the pictures; without a digest they are only to be looked at."""
         x = self.x.rows(mine) if isinstance(self.x, StoredPictures) else self.x[torch.tensor(mine)]
         return SyntheticSet(self.index[mine].reset_index(drop=True), x, digest)
+
+    @classmethod
+    def joined(cls, sets: Sequence["SyntheticSet"]) -> "SyntheticSet":
+        """Several sets in memory as one, in their order. Raises UserError for one in files."""
+        tensors = [one.x for one in sets if isinstance(one.x, Tensor)]
+        if len(tensors) < len(sets):
+            raise UserError("A synthetic set is too large to be joined to another in memory: lower fill_to.")
+        index = pd.concat([one.index for one in sets], ignore_index=True)
+        return cls(index, torch.cat(tensors), "+".join(one.digest for one in sets))

@@ -9,10 +9,10 @@ import torch
 from imports import closure, modules_used
 
 from fgsynth import asked as asked_for
-from fgsynth import experiment
+from fgsynth import composing, experiment, trainings
 from fgsynth.benchmarks import mini
 from fgsynth.errors import UserError
-from fgsynth.experiment import SYNTHESIS, TRAINING, Experiment
+from fgsynth.experiment import SYNTHESIS, Experiment
 from fgsynth.generator import Generator
 from fgsynth.methods import methods
 from fgsynth.plans import Method
@@ -21,6 +21,7 @@ from fgsynth.recipe import Recipe
 from fgsynth.settings import Groups, Sampling
 from fgsynth.synthesis import Synthetic
 from fgsynth.synthetic import SyntheticSet
+from fgsynth.trainings import TRAINING
 
 GROUPS = Groups(n_max=4, n_min=1, empty=4, held_out=3, classes=2, modes=(0.5, 0.5))
 SAMPLING = Sampling(
@@ -56,13 +57,13 @@ def exp(finished, tmp_path):
 @pytest.fixture
 def asked(monkeypatch):
     """The seeds of every picture that is made."""
-    seeds, real = [], experiment.synthesise
+    seeds, real = [], composing.synthesise
 
     def counting(generator, plan, *rest, **options):
         seeds.extend(plan.seeds)
         return real(generator, plan, *rest, **options)
 
-    monkeypatch.setattr(experiment, "synthesise", counting)
+    monkeypatch.setattr(composing, "synthesise", counting)
     return seeds
 
 
@@ -74,7 +75,7 @@ def black(monkeypatch):
         n = len(plan.seeds)
         return Synthetic(torch.zeros(n, 8, 8, 3, dtype=torch.uint8), *torch.full((2, n), 0.5), torch.zeros(n))
 
-    monkeypatch.setattr(experiment, "synthesise", synthesise)
+    monkeypatch.setattr(composing, "synthesise", synthesise)
 
 
 def test_groups_lack_what_the_target_has_more(exp):
@@ -145,7 +146,7 @@ def test_a_killed_synthesis_goes_on_with_the_same_pictures(exp, asked, monkeypat
     n = len(asked)
     asked.clear()
     killed = replace(exp, work=tmp_path / "killed")
-    counting = experiment.synthesise
+    counting = composing.synthesise
 
     def dies(*args, **options):
         if len(asked) >= 10:
@@ -153,7 +154,7 @@ def test_a_killed_synthesis_goes_on_with_the_same_pictures(exp, asked, monkeypat
         return counting(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "synthesise", dies)
+        patch.setattr(composing, "synthesise", dies)
         with pytest.raises(KeyboardInterrupt):
             killed.synthetic(PLAIN)
     assert len(asked) == 10
@@ -206,7 +207,7 @@ def test_classifiers_trained_by_several_processes_are_those_trained_here(exp, mo
     here = [exp.train(*job).network.state_dict() for job in jobs]
     for job in jobs:
         shutil.rmtree(exp.run_folder(*job))
-    monkeypatch.setattr(experiment, "WORTH", 0)
+    monkeypatch.setattr(trainings, "WORTH", 0)
     exp.train_all(jobs)
     monkeypatch.setattr("fgsynth.training._run", None)
     for job, weights in zip(jobs, here, strict=True):
@@ -289,11 +290,12 @@ def listed_by(root, *names):
 
 def test_synthetic_sets_are_fingerprinted_with_all_the_code_that_makes_them(root):
     classifiers = {
-        f"fgsynth/{name}.py" for name in ("training", "trained", "distributed", "synthetic", "classifiers")
+        f"fgsynth/{name}.py"
+        for name in ("training", "trained", "trainings", "distributed", "synthetic", "classifiers")
     }
     own = modules_used(root, (root / "fgsynth/experiment.py").read_text()) - classifiers
     names = [name.removeprefix("fgsynth/").removesuffix(".py") for name in own]
-    assert {"synthesis", "plans", "shards", "batches"} <= set(names)
+    assert {"synthesis", "plans", "shards", "composing"} <= set(names)
     # Where and how fast pictures are made does not decide which.
     deciding = {*listed_by(root, *names)} - {"cluster", "processes", "speed", "stopping", "threads", "ranks"}
     assert sorted(SYNTHESIS) == sorted([*deciding, "experiment"])

@@ -136,7 +136,7 @@ def test_a_second_stage_has_scores_of_its_own(tmp_path):
 
 
 def test_second_stages_get_the_synthetic_pictures_of_their_row_in_other_processes_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("fgsynth.experiment.WORTH", 0)
+    monkeypatch.setattr("fgsynth.trainings.WORTH", 0)
     exp = experiment(work=tmp_path)
     made = SyntheticSet(pd.DataFrame({"label": [0, 1]}), torch.zeros(2, 32, 32, 3, dtype=torch.uint8), "two")
 
