@@ -293,9 +293,10 @@ def test_synthetic_sets_are_fingerprinted_with_all_the_code_that_makes_them(root
         f"fgsynth/{name}.py"
         for name in ("training", "trained", "trainings", "distributed", "synthetic", "classifiers")
     }
-    own = modules_used(root, (root / "fgsynth/experiment.py").read_text()) - classifiers
+    sources = [(root / f"fgsynth/{name}.py").read_text() for name in ("experiment", "trainings")]
+    own = modules_used(root, "\n".join(sources)) - classifiers
     names = [name.removeprefix("fgsynth/").removesuffix(".py") for name in own]
-    assert {"synthesis", "plans", "shards", "composing"} <= set(names)
+    assert {"synthesis", "plans", "shards", "batches"} <= set(names)
     # Where and how fast pictures are made does not decide which.
     deciding = {*listed_by(root, *names)} - {"cluster", "processes", "speed", "stopping", "threads", "ranks"}
     assert sorted(SYNTHESIS) == sorted([*deciding, "experiment"])
