@@ -22,8 +22,8 @@ def bald(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
     """BALD: mutual information of prediction and weights, H(mean_m p_m) - mean_m H(p_m), in nats.
 
     Houlsby et al. 2011; of an ensemble as Beluch et al. 2018. logits: log mean_m p_m, (n, c); embedding: the
-    members' logits side by side, (n, m c), as `committee.Committee` returns both. Raises UserError for the
-    embedding of a single network.
+    members' logits side by side, (n, m c), as `committee.Committee` and `committee.Heads` return both. Raises
+    UserError for the embedding of a single network.
     """
     n, c = logits.shape
     if embedding.shape[1] % c or embedding.shape[1] < 2 * c:
@@ -31,18 +31,6 @@ def bald(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
     members = embedding.reshape(n, -1, c).log_softmax(-1)
     each = -(members.exp() * members).sum(-1).mean(-1)
     return entropy(logits, embedding, label) - each
-
-
-def epistemic(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
-    """The output of an epistemic head: the loss that it expects the classifier to have, in nats.
-
-    A head that predicts the classifier's own difficulty, as Longtail Guidance has one (Hayden et al. 2025).
-    embedding: the head's output, (n, 1), as `committee.EpistemicHead` returns it. Raises UserError for
-    another embedding.
-    """
-    if embedding.shape[1] != 1:
-        raise UserError("The epistemic criterion needs its head: guide with committee.EpistemicHead.")
-    return embedding[:, 0]
 
 
 class NearExemplars:
@@ -93,6 +81,5 @@ ACQUISITION: dict[str, Criterion] = {
     "margin": margin,
     "least confidence": least_confidence,
     "bald": bald,
-    "epistemic": epistemic,
 }
 """Criteria that need nothing but their classifier. `NearExemplars` is fitted."""

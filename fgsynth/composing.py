@@ -44,7 +44,8 @@ def planned(
         image = generator.embed_image(shown, seeds, Dropout(method.dropout), sampling.noise_level)
     else:
         image = generator.no_image(len(rows))
-    weight = torch.tensor(method.weights)[rows["group"].to_numpy()] if method.weights else None
+    group = torch.tensor(rows["group"].to_numpy())
+    weight = torch.tensor(method.weights)[group] if method.weights else None
     return Plan(rows["prompt"].tolist(), image, torch.tensor(rows["label"].to_numpy()), seeds, weight)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from fgsynth.beyond_params import Beyond
 from fgsynth.errors import UserError, missing
 from fgsynth.settings import (
     Classification,
@@ -175,6 +176,7 @@ class Stages(Frozen):
     nicopp: Nicopp
     baselines: Baselines
     own_pictures: OwnPictures
+    beyond: Beyond
 
 
 class Training(Frozen):

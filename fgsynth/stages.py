@@ -7,6 +7,7 @@ NOTEBOOKS = {
     "imagenet_lt": "04_imagenet_lt",
     "places_lt": "05_places_lt",
     "nicopp": "06_nicopp",
+    "beyond": "08_beyond",
     "baselines": "09_baselines",
     "own_pictures": "07_own_pictures",
 }

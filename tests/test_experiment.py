@@ -304,3 +304,33 @@ def test_synthetic_sets_are_fingerprinted_with_all_the_code_that_makes_them(root
 
 def test_classifiers_are_fingerprinted_with_all_the_code_that_trains_them(root):
     assert sorted(TRAINING) == listed_by(root, "training", "twostage", "decoupled")
+
+
+def test_the_parts_of_a_set_together_are_the_set(exp):
+    each = np.full(exp.n_classes * len(exp.bench.manifest.contexts), 3)
+    whole = exp.synthetic(PLAIN, per_group=each)
+    parts = [exp.synthetic(PLAIN, per_group=each, part=(k, 2)) for k in range(2)]
+    joined = SyntheticSet.joined(parts)
+    order = joined.index["key"].argsort()
+    assert joined.index["key"][order].tolist() == sorted(whole.index["key"])
+    whole_order = torch.tensor(whole.index["key"].argsort().to_numpy())
+    apart = joined.x[torch.tensor(order.to_numpy())].int() - whole.x[whole_order].int()
+    # Another batch rounds one grey level the other way here and there.
+    assert apart.abs().max() <= 1
+    assert len({whole.digest, joined.digest, *(part.digest for part in parts)}) == 4
+
+
+def test_groups_may_be_pushed_unequally(exp):
+    groups = exp.n_classes * len(exp.bench.manifest.contexts)
+    weights = tuple(float(group % 2) for group in range(groups))
+    plain, some = exp.synthetic(PLAIN), exp.synthetic(replace(GUIDED, weights=weights))
+    same = (plain.x == some.x).flatten(1).all(1).numpy()
+    assert (same == (some.index["group"] % 2 == 0).to_numpy()).all()
+
+
+def test_a_network_at_hand_guides(exp):
+    other = exp.train(exp.guide_recipe, 77).network
+    given = replace(exp, guided_by=other)
+    assert given.guide is other
+    assert given.guide_is_there
+    assert not torch.equal(given.synthetic(GUIDED).x, exp.synthetic(GUIDED).x)

@@ -59,8 +59,8 @@ def pipeline(tmp_path_factory, root):
     assert first.returncode == 0, first.stdout + first.stderr
     assert ran(first) == [
         "clean@01_toy_2d", "clean@02_latent_probe", "clean@03_ablations", "clean@04_imagenet_lt",
-        "clean@05_places_lt", "clean@06_nicopp", "clean@07_own_pictures", "clean@09_baselines", "toy_2d",
-        "latent_probe", "baselines", "imagenet_lt", "places_lt", "nicopp", "ablations", "own_pictures",
+        "clean@05_places_lt", "clean@06_nicopp", "clean@07_own_pictures", "clean@08_beyond", "clean@09_baselines",
+        "toy_2d", "latent_probe", "baselines", "imagenet_lt", "places_lt", "nicopp", "ablations", "own_pictures",
         "report",
     ]  # fmt: skip
     return folder
@@ -209,6 +209,7 @@ def test_what_is_committed_is_what_was_run(root):
             "nicopp",
             "feedback_map",
             "baselines",
+            "beyond",
             "ablations",
             "own_pictures",
             "report",

@@ -1,0 +1,163 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from fgsynth import beyond, beyond_views, study
+from fgsynth.benchmarks import mini
+from fgsynth.beyond import IDEAS, Ideas, Settings, Way, pushes, sampled
+from fgsynth.cost import operations
+from fgsynth.errors import UserError
+from fgsynth.experiment import Experiment
+from fgsynth.generator import Generator
+from fgsynth.pretrain.files import FOLDER
+from fgsynth.recipe import Recipe
+from fgsynth.settings import Groups, Sampling
+from fgsynth.study import Row
+
+GROUPS = Groups(n_max=6, n_min=1, empty=3, held_out=6, classes=3, modes=(0.5, 0.5))
+SAMPLING = Sampling(
+    generator=str(FOLDER), n_steps=4, every=1, through_network=False, cfg=3.0, cfg_text=1.5, noise_level=0,
+    dropout=0.5, scales={"entropy": 0.1, "loss": 0.2, "hardness": 0.3, "combined": 0.4}, fill_to=2,
+)  # fmt: skip
+RECIPE = Recipe(network="thin", epochs=1, updates_per_epoch=3, batch=8, balanced=0.0)
+SETTINGS = Settings(2, 2, 0.9, 2, (0.1,), 0.5, 0.2, 1)
+
+
+@pytest.fixture(scope="module")
+def ideas(root, tmp_path_factory):
+    unclip = Generator.load(root / FOLDER, SAMPLING.n_steps)
+    exp = Experiment(mini.nicopp(GROUPS), unclip, SAMPLING, RECIPE, tmp_path_factory.mktemp("work"))
+    return Ideas(exp, SETTINGS)
+
+
+def test_every_idea_of_the_parameters_is_known(root):
+    for scale in ("mini", "full", "paper"):
+        block = yaml.safe_load((root / "params.yaml").read_text())[scale]["beyond"]["ideas"]
+        asked = {name for names in block.values() for name in names}
+        assert {name for name in asked if not name.startswith("w = ")} <= set(IDEAS)
+
+
+@pytest.mark.parametrize("name", [*IDEAS, "w = 0.2"])
+def test_every_idea_makes_a_set_that_a_classifier_can_be_trained_on(ideas, name, monkeypatch):
+    # Six validation pictures of three updates need not show that errors fall with counts.
+    groups = len(ideas.exp.missing)
+    monkeypatch.setitem(ideas.__dict__, "errors", (np.linspace(0.9, 0.1, groups), np.arange(groups)))
+    way = ideas[name]
+    assert ideas[name] is way
+    assert set(way.kept.index["label"]) == {0, 1, 2}
+    assert (way.kept.index["key"].isin(way.made.index["key"])).all()
+    assert way.operations > 0
+
+
+def test_an_unknown_idea_is_refused(ideas):
+    with pytest.raises(UserError, match="No idea 'entropie': choose from unguided"):
+        ideas["entropie"]
+
+
+def test_operations_are_counted_and_do_not_depend_on_what_ran_before(ideas):
+    exp = ideas.exp
+    assert operations(exp, ideas.fg) == operations(exp, ideas.fg) > operations(exp, ideas.unguided)
+    steps = [operations(sampled(exp, n_steps=n), ideas.unguided) for n in (1, 2, 3)]
+    # Each step costs the same, beside condition and decoding, which come once.
+    assert steps[2] - steps[1] == pytest.approx(steps[1] - steps[0])
+    assert steps[0] > steps[1] - steps[0]
+
+
+def test_another_path_keeps_the_guide_and_the_total_push(ideas):
+    way = ideas["half the steps"]
+    assert way.exp.guide is ideas.exp.guide
+    assert len(way.exp.generator.schedule.steps) == 2
+    assert len(ideas.exp.generator.schedule.steps) == 4
+    for name in (
+        "guided early",
+        "guided late",
+        "gradient reused",
+        "half the steps",
+        "half the steps, reused",
+    ):
+        total = ideas[name].method.scale * pushes(ideas[name].exp.sampling)
+        assert total == pytest.approx(ideas.fg.scale * pushes(SAMPLING)), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"), [({}, 4), ({"every": 2}, 2), ({"every": 2, "reuse": True}, 4), ({"stop": 1}, 1)]
+)
+def test_pushes_are_what_the_sampler_does(changes, expected):
+    assert pushes(SAMPLING.model_copy(update=changes)) == expected
+
+
+@pytest.mark.parametrize("name", ["more pictures", "more pictures, unguided", "more pictures, reused"])
+def test_more_pictures_cost_no_more_than_the_printed_method(ideas, name):
+    way = ideas[name]
+    assert len(way.made.index) > len(ideas["FG entropy"].made.index)
+    rounding = 0.5 * way.each * len(ideas.exp.missing)
+    assert way.operations <= ideas["FG entropy"].operations + rounding
+
+
+def test_the_worst_group_is_pushed_most_and_all_on_average_as_printed(ideas, monkeypatch):
+    groups = len(ideas.exp.missing)
+    errors = np.linspace(0.1, 0.9, groups)
+    monkeypatch.setitem(ideas.__dict__, "errors", (errors, np.arange(groups)))
+    weights = IDEAS["worst first"](ideas).method.weights
+    assert weights == tuple(sorted(weights))
+    assert sum(weights) / groups == pytest.approx(1)
+
+
+def test_costs_are_in_units_of_unguided_sampling(ideas):
+    table = beyond.costs(ideas, ["unguided", "FG entropy", "scale rule"]).set_index("method")
+    assert table.loc["unguided", "cost"] == 1
+    assert table.loc["FG entropy", "cost"] == table.loc["FG entropy", "per_picture"] > 1
+    assert table.loc["scale rule", "cost"] > table.loc["scale rule", "per_picture"]
+
+
+def test_a_filter_drops_and_says_what(ideas):
+    way = ideas["filtered by confidence"]
+    told = way.dropped().set_index("stratum").loc["all"]
+    assert told["n"] == len(way.made.index)
+    assert told["dropped"] == pytest.approx(100 * (1 - len(way.kept.index) / len(way.made.index)))
+    assert ideas["unguided"].dropped()["dropped"].max() == 0
+
+
+def test_loops_have_names():
+    named = beyond.loops([2, 4], [2], 3, 1, 5)
+    assert list(named) == [
+        "continued, 2 cycles",
+        "continued, 4 cycles",
+        "restarted, 2 cycles",
+        "triggered, at most 3",
+    ]
+    assert (named["triggered, at most 3"].cycles, named["triggered, at most 3"].every) == (3, 5)
+
+
+def test_the_table_holds_each_method_once_with_its_interval_and_cost():
+    wide = {
+        name: pd.DataFrame({"method": ["FG", "FG", "a", "a"], metric: [1.0, 3.0, 4.0, 6.0]})
+        for name, metric in beyond_views.METRIC.items()
+    }
+    compared = pd.DataFrame(
+        [(name, "a", "FG", metric, 3.0, 2.0, 4.0) for name, metric in beyond_views.METRIC.items()],
+        columns=["benchmark", "method", "reference", "metric", "mean", "low", "high"],
+    )
+    costs = pd.DataFrame(
+        [(n, m, 1.5) for n in wide for m in ("a", "FG")], columns=["benchmark", "method", "cost"]
+    )
+    table = beyond_views.summary(wide, compared, costs, "FG")
+    assert table.index.tolist() == ["a", "FG"]
+    assert table.loc["a"].tolist() == [5.0, "+3.0 [2.0, 4.0]", 1.5] * 2
+    assert table.loc["FG", "Few"] == 2.0
+    assert pd.isna(table.loc["FG", "Few, over FG"])
+
+
+def test_scores_of_ideas_can_be_compared(ideas):
+    exp = ideas.exp
+    rows = {name: Row(exp.recipe, ideas[name].kept) for name in ("unguided", "FG entropy")}
+    scored = study.scores(exp, rows, range(2), "test")
+    compared = study.compare(exp, scored, [("unguided", "FG entropy")], "test", ["worst_group_accuracy"])
+    figure = beyond_views.differences(compared.assign(scale="smoke"), ["unguided"], "title")
+    assert figure.axes[1].get_xlabel() == "worst group, points over FG entropy"
+    assert torch.is_tensor(ideas["unguided"].made.x)
+    assert isinstance(replace(ideas["unguided"]), Way)
