@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fgsynth import allocation, quality_filter
-from fgsynth.closed_loop import Kind, LoopSettings
+from fgsynth.closed_loop import Kind, Looped, LoopSettings
 from fgsynth.committee import ensemble, epistemic_heads
 from fgsynth.cost import operations
 from fgsynth.errors import UserError
@@ -30,9 +30,9 @@ class Settings:
     """What the ideas need beyond the experiment's own settings.
 
     members: of the ensemble; heads: of the epistemic guide; level, grid: of the scale rule (`scale_rule`);
-    pilot: pictures per class at each of its scales; worth: of a synthetic picture in real ones
-    (`allocation`); confidence: least probability of the filter; seeds: of the classifiers whose validation
-    errors decide allocations.
+    pilot: pictures per class at each of its scales; worth: of a synthetic picture in real ones,
+    and law, an exponent or None (`allocation`); confidence: least probability of the filter; seeds: of the
+    classifiers whose validation errors decide allocations.
     """
 
     members: int
@@ -41,6 +41,7 @@ class Settings:
     pilot: int
     grid: tuple[float, ...]
     worth: float
+    law: float | None
     confidence: float
     seeds: int
 
@@ -157,8 +158,10 @@ class Ideas:
 
     def affordable(self, way: Way) -> Way:
         """As many pictures as the printed method's operations buy, in proportion to what is missing."""
-        printed = self["FG entropy"]
-        return replace(way, whole=int(100 * printed.each / way.each) / 100)
+        times = self["FG entropy"].each / way.each
+        # Rounded down, so that it is never dearer.
+        each = np.maximum(1, np.floor(times * self.exp.missing)).astype(np.int64)
+        return replace(way, per_group=each)
 
 
 def _criterion(name: str) -> Callable[[Ideas], Way]:
@@ -177,7 +180,7 @@ def _heads(ideas: Ideas) -> Way:
 
 
 def _worst_first(ideas: Ideas) -> Way:
-    """Each group's scale in proportion to its validation error: the worst are pushed most, the mean is FG's."""
+    """Scales in proportion to groups' validation errors: the worst are pushed most, the mean is FG's."""
     errors = ideas.errors[0]
     weights = tuple((errors / errors.mean()).tolist())
     return Way(ideas.exp, replace(ideas.fg, weights=weights), trained=ideas.settings.seeds)
@@ -191,7 +194,7 @@ def _allocated(worst: bool) -> Callable[[Ideas], Way]:
     def way(ideas: Ideas) -> Way:
         errors, counts = ideas.errors
         budget, s = int(ideas.exp.missing.sum()), ideas.settings
-        per_group = allocation.allocate(errors, counts, budget, s.worth, worst=worst)
+        per_group = allocation.allocate(errors, counts, budget, s.worth, worst, s.law)
         return Way(ideas.exp, ideas.fg, per_group=per_group, trained=s.seeds)
 
     return way
@@ -261,6 +264,9 @@ IDEAS: Mapping[str, Callable[[Ideas], Way]] = {
 """The ideas by name; "more pictures" are as many as the printed method's operations buy."""
 
 
+COST = ["method", "pictures", "kept", "per_picture", "cost", "trained"]
+
+
 def costs(ideas: Ideas, names: Sequence[str]) -> pd.DataFrame:
     """What each way takes, times unguided sampling of the same set.
 
@@ -273,13 +279,28 @@ def costs(ideas: Ideas, names: Sequence[str]) -> pd.DataFrame:
         way = ideas[name]
         sizes = len(way.made.index), len(way.kept.index)
         rows.append((name, *sizes, way.each / base.each, way.operations / base.operations, way.trained))
-    return pd.DataFrame(rows, columns=["method", "pictures", "kept", "per_picture", "cost", "trained"])
+    return pd.DataFrame(rows, columns=COST)
+
+
+def loop_costs(ideas: Ideas, ran: Mapping[str, Sequence[Looped]]) -> pd.DataFrame:
+    """What closed loops take, as `costs`; pictures are means over seeds, each made for its own classifier."""
+    base, each = ideas["unguided"], ideas["FG entropy"].each
+    rows = []
+    for name, runs in ran.items():
+        n = sum(run.n_synthetic for run in runs) / len(runs)
+        rows.append((name, n, n, each / base.each, n * each / base.operations, 0))
+    return pd.DataFrame(rows, columns=COST)
 
 
 def loops(
-    continued: Sequence[int], restarted: Sequence[int], most: int, patience: int, every: int
+    continued: Sequence[int],
+    restarted: Sequence[int],
+    triggered: Sequence[int],
+    patience: int,
+    every: int,
 ) -> dict[str, LoopSettings]:
-    """Closed loops by name: of so many cycles each, and one that is triggered."""
+    """Closed loops by name: of so many cycles each, and of at most so many where they are triggered."""
     kinds: tuple[tuple[Kind, Sequence[int]], ...] = (("continued", continued), ("restarted", restarted))
     fixed = {f"{kind}, {k} cycles": LoopSettings(kind, k) for kind, each in kinds for k in each}
-    return fixed | {f"triggered, at most {most}": LoopSettings("triggered", most, patience, every)}
+    asked = {f"triggered, at most {k}": LoopSettings("triggered", k, patience, every) for k in triggered}
+    return fixed | asked

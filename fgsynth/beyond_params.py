@@ -42,17 +42,18 @@ class IdeaSettings(Frozen):
     level: Share
     pilot: Count
     grid: Annotated[tuple[Positive, ...], ListOf, Field(min_length=1)]
-    worth: Share
+    worth: Annotated[float, Field(gt=0, le=1)]
+    law: Positive | None
     confidence: Share
     seeds: Count
 
 
 class Loops(Frozen):
-    """Closed loops: cycles of continued and of restarted training; of triggered ones the most and when."""
+    """Closed loops: cycles of continued, restarted and (at most) triggered training; when those trigger."""
 
     continued: Annotated[tuple[Count, ...], ListOf]
     restarted: Annotated[tuple[Count, ...], ListOf]
-    most: Count
+    triggered: Annotated[tuple[Count, ...], ListOf]
     patience: Count
     every: Count
 
@@ -70,7 +71,7 @@ class Beyond(Frozen):
     changes: Both[dict[str, Any]]
     settings: IdeaSettings
     ideas: Both[Annotated[tuple[str, ...], ListOf]]
-    loops: Loops
+    loops: Both[Loops]
 
     @model_validator(mode="after")
     def _fits(self) -> "Beyond":

@@ -21,7 +21,7 @@ def differences(compared: pd.DataFrame, names: Sequence[str], title: str) -> Fig
     )
     for ax, (name, metric) in zip(axes, METRIC.items(), strict=True):
         mine = compared[(compared["benchmark"] == name) & (compared["metric"] == metric)]
-        mine = mine.set_index("method").reindex(names)
+        mine = mine.set_index("method").reindex(list(names))
         width = [mine["mean"] - mine["low"], mine["high"] - mine["mean"]]
         ax.errorbar(
             mine["mean"], range(len(names)), xerr=width, fmt="o", ms=4, lw=1, color=COLOURS["entropy"]

@@ -37,6 +37,11 @@ class Heads(Classifier):
     returns what a `Committee` does. weight (m, c, k), bias (m, c); mean and scale (k,) of the embedding.
     """
 
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    scale: Tensor
+
     def __init__(
         self, network: Classifier, weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor
     ) -> None:

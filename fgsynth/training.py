@@ -63,9 +63,9 @@ def train(
     that is not finite, selection by validation without validation pictures, a damaged checkpoint, and batches
     too small for the processes; Stopped after SIGTERM or SIGINT where there is a folder to go on from.
     """
-    real_counts, counts = _counted(real, synthetic, val, n_classes, recipe)
+    real_counts, counts = counted(real, synthetic, val, n_classes, recipe)
     us = ranks(device)
-    _divisible(recipe, compute, us, val)
+    check_divisible(recipe, compute, us, val)
     sources = {"real": real, "synthetic": synthetic, "val": val}
     asked_for = record(recipe, seed, n_classes, counts, sources) | computed(compute, us)
     if folder is not None and done_before(folder, asked_for):
@@ -73,8 +73,8 @@ def train(
     keep_freed_memory()
     # Small pictures: faster on one core each, and the same weights on any number of them.
     small = us.device.type == "cpu" and recipe.side is None
-    with _own_randomness(seed, us), one_thread() if small else contextlib.nullcontext():
-        groups = _groups(real, synthetic, n_classes, recipe)
+    with own_randomness(seed, us), one_thread() if small else contextlib.nullcontext():
+        groups = group_counts(real, synthetic, n_classes, recipe)
         fit = Fit(recipe, counts, seed, us, n_classes, asked_for["updates_per_epoch"], compute, groups)
         kept = _Kept(folder, asked_for, compute.checkpoint)
         kept.restore(fit)
@@ -160,7 +160,7 @@ def _run(
     for epoch in progress(range(len(fit.rows), epochs), f"training {fit.recipe.network}"):
         row = fit.epoch(feed, asked)
         if row is not None:
-            fit.rows.append(row if val is None else row | _validated(fit, val, real_counts, workers))
+            fit.rows.append(row if val is None else row | validation_row(fit, val, real_counts, workers))
         stop = row is None or (epoch + 1 < epochs and fit.ranks.any(asked()))
         if stop or (epoch + 1 < epochs and kept.due(fit)):
             kept.write(fit)
@@ -171,7 +171,7 @@ def _run(
     return Trained(fit.kept.eval().requires_grad_(False), pd.DataFrame(fit.rows), fit.recipe.select)
 
 
-def _validated(fit: Fit, val: Source, real_counts: Tensor, workers: int) -> dict[str, float]:
+def validation_row(fit: Fit, val: Source, real_counts: Tensor, workers: int) -> dict[str, float]:
     """Accuracies of the weights after an epoch, in percent; the best by their average are set aside."""
     rows = fit.ranks.rows(len(val))
     logits = predict(fit.kept.eval(), val, side=fit.recipe.side, workers=workers, rows=rows)
@@ -187,7 +187,7 @@ def _never() -> bool:
     return False
 
 
-def _counted(
+def counted(
     real: Source, synthetic: Source | None, val: Source | None, n_classes: int, recipe: Recipe
 ) -> tuple[Tensor, Tensor]:
     """Real pictures by class, and the n_c of balanced softmax, (c,) each, of sources fit for the recipe."""
@@ -203,7 +203,7 @@ def _counted(
     return real_counts, prior_counts(recipe.counts, real_counts, synthetic_counts, share)
 
 
-def _groups(real: Source, synthetic: Source | None, n_classes: int, recipe: Recipe) -> Tensor | None:
+def group_counts(real: Source, synthetic: Source | None, n_classes: int, recipe: Recipe) -> Tensor | None:
     """Training pictures by group, (n_classes * contexts,), for an objective that knows groups."""
     if not recipe.grouped:
         return None
@@ -212,7 +212,7 @@ def _groups(real: Source, synthetic: Source | None, n_classes: int, recipe: Reci
     return torch.stack([group.bincount(minlength=length) for group in known if group is not None]).sum(0)
 
 
-def _divisible(recipe: Recipe, compute: Compute, us: Ranks, val: Source | None) -> None:
+def check_divisible(recipe: Recipe, compute: Compute, us: Ranks, val: Source | None) -> None:
     """Refuse a share without a picture."""
     if recipe.batch < us.size * compute.accumulate:
         raise UserError(
@@ -226,7 +226,7 @@ def _divisible(recipe: Recipe, compute: Compute, us: Ranks, val: Source | None) 
 
 
 @contextlib.contextmanager
-def _own_randomness(seed: int, us: Ranks) -> Iterator[None]:
+def own_randomness(seed: int, us: Ranks) -> Iterator[None]:
     """Dropout draws from torch's global generators: they are seeded inside and as before outside."""
     with torch.random.fork_rng(devices=[us.device] if us.device.type == "cuda" else []):
         # Processes have other pictures and draw other masks.

@@ -21,10 +21,10 @@ from fgsynth.study import Row
 GROUPS = Groups(n_max=6, n_min=1, empty=3, held_out=6, classes=3, modes=(0.5, 0.5))
 SAMPLING = Sampling(
     generator=str(FOLDER), n_steps=4, every=1, through_network=False, cfg=3.0, cfg_text=1.5, noise_level=0,
-    dropout=0.5, scales={"entropy": 0.1, "loss": 0.2, "hardness": 0.3, "combined": 0.4}, fill_to=2,
+    dropout=0.5, scales={"entropy": 0.1, "loss": 0.2, "hardness": 0.3, "combined": 0.4}, fill_to=4,
 )  # fmt: skip
 RECIPE = Recipe(network="thin", epochs=1, updates_per_epoch=3, batch=8, balanced=0.0)
-SETTINGS = Settings(2, 2, 0.9, 2, (0.1,), 0.5, 0.2, 1)
+SETTINGS = Settings(2, 2, 0.9, 2, (0.1,), 0.5, None, 0.2, 1)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_every_idea_makes_a_set_that_a_classifier_can_be_trained_on(ideas, name,
     monkeypatch.setitem(ideas.__dict__, "errors", (np.linspace(0.9, 0.1, groups), np.arange(groups)))
     way = ideas[name]
     assert ideas[name] is way
-    assert set(way.kept.index["label"]) == {0, 1, 2}
+    assert 0 < len(way.kept.index) <= len(way.made.index)
     assert (way.kept.index["key"].isin(way.made.index["key"])).all()
     assert way.operations > 0
 
@@ -93,9 +93,9 @@ def test_pushes_are_what_the_sampler_does(changes, expected):
 @pytest.mark.parametrize("name", ["more pictures", "more pictures, unguided", "more pictures, reused"])
 def test_more_pictures_cost_no_more_than_the_printed_method(ideas, name):
     way = ideas[name]
-    assert len(way.made.index) > len(ideas["FG entropy"].made.index)
-    rounding = 0.5 * way.each * len(ideas.exp.missing)
-    assert way.operations <= ideas["FG entropy"].operations + rounding
+    printed = ideas["FG entropy"]
+    assert len(printed.made.index) < len(way.made.index)
+    assert way.operations <= printed.operations < way.operations + way.each * len(ideas.exp.missing)
 
 
 def test_the_worst_group_is_pushed_most_and_all_on_average_as_printed(ideas, monkeypatch):
@@ -110,7 +110,8 @@ def test_the_worst_group_is_pushed_most_and_all_on_average_as_printed(ideas, mon
 def test_costs_are_in_units_of_unguided_sampling(ideas):
     table = beyond.costs(ideas, ["unguided", "FG entropy", "scale rule"]).set_index("method")
     assert table.loc["unguided", "cost"] == 1
-    assert table.loc["FG entropy", "cost"] == table.loc["FG entropy", "per_picture"] > 1
+    assert table.loc["FG entropy", "cost"] == pytest.approx(table.loc["FG entropy", "per_picture"])
+    assert table.loc["FG entropy", "cost"] > 1
     assert table.loc["scale rule", "cost"] > table.loc["scale rule", "per_picture"]
 
 
@@ -123,7 +124,7 @@ def test_a_filter_drops_and_says_what(ideas):
 
 
 def test_loops_have_names():
-    named = beyond.loops([2, 4], [2], 3, 1, 5)
+    named = beyond.loops([2, 4], [2], [3], 1, 5)
     assert list(named) == [
         "continued, 2 cycles",
         "continued, 4 cycles",

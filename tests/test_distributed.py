@@ -39,7 +39,7 @@ def run(folder, **kwargs):
 
 def watched(folder, dies=False):
     """A training in one of several processes, which tells who wrote and what it returned."""
-    rank, store, validated = os.environ["RANK"], training.store, training._validated
+    rank, store, validated = os.environ["RANK"], training.store, training.validation_row
     epochs = iter(range(3))
 
     def telling(*arguments):
@@ -52,7 +52,7 @@ def watched(folder, dies=False):
         return validated(*arguments)
 
     training.store = telling
-    training._validated = dying if dies else validated
+    training.validation_row = dying if dies else validated
     trained = run(folder / "run")
     (folder / f"digest of {rank}").write_text(weights_digest(trained.network))
 

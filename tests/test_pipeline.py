@@ -59,9 +59,9 @@ def pipeline(tmp_path_factory, root):
     assert first.returncode == 0, first.stdout + first.stderr
     assert ran(first) == [
         "clean@01_toy_2d", "clean@02_latent_probe", "clean@03_ablations", "clean@04_imagenet_lt",
-        "clean@05_places_lt", "clean@06_nicopp", "clean@07_own_pictures", "clean@08_beyond", "clean@09_baselines",
-        "toy_2d", "latent_probe", "baselines", "imagenet_lt", "places_lt", "nicopp", "ablations", "own_pictures",
-        "report",
+        "clean@05_places_lt", "clean@06_nicopp", "clean@07_own_pictures", "clean@08_beyond",
+        "clean@09_baselines", "toy_2d", "latent_probe", "baselines", "imagenet_lt", "places_lt", "nicopp",
+        "beyond", "ablations", "own_pictures", "report",
     ]  # fmt: skip
     return folder
 

@@ -13,7 +13,7 @@ from fgsynth.networks import small
 from fgsynth.ranks import Ranks
 from fgsynth.recipe import Compute, Recipe
 from fgsynth.seeds import stable_seed
-from fgsynth.training import _divisible, load, outputs, predict, train
+from fgsynth.training import check_divisible, load, outputs, predict, train
 
 COLOURS = torch.tensor([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
 RECIPE = Recipe(epochs=2, updates_per_epoch=12, batch=16, augment=("flip",))
@@ -179,9 +179,9 @@ def test_a_share_without_a_picture_is_refused():
         train(REAL, None, 3, BRIEF, 0, compute=Compute(accumulate=9))
     four = Ranks(1, 4, torch.device("cpu"))
     with pytest.raises(UserError, match="validation set has 3 pictures for 4 processes"):
-        _divisible(BRIEF, Compute(accumulate=2), four, pictures((1, 1, 1)))
+        check_divisible(BRIEF, Compute(accumulate=2), four, pictures((1, 1, 1)))
     with pytest.raises(UserError, match="no picture for each of 4 processes times 3"):
-        _divisible(BRIEF, Compute(accumulate=3), four, None)
+        check_divisible(BRIEF, Compute(accumulate=3), four, None)
 
 
 def test_how_it_was_computed_is_told_and_does_not_make_it_another_training(tmp_path):
