@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fgsynth import allocation, quality_filter
-from fgsynth.closed_loop import Kind, Looped, LoopSettings
+from fgsynth.closed_loop import Looped, LoopSettings, run_loops
 from fgsynth.committee import ensemble, epistemic_heads
 from fgsynth.cost import operations
 from fgsynth.errors import UserError
@@ -215,6 +215,12 @@ def _by_confidence(ideas: Ideas) -> Way:
     return Way(ideas.exp, ideas.fg, keep=keep, trained=1)
 
 
+def _early_heads(ideas: Ideas) -> Way:
+    """Epistemic heads ask in the first half of the path alone."""
+    early, heads = ideas["guided early"], ideas["BALD, epistemic heads"]
+    return Way(replace(early.exp, guided_by=heads.exp.guide), replace(early.method, criteria=("bald",)))
+
+
 def _half(exp: Experiment) -> int:
     return max(1, exp.sampling.n_steps // 2)
 
@@ -229,11 +235,6 @@ def _unguided_halved(ideas: Ideas) -> Way:
 
 def _reused(ideas: Ideas) -> Way:
     return ideas.guided(every=2 * ideas.exp.sampling.every, reuse=True)
-
-
-def _half_reused(ideas: Ideas) -> Way:
-    """Half of the steps, their first gradient and every other one of a guide's, pushed by at all of them."""
-    return ideas.guided(n_steps=_half(ideas.exp), every=2 * ideas.exp.sampling.every, reuse=True)
 
 
 IDEAS: Mapping[str, Callable[[Ideas], Way]] = {
@@ -255,11 +256,11 @@ IDEAS: Mapping[str, Callable[[Ideas], Way]] = {
     "gradient reused": _reused,
     "half the steps": _halved(),
     "half the steps, second order": _halved(solver="dpm++2m"),
-    "half the steps, reused": _half_reused,
     "half the steps, unguided": _unguided_halved,
-    "more pictures": lambda ideas: ideas.affordable(ideas["half the steps"]),
-    "more pictures, reused": lambda ideas: ideas.affordable(ideas["half the steps, reused"]),
-    "more pictures, unguided": lambda ideas: ideas.affordable(ideas["half the steps, unguided"]),
+    "half the steps, more pictures": lambda ideas: ideas.affordable(ideas["half the steps"]),
+    "unguided, more pictures": lambda ideas: ideas.affordable(ideas["unguided"]),
+    "guided early, more pictures": lambda ideas: ideas.affordable(ideas["guided early"]),
+    "early BALD, more pictures": lambda ideas: ideas.affordable(_early_heads(ideas)),
 }
 """The ideas by name; "more pictures" are as many as the printed method's operations buy."""
 
@@ -282,25 +283,47 @@ def costs(ideas: Ideas, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COST)
 
 
-def loop_costs(ideas: Ideas, ran: Mapping[str, Sequence[Looped]]) -> pd.DataFrame:
-    """What closed loops take, as `costs`; pictures are means over seeds, each made for its own classifier."""
-    base, each = ideas["unguided"], ideas["FG entropy"].each
-    rows = []
-    for name, runs in ran.items():
-        n = sum(run.n_synthetic for run in runs) / len(runs)
-        rows.append((name, n, n, each / base.each, n * each / base.operations, 0))
-    return pd.DataFrame(rows, columns=COST)
+@dataclass(frozen=True)
+class Loop:
+    """A closed loop along the path of an idea."""
+
+    path: str
+    settings: LoopSettings
+
+    def run(self, ideas: Ideas, seeds: Sequence[int], split: str) -> list[Looped]:
+        """Its runs of several seeds, each made where it is not there yet."""
+        way = ideas[self.path]
+        return run_loops(way.exp, self.settings, way.method, seeds, split)
 
 
 def loops(
     continued: Sequence[int],
     restarted: Sequence[int],
     triggered: Sequence[int],
+    early: Sequence[int],
     patience: int,
     every: int,
-) -> dict[str, LoopSettings]:
-    """Closed loops by name: of so many cycles each, and of at most so many where they are triggered."""
-    kinds: tuple[tuple[Kind, Sequence[int]], ...] = (("continued", continued), ("restarted", restarted))
-    fixed = {f"{kind}, {k} cycles": LoopSettings(kind, k) for kind, each in kinds for k in each}
-    asked = {f"triggered, at most {k}": LoopSettings("triggered", k, patience, every) for k in triggered}
-    return fixed | asked
+) -> dict[str, Loop]:
+    """Closed loops by name, of so many cycles each, at most so many where they are triggered.
+
+    early: continued ones whose feedback acts in the first half of the path alone.
+    """
+    fg, parts = "FG entropy", "cycles"
+    return {
+        **{f"continued, {k} {parts}": Loop(fg, LoopSettings("continued", k)) for k in continued},
+        **{f"restarted, {k} {parts}": Loop(fg, LoopSettings("restarted", k)) for k in restarted},
+        **{f"triggered, at most {k}": Loop(fg, LoopSettings("triggered", k, patience, every))
+           for k in triggered},
+        **{f"continued, {k} {parts}, early": Loop("guided early", LoopSettings("continued", k))
+           for k in early},
+    }  # fmt: skip
+
+
+def loop_costs(ideas: Ideas, named: Mapping[str, Loop], ran: Mapping[str, Sequence[Looped]]) -> pd.DataFrame:
+    """What closed loops take, as `costs`; pictures are means over seeds, each made for its own classifier."""
+    base = ideas["unguided"]
+    rows = []
+    for name, runs in ran.items():
+        n, each = sum(run.n_synthetic for run in runs) / len(runs), ideas[named[name].path].each
+        rows.append((name, n, n, each / base.each, n * each / base.operations, 0))
+    return pd.DataFrame(rows, columns=COST)

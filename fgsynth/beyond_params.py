@@ -49,11 +49,12 @@ class IdeaSettings(Frozen):
 
 
 class Loops(Frozen):
-    """Closed loops: cycles of continued, restarted and (at most) triggered training; when those trigger."""
+    """Closed loops: cycles of continued, restarted, at most triggered, and early ones; when they trigger."""
 
     continued: Annotated[tuple[Count, ...], ListOf]
     restarted: Annotated[tuple[Count, ...], ListOf]
     triggered: Annotated[tuple[Count, ...], ListOf]
+    early: Annotated[tuple[Count, ...], ListOf]
     patience: Count
     every: Count
 

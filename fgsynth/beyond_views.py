@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -38,13 +39,19 @@ def frontier(table: pd.DataFrame, ylabel: str) -> Figure:
 
     table: method, seed, cost, value.
     """
-    figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, mine in table.groupby("method", sort=False):
-        cost, mean = mine["cost"].iloc[0], mine["value"].mean()
-        low, high = band(mine["value"].to_numpy(float))
+    figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    points = table.groupby("method", sort=False).agg(cost=("cost", "first"), mean=("value", "mean"))
+    gap, last = 0.07 * (np.ptp(points["mean"]) or 1.0), -np.inf
+    for name, (cost, mean) in points.sort_values("mean").iterrows():
+        low, high = band(table.loc[table["method"] == name, "value"].to_numpy(float))
         colour = COLOURS["unguided" if "unguided" in str(name) else "entropy"]
-        ax.errorbar(cost, mean, yerr=[[mean - low], [high - mean]], fmt="o", ms=5, lw=1, color=colour)
-        ax.annotate(str(name), (cost, mean), xytext=(5, 3), textcoords="offset points", fontsize=7)
+        ax.errorbar(cost, mean, yerr=[[mean - low], [high - mean]], fmt="o", ms=5, lw=0.7, color=colour)
+        # Names in a column of their own rising with the points, as these lie close together.
+        last = max(mean, last + gap)
+        ax.annotate(
+            str(name), (cost, mean), (1.02, last), textcoords=ax.get_yaxis_transform(), fontsize=8,
+            va="center", arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "grey"},
+        )  # fmt: skip
     ax.axvline(1.1, color="grey", lw=1, ls="--")
     ax.set(xlabel="cost of the set, times unguided sampling of as many pictures to fill", ylabel=ylabel)
     return figure
@@ -58,8 +65,10 @@ def loops(table: pd.DataFrame, reference: Mapping[str, float]) -> Figure:
     figure, axes = plt.subplots(1, len(METRIC), figsize=(9, 3.2), layout="constrained")
     for ax, name in zip(axes, METRIC, strict=True):
         mine = table[table["benchmark"] == name]
+        # Seaborn divides by the number of kinds less one.
+        dodge = 0.2 if mine["kind"].nunique() > 1 else False
         sns.pointplot(
-            mine, x="cycles", y="value", hue="kind", errorbar=band, dodge=0.2, ls="none", ms=5, ax=ax
+            mine, x="cycles", y="value", hue="kind", errorbar=band, dodge=dodge, ls="none", ms=5, ax=ax
         )
         ax.axhline(reference[name], color="grey", lw=1)
         ax.set(ylabel=f"{SAID[name]} (%)", xlabel="parts of the set that were made")

@@ -61,8 +61,8 @@ SHOWN = {
     "table2_places_lt": ("places_lt", ("overall", "few")),
     "table3_nicopp": ("nicopp", ("average_accuracy", "worst_group_accuracy")),
 }
-VARIED = r", (?:amount|weight|w) [0-9.]+$"
-"""Methods of sweeps, which have figures instead of rows."""
+VARIED = r"^beyond, |, (?:amount|weight|w) [0-9.]+$"
+"""Ideas beyond the papers, which have a table of their own, and sweeps, which have figures."""
 
 
 def markdown(book: pd.DataFrame, rows: pd.DataFrame) -> str:

@@ -90,7 +90,9 @@ def test_pushes_are_what_the_sampler_does(changes, expected):
     assert pushes(SAMPLING.model_copy(update=changes)) == expected
 
 
-@pytest.mark.parametrize("name", ["more pictures", "more pictures, unguided", "more pictures, reused"])
+@pytest.mark.parametrize(
+    "name", ["unguided, more pictures", "guided early, more pictures", "half the steps, more pictures"]
+)
 def test_more_pictures_cost_no_more_than_the_printed_method(ideas, name):
     way = ideas[name]
     printed = ideas["FG entropy"]
@@ -124,14 +126,22 @@ def test_a_filter_drops_and_says_what(ideas):
 
 
 def test_loops_have_names():
-    named = beyond.loops([2, 4], [2], [3], 1, 5)
+    named = beyond.loops([2, 4], [2], [3], [2], 1, 5)
     assert list(named) == [
-        "continued, 2 cycles",
-        "continued, 4 cycles",
-        "restarted, 2 cycles",
-        "triggered, at most 3",
-    ]
-    assert (named["triggered, at most 3"].cycles, named["triggered, at most 3"].every) == (3, 5)
+        "continued, 2 cycles", "continued, 4 cycles", "restarted, 2 cycles", "triggered, at most 3",
+        "continued, 2 cycles, early",
+    ]  # fmt: skip
+    triggered = named["triggered, at most 3"].settings
+    assert (triggered.kind, triggered.cycles, triggered.every) == ("triggered", 3, 5)
+    assert named["continued, 2 cycles, early"].path == "guided early"
+
+
+def test_a_loop_along_a_cheaper_path_costs_what_its_path_does(ideas):
+    named = beyond.loops([], [], [], [2], 1, 1)
+    ran = {name: loop.run(ideas, [0], "test") for name, loop in named.items()}
+    told = beyond.loop_costs(ideas, named, ran).iloc[0]
+    assert told["pictures"] == len(ideas["guided early"].made.index)
+    assert told["cost"] == pytest.approx(ideas["guided early"].each / ideas["unguided"].each)
 
 
 def test_the_table_holds_each_method_once_with_its_interval_and_cost():
