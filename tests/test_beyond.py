@@ -77,7 +77,6 @@ def test_another_path_keeps_the_guide_and_the_total_push(ideas):
         "guided late",
         "gradient reused",
         "half the steps",
-        "half the steps, reused",
     ):
         total = ideas[name].method.scale * pushes(ideas[name].exp.sampling)
         assert total == pytest.approx(ideas.fg.scale * pushes(SAMPLING)), name
@@ -96,7 +95,7 @@ def test_pushes_are_what_the_sampler_does(changes, expected):
 def test_more_pictures_cost_no_more_than_the_printed_method(ideas, name):
     way = ideas[name]
     printed = ideas["FG entropy"]
-    assert len(printed.made.index) < len(way.made.index)
+    assert len(printed.made.index) <= len(way.made.index)
     assert way.operations <= printed.operations < way.operations + way.each * len(ideas.exp.missing)
 
 
