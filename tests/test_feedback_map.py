@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fgsynth import experiment, feedback_map
+from fgsynth import composing, feedback_map
 from fgsynth.batches import Pictures
 from fgsynth.feedback_map import BASE, Setup, calibrated, gains, lost_to_rare_modes, points, run
 from fgsynth.generator import Generator
@@ -185,7 +185,7 @@ def test_a_tiny_map_has_a_row_for_every_arm_and_is_not_made_twice(setup, monkeyp
     assert len(list((setup.work / "late/imagenet_lt/synthetic").iterdir())) == 5
     assert set(gains(made)["metric"]) == {*made.columns} - {"factor", "value", "world", "seed", "arm"}
 
-    monkeypatch.setattr(experiment, "synthesise", None)
+    monkeypatch.setattr(composing, "synthesise", None)
     monkeypatch.setattr("fgsynth.training._run", None)
     assert run(setup).equals(made)
 
