@@ -22,7 +22,8 @@ def _run(arguments: argparse.Namespace) -> None:
 def _clean(arguments: argparse.Namespace) -> None:
     from fgsynth import notebook, paths
 
-    paths.write_text(arguments.copy, notebook.to_text(notebook.clean(notebook.read(arguments.notebook))))
+    for path in sorted(arguments.notebooks.glob("*.ipynb")):
+        paths.write_text(arguments.copies / path.name, notebook.to_text(notebook.clean(notebook.read(path))))
 
 
 def _tidy(arguments: argparse.Namespace) -> None:
@@ -129,9 +130,9 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a stage's notebook and publish what it makes")
     run.add_argument("stage")
     run.set_defaults(do=_run)
-    clean = commands.add_parser("clean", help="write a copy of a notebook without outputs, counts and ids")
-    clean.add_argument("notebook", type=Path)
-    clean.add_argument("copy", type=Path)
+    clean = commands.add_parser("clean", help="write copies of a folder's notebooks without outputs and ids")
+    clean.add_argument("notebooks", type=Path)
+    clean.add_argument("copies", type=Path)
     clean.set_defaults(do=_clean)
     tidy = commands.add_parser("tidy", help="clear notebooks in place, but for outputs that are checked")
     tidy.add_argument("notebooks", type=Path, nargs="+")

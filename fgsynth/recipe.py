@@ -103,9 +103,10 @@ class Recipe:
 
     def build_optimiser(self, parameters: Iterable[Tensor]) -> Optimizer:
         """The optimiser of these parameters."""
+        # Fused: one pass over all weights, which is a twentieth of an update of a small network.
         if self.optimiser == "sgd":
-            return SGD(parameters, self.rate, momentum=MOMENTUM, weight_decay=self.weight_decay)
-        return AdamW(parameters, self.rate, weight_decay=self.weight_decay)
+            return SGD(parameters, self.rate, momentum=MOMENTUM, weight_decay=self.weight_decay, fused=True)
+        return AdamW(parameters, self.rate, weight_decay=self.weight_decay, fused=True)
 
     def build_schedule(self, optimiser: Optimizer, updates: int) -> CosineLRScheduler:
         """Linear warm-up and half a cosine to 0; `step_update(i)` goes ahead of update i, from 0."""

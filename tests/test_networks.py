@@ -25,10 +25,12 @@ def test_networks_of_timm_by_name():
         create("small", 3, pretrained=True)
 
 
-def test_the_thin_network_differs_from_the_slim_one_in_its_stem_alone():
+def test_the_thin_network_differs_from_the_slim_one_in_stem_and_pooling_alone():
     thin, slim = create("thin", 3), create("slim", 3)
     assert thin.network.conv1.weight.shape == (16, 3, 3, 3)
     assert slim.network.conv1.weight.shape == (64, 3, 3, 3)
+    assert isinstance(thin.network.maxpool, nn.MaxPool2d)
+    assert isinstance(slim.network.maxpool, nn.Identity)
     x = torch.randn(2, 3, 32, 32)
     assert [part.shape for part in thin(x)] == [part.shape for part in slim(x)] == [(2, 3), (2, 64)]
     for name in ("layer2", "layer3", "layer4"):
