@@ -2,10 +2,8 @@
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from fgsynth.benchmarks.manifest import group_of
@@ -14,52 +12,6 @@ from fgsynth.experiment import Experiment
 
 WORTH = 0.5
 """Real pictures that a synthetic one counts as: our choice."""
-
-
-@dataclass(frozen=True)
-class Allocation:
-    """What was decided.
-
-    per_group: pictures of each group, as `Experiment.synthetic` takes it. exponent: b of the law. table:
-    one row per group with group, name, count (real pictures), error (smoothed), given, and filled (what
-    filling up to equal counts gives).
-    """
-
-    per_group: NDArray[np.int64]
-    exponent: float
-    table: pd.DataFrame
-
-
-def by_expected_gain(
-    exp: Experiment,
-    budget: int | None = None,
-    seeds: Sequence[int] = (0,),
-    worth: float = WORTH,
-    worst: bool = False,
-    law: float | None = None,
-) -> Allocation:
-    """A budget by expected gain, in place of filling all groups up to equal counts (FG step 4).
-
-    budget: pictures in all, None for as many as filling up takes. seeds: of the classifiers whose validation
-    errors are asked. worth, worst, law: as of `allocate`. That real pictures have a share of every batch,
-    whatever the synthetic ones are, is not in the law. Our rule; the papers fill up.
-    Raises UserError as `validation_errors` and `allocate`.
-    """
-    errors, counts = validation_errors(exp, seeds)
-    whole = int(exp.missing.sum()) if budget is None else budget
-    given = allocate(errors, counts, whole, worth, worst, law)
-    m = exp.bench.manifest
-    table = pd.DataFrame(
-        {
-            "group": np.arange(len(given)),
-            "name": [", ".join(filter(None, (y, c))) for y in m.classes for c in m.contexts],
-            "count": counts,
-            "error": errors,
-            "given": given,
-            "filled": exp.missing,
-        }
-    )
-    return Allocation(given, exponent(errors, counts) if law is None else law, table)
 
 
 def validation_errors(exp: Experiment, seeds: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

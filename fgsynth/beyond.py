@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fgsynth import allocation, quality_filter
-from fgsynth.closed_loop import Looped, LoopSettings, run_loops
 from fgsynth.committee import ensemble, epistemic_heads
 from fgsynth.cost import operations
 from fgsynth.errors import UserError
@@ -50,14 +49,13 @@ class Settings:
 class Way:
     """A way to a synthetic set: an experiment (its sampling, its guide), a method, and how many pictures.
 
-    per_group: pictures of every group instead of filling; whole: times filling. keep: which of the pictures
-    are trained on, and a name of that filter. pilots: pictures made beforehand to decide something. trained:
-    classifiers trained for it beyond the guide.
+    per_group: pictures of every group instead of filling. keep: which of the pictures are trained on, and a
+    name of that filter. pilots: pictures made beforehand to decide something. trained: classifiers trained
+    for it beyond the guide.
     """
 
     exp: Experiment
     method: Method
-    whole: float = 1.0
     per_group: NDArray[np.int64] | None = None
     keep: Callable[[SyntheticSet], tuple[NDArray[np.bool_], str]] | None = None
     pilots: int = 0
@@ -66,7 +64,7 @@ class Way:
     @cached_property
     def made(self) -> SyntheticSet:
         """All pictures, before any filter."""
-        return self.exp.synthetic(self.method, self.whole, self.per_group)
+        return self.exp.synthetic(self.method, per_group=self.per_group)
 
     @cached_property
     def kept(self) -> SyntheticSet:
@@ -263,8 +261,6 @@ IDEAS: Mapping[str, Callable[[Ideas], Way]] = {
     "early BALD, more pictures": lambda ideas: ideas.affordable(_early_heads(ideas)),
 }
 """The ideas by name; "more pictures" are as many as the printed method's operations buy."""
-
-
 COST = ["method", "pictures", "kept", "per_picture", "cost", "trained"]
 
 
@@ -280,50 +276,4 @@ def costs(ideas: Ideas, names: Sequence[str]) -> pd.DataFrame:
         way = ideas[name]
         sizes = len(way.made.index), len(way.kept.index)
         rows.append((name, *sizes, way.each / base.each, way.operations / base.operations, way.trained))
-    return pd.DataFrame(rows, columns=COST)
-
-
-@dataclass(frozen=True)
-class Loop:
-    """A closed loop along the path of an idea."""
-
-    path: str
-    settings: LoopSettings
-
-    def run(self, ideas: Ideas, seeds: Sequence[int], split: str) -> list[Looped]:
-        """Its runs of several seeds, each made where it is not there yet."""
-        way = ideas[self.path]
-        return run_loops(way.exp, self.settings, way.method, seeds, split)
-
-
-def loops(
-    continued: Sequence[int],
-    restarted: Sequence[int],
-    triggered: Sequence[int],
-    early: Sequence[int],
-    patience: int,
-    every: int,
-) -> dict[str, Loop]:
-    """Closed loops by name, of so many cycles each, at most so many where they are triggered.
-
-    early: continued ones whose feedback acts in the first half of the path alone.
-    """
-    fg, parts = "FG entropy", "cycles"
-    return {
-        **{f"continued, {k} {parts}": Loop(fg, LoopSettings("continued", k)) for k in continued},
-        **{f"restarted, {k} {parts}": Loop(fg, LoopSettings("restarted", k)) for k in restarted},
-        **{f"triggered, at most {k}": Loop(fg, LoopSettings("triggered", k, patience, every))
-           for k in triggered},
-        **{f"continued, {k} {parts}, early": Loop("guided early", LoopSettings("continued", k))
-           for k in early},
-    }  # fmt: skip
-
-
-def loop_costs(ideas: Ideas, named: Mapping[str, Loop], ran: Mapping[str, Sequence[Looped]]) -> pd.DataFrame:
-    """What closed loops take, as `costs`; pictures are means over seeds, each made for its own classifier."""
-    base = ideas["unguided"]
-    rows = []
-    for name, runs in ran.items():
-        n, each = sum(run.n_synthetic for run in runs) / len(runs), ideas[named[name].path].each
-        rows.append((name, n, n, each / base.each, n * each / base.operations, 0))
     return pd.DataFrame(rows, columns=COST)

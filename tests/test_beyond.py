@@ -6,6 +6,7 @@ import yaml
 from fgsynth import beyond, beyond_views, study
 from fgsynth.benchmarks import mini
 from fgsynth.beyond import IDEAS, Ideas, Settings, pushes, sampled
+from fgsynth.beyond_loops import closed_loops, loop_costs
 from fgsynth.cost import operations
 from fgsynth.errors import UserError
 from fgsynth.experiment import Experiment
@@ -122,7 +123,7 @@ def test_a_filter_drops_and_says_what(ideas):
 
 
 def test_loops_have_names():
-    named = beyond.loops([2, 4], [2], [3], [2], 1, 5)
+    named = closed_loops([2, 4], [2], [3], [2], 1, 5)
     assert list(named) == [
         "continued, 2 cycles", "continued, 4 cycles", "restarted, 2 cycles", "triggered, at most 3",
         "continued, 2 cycles, early",
@@ -133,9 +134,9 @@ def test_loops_have_names():
 
 
 def test_a_loop_along_a_cheaper_path_costs_what_its_path_does(ideas):
-    named = beyond.loops([], [], [], [2], 1, 1)
+    named = closed_loops([], [], [], [2], 1, 1)
     ran = {name: loop.run(ideas, [0], "test") for name, loop in named.items()}
-    told = beyond.loop_costs(ideas, named, ran).iloc[0]
+    told = loop_costs(ideas, named, ran).iloc[0]
     assert told["pictures"] == len(ideas["guided early"].made.index)
     assert told["cost"] == pytest.approx(ideas["guided early"].each / ideas["unguided"].each)
 

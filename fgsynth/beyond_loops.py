@@ -1,0 +1,55 @@
+"""Closed loops along the paths of ideas, and what they take."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from fgsynth.beyond import COST, Ideas
+from fgsynth.closed_loop import Looped, LoopSettings, run_loops
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A closed loop along the path of an idea."""
+
+    path: str
+    settings: LoopSettings
+
+    def run(self, ideas: Ideas, seeds: Sequence[int], split: str) -> list[Looped]:
+        """Its runs of several seeds, each made where it is not there yet."""
+        way = ideas[self.path]
+        return run_loops(way.exp, self.settings, way.method, seeds, split)
+
+
+def closed_loops(
+    continued: Sequence[int],
+    restarted: Sequence[int],
+    triggered: Sequence[int],
+    early: Sequence[int],
+    patience: int,
+    every: int,
+) -> dict[str, Loop]:
+    """Closed loops by name, of so many cycles each, at most so many where they are triggered.
+
+    early: continued ones whose feedback acts in the first half of the path alone.
+    """
+    fg, parts = "FG entropy", "cycles"
+    return {
+        **{f"continued, {k} {parts}": Loop(fg, LoopSettings("continued", k)) for k in continued},
+        **{f"restarted, {k} {parts}": Loop(fg, LoopSettings("restarted", k)) for k in restarted},
+        **{f"triggered, at most {k}": Loop(fg, LoopSettings("triggered", k, patience, every))
+           for k in triggered},
+        **{f"continued, {k} {parts}, early": Loop("guided early", LoopSettings("continued", k))
+           for k in early},
+    }  # fmt: skip
+
+
+def loop_costs(ideas: Ideas, named: Mapping[str, Loop], ran: Mapping[str, Sequence[Looped]]) -> pd.DataFrame:
+    """What closed loops take, as `costs`; pictures are means over seeds, each made for its own classifier."""
+    base = ideas["unguided"]
+    rows = []
+    for name, runs in ran.items():
+        n, each = sum(run.n_synthetic for run in runs) / len(runs), ideas[named[name].path].each
+        rows.append((name, n, n, each / base.each, n * each / base.operations, 0))
+    return pd.DataFrame(rows, columns=COST)
