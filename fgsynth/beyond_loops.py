@@ -16,10 +16,17 @@ class Loop:
     path: str
     settings: LoopSettings
 
-    def run(self, ideas: Ideas, seeds: Sequence[int], split: str) -> list[Looped]:
-        """Its runs of several seeds, each made where it is not there yet."""
-        way = ideas[self.path]
-        return run_loops(way.exp, self.settings, way.method, seeds, split)
+
+def run_all(
+    ideas: Ideas, named: Mapping[str, Loop], seeds: Sequence[int], split: str
+) -> dict[str, list[Looped]]:
+    """Runs of several seeds of every loop, each made where it is not there yet, in one pool of processes.
+
+    Raises UserError as `closed_loop.run_loops`.
+    """
+    ways = {name: ideas[loop.path] for name, loop in named.items()}
+    jobs = [(ways[name].exp, loop.settings, ways[name].method) for name, loop in named.items()]
+    return dict(zip(named, run_loops(jobs, seeds, split), strict=True))
 
 
 def closed_loops(

@@ -81,6 +81,10 @@ class LoopSettings:
                 raise UserError(f"Closed loop: {key} is {getattr(self, key)}, must be at least 1.")
 
 
+Job = tuple[Experiment, LoopSettings, Method]
+"""A kind of loop of an experiment."""
+
+
 @dataclass(frozen=True)
 class Loop:
     """The last classifier of a closed loop, all synthetic pictures, and what each cycle did.
@@ -189,26 +193,23 @@ def run_loop(exp: Experiment, settings: LoopSettings, method: Method, seed: int,
 
 
 def run_loops(
-    exp: Experiment,
-    settings: LoopSettings,
-    method: Method,
-    seeds: Sequence[int],
-    split: str,
-    *,
-    processes: int | None = None,
-) -> list[Looped]:
-    """Closed loops of several seeds, one per core at a time, or one after another on a GPU.
+    jobs: Sequence[Job], seeds: Sequence[int], split: str, *, processes: int | None = None
+) -> list[list[Looped]]:
+    """Closed loops of several kinds by several seeds each, one per core at a time, on a GPU one by one.
 
-    processes: another number than that of the cores. Raises UserError as `closed_loop`.
+    All together, so that no core waits while the last seed of a kind runs. processes: another number than
+    that of the cores. Raises UserError as `closed_loop`.
     """
-    _check(exp, settings)
-    if not all(finished(loop_folder(exp, settings, method, seed)) for seed in seeds):
-        # What the seeds share, they must not fill at the same time: the first part, or all without feedback.
-        for k in range(1 if method.criteria else settings.cycles):
-            part_of(exp, method, k, settings.cycles)
-    work = partial(run_loop, exp, settings, method, split=split)
+    for exp, settings, method in jobs:
+        _check(exp, settings)
+        if not all(finished(loop_folder(exp, settings, method, seed)) for seed in seeds):
+            # What seeds share, they must not fill at the same time: the first part, or all without feedback.
+            for k in range(1 if method.criteria else settings.cycles):
+                part_of(exp, method, k, settings.cycles)
+    work = [partial(run_loop, *job, seed, split) for job in jobs for seed in seeds]
     count = 1 if torch.cuda.is_available() else processes
-    return spread(work, seeds, f"{exp.bench.manifest.name}, closed loops", processes=count)
+    ran = spread(lambda loop: loop(), work, "closed loops", processes=count)
+    return [ran[i * len(seeds) : (i + 1) * len(seeds)] for i in range(len(jobs))]
 
 
 def scored(exp: Experiment, name: str, loops: Sequence[Looped], seeds: Sequence[int], split: str) -> Scored:

@@ -287,9 +287,9 @@ def test_without_feedback_a_loop_only_grows(exp):
 
 def test_other_processes_predict_the_same(exp, tmp_path):
     settings = LoopSettings("continued", 2)
-    here = closed_loop.run_loops(exp, settings, GUIDED, [0, 1], "test", processes=1)
+    here = closed_loop.run_loops([(exp, settings, GUIDED)], [0, 1], "test", processes=1)[0]
     other = with_guide(replace(exp, work=tmp_path / "there"), exp)
-    there = closed_loop.run_loops(other, settings, GUIDED, [0, 1], "test", processes=2)
+    there = closed_loop.run_loops([(other, settings, GUIDED)], [0, 1], "test", processes=2)[0]
     for a, b, seed in zip(here, there, (0, 1), strict=True):
         assert np.array_equal(a.predicted, b.predicted)
         assert a.records.equals(b.records)
