@@ -79,16 +79,6 @@ class Way:
         mask = np.ones(len(self.made.index), dtype=bool) if self.keep is None else self.keep(self.made)[0]
         return quality_filter.dropped(self.exp, self.made, mask)
 
-    @cached_property
-    def each(self) -> float:
-        """Operations per picture (10^9)."""
-        return operations(self.exp, self.method)
-
-    @property
-    def operations(self) -> float:
-        """Of all pictures, pilots included (10^9)."""
-        return self.each * (len(self.made.index) + self.pilots)
-
 
 def sampled(exp: Experiment, **changes: Any) -> Experiment:
     """The experiment with other settings of sampling, and the same guide, which does not depend on them."""
@@ -113,6 +103,7 @@ class Ideas:
     exp: Experiment
     settings: Settings
     _known: dict[str, Way] = field(default_factory=dict, repr=False)
+    _counted: list[tuple[Experiment, Method, float]] = field(default_factory=list, repr=False)
 
     def __getitem__(self, name: str) -> Way:
         """The way of a name. Raises UserError for a name that there is not."""
@@ -154,9 +145,22 @@ class Ideas:
         share = pushes(self.exp.sampling) / pushes(exp.sampling)
         return Way(exp, replace(self.fg, scale=share * self.fg.scale))
 
+    def each(self, way: Way) -> float:
+        """Operations per picture (10^9), counted once for ways that differ by their scales alone."""
+        method = replace(way.method, scale=0.0, weights=())
+        for exp, known, counted in self._counted:
+            if exp is way.exp and known == method:
+                return counted
+        self._counted.append((way.exp, method, operations(way.exp, way.method)))
+        return self._counted[-1][-1]
+
+    def operations(self, way: Way) -> float:
+        """Of all pictures of a way, pilots included (10^9)."""
+        return self.each(way) * (len(way.made.index) + way.pilots)
+
     def affordable(self, way: Way) -> Way:
         """As many pictures as the printed method's operations buy, in proportion to what is missing."""
-        times = self["FG entropy"].each / way.each
+        times = self.each(self["FG entropy"]) / self.each(way)
         # Rounded down, so that it is never dearer.
         each = np.maximum(1, np.floor(times * self.exp.missing)).astype(np.int64)
         return replace(way, per_group=each)
@@ -271,9 +275,10 @@ def costs(ideas: Ideas, names: Sequence[str]) -> pd.DataFrame:
     included), trained (classifiers beyond the guide).
     """
     base = ideas["unguided"]
+    each, whole = ideas.each(base), ideas.operations(base)
     rows = []
     for name in names:
         way = ideas[name]
         sizes = len(way.made.index), len(way.kept.index)
-        rows.append((name, *sizes, way.each / base.each, way.operations / base.operations, way.trained))
+        rows.append((name, *sizes, ideas.each(way) / each, ideas.operations(way) / whole, way.trained))
     return pd.DataFrame(rows, columns=COST)

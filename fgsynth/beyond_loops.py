@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fgsynth.beyond import COST, Ideas
-from fgsynth.closed_loop import Looped, LoopSettings, run_loops
+from fgsynth.closed_loop import Looped, LoopSettings, run_loops, scored
+from fgsynth.study import Scored
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,13 @@ def run_all(
     ways = {name: ideas[loop.path] for name, loop in named.items()}
     jobs = [(ways[name].exp, loop.settings, ways[name].method) for name, loop in named.items()]
     return dict(zip(named, run_loops(jobs, seeds, split), strict=True))
+
+
+def scored_all(
+    ideas: Ideas, ran: Mapping[str, Sequence[Looped]], seeds: Sequence[int], split: str
+) -> dict[str, Scored]:
+    """What `run_all` gave as methods of a study, by name. Raises UserError as `closed_loop.scored`."""
+    return {name: scored(ideas.exp, name, loops, seeds, split) for name, loops in ran.items()}
 
 
 def closed_loops(
@@ -57,6 +65,6 @@ def loop_costs(ideas: Ideas, named: Mapping[str, Loop], ran: Mapping[str, Sequen
     base = ideas["unguided"]
     rows = []
     for name, runs in ran.items():
-        n, each = sum(run.n_synthetic for run in runs) / len(runs), ideas[named[name].path].each
-        rows.append((name, n, n, each / base.each, n * each / base.operations, 0))
+        n, each = sum(run.n_synthetic for run in runs) / len(runs), ideas.each(ideas[named[name].path])
+        rows.append((name, n, n, each / ideas.each(base), n * each / ideas.operations(base), 0))
     return pd.DataFrame(rows, columns=COST)

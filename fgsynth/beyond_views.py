@@ -65,11 +65,8 @@ def loops(table: pd.DataFrame, reference: Mapping[str, float]) -> Figure:
     figure, axes = plt.subplots(1, len(METRIC), figsize=(9, 3.2), layout="constrained")
     for ax, name in zip(axes, METRIC, strict=True):
         mine = table[table["benchmark"] == name]
-        # Seaborn divides by the number of kinds less one.
-        dodge = 0.2 if mine["kind"].nunique() > 1 else False
-        sns.pointplot(
-            mine, x="cycles", y="value", hue="kind", errorbar=band, dodge=dodge, ls="none", ms=5, ax=ax
-        )
+        dodge = mine["kind"].nunique() > 1
+        sns.stripplot(mine, x="cycles", y="value", hue="kind", dodge=dodge, jitter=False, size=5, ax=ax)
         ax.axhline(reference[name], color="grey", lw=1)
         ax.set(ylabel=f"{SAID[name]} (%)", xlabel="parts of the set that were made")
         ax.legend(title=None, fontsize=7)

@@ -6,7 +6,7 @@ import yaml
 from fgsynth import beyond, beyond_views, study
 from fgsynth.benchmarks import mini
 from fgsynth.beyond import IDEAS, Ideas, Settings, pushes, sampled
-from fgsynth.beyond_loops import closed_loops, loop_costs, run_all
+from fgsynth.beyond_loops import closed_loops, loop_costs, run_all, scored_all
 from fgsynth.cost import operations
 from fgsynth.errors import UserError
 from fgsynth.experiment import Experiment
@@ -48,7 +48,7 @@ def test_every_idea_makes_a_set_that_a_classifier_can_be_trained_on(ideas, name,
     assert ideas[name] is way
     assert 0 < len(way.kept.index) <= len(way.made.index)
     assert (way.kept.index["key"].isin(way.made.index["key"])).all()
-    assert way.operations > 0
+    assert ideas.operations(way) > 0
 
 
 def test_an_unknown_idea_is_refused(ideas):
@@ -63,6 +63,23 @@ def test_operations_are_counted_and_do_not_depend_on_what_ran_before(ideas):
     # Each step costs the same, beside condition and decoding, which come once.
     assert steps[2] - steps[1] == pytest.approx(steps[1] - steps[0])
     assert steps[0] > steps[1] - steps[0]
+
+
+def test_what_ways_share_is_counted_once(ideas, monkeypatch):
+    fresh, asked = Ideas(ideas.exp, SETTINGS), []
+    counted = {"FG entropy": operations(ideas.exp, ideas.fg)}
+    monkeypatch.setattr(beyond, "operations", lambda exp, method: asked.append(method) or len(asked))
+    # Another scale costs the same; another criterion, another path and none do not.
+    each = [
+        fresh.each(fresh[name]) for name in ("FG entropy", "w = 0.2", "margin", "guided early", "unguided")
+    ]
+    assert each == [1, 1, 2, 3, 4]
+    monkeypatch.undo()
+    assert (
+        ideas.each(ideas["w = 0.2"])
+        == counted["FG entropy"]
+        == operations(ideas.exp, ideas["w = 0.2"].method)
+    )
 
 
 def test_another_path_keeps_the_guide_and_the_total_push(ideas):
@@ -94,7 +111,8 @@ def test_more_pictures_cost_no_more_than_the_printed_method(ideas, name):
     way = ideas[name]
     printed = ideas["FG entropy"]
     assert len(printed.made.index) <= len(way.made.index)
-    assert way.operations <= printed.operations < way.operations + way.each * len(ideas.exp.missing)
+    spent, limit = ideas.operations(way), ideas.operations(printed)
+    assert spent <= limit < spent + ideas.each(way) * len(ideas.exp.missing)
 
 
 def test_the_worst_group_is_pushed_most_and_all_on_average_as_printed(ideas, monkeypatch):
@@ -136,9 +154,11 @@ def test_loops_have_names():
 def test_a_loop_along_a_cheaper_path_costs_what_its_path_does(ideas):
     named = closed_loops([], [], [], [2], 1, 1)
     ran = run_all(ideas, named, [0], "test")
+    (scored,) = scored_all(ideas, ran, [0], "test").values()
     told = loop_costs(ideas, named, ran).iloc[0]
+    assert (scored.method, scored.n_synthetic) == (told["method"], told["pictures"])
     assert told["pictures"] == len(ideas["guided early"].made.index)
-    assert told["cost"] == pytest.approx(ideas["guided early"].each / ideas["unguided"].each)
+    assert told["cost"] == pytest.approx(ideas.each(ideas["guided early"]) / ideas.each(ideas["unguided"]))
 
 
 def test_the_table_holds_each_method_once_with_its_interval_and_cost():
