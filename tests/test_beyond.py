@@ -67,7 +67,6 @@ def test_operations_are_counted_and_do_not_depend_on_what_ran_before(ideas):
 
 def test_what_ways_share_is_counted_once(ideas, monkeypatch):
     fresh, asked = Ideas(ideas.exp, SETTINGS), []
-    counted = {"FG entropy": operations(ideas.exp, ideas.fg)}
     monkeypatch.setattr(beyond, "operations", lambda exp, method: asked.append(method) or len(asked))
     # Another scale costs the same; another criterion, another path and none do not.
     each = [
@@ -75,11 +74,8 @@ def test_what_ways_share_is_counted_once(ideas, monkeypatch):
     ]
     assert each == [1, 1, 2, 3, 4]
     monkeypatch.undo()
-    assert (
-        ideas.each(ideas["w = 0.2"])
-        == counted["FG entropy"]
-        == operations(ideas.exp, ideas["w = 0.2"].method)
-    )
+    counted = operations(ideas.exp, ideas.fg)
+    assert ideas.each(ideas["w = 0.2"]) == counted == operations(ideas.exp, ideas["w = 0.2"].method)
 
 
 def test_another_path_keeps_the_guide_and_the_total_push(ideas):
