@@ -19,6 +19,8 @@ def operations(exp: Experiment, method: Method) -> float:
     one[group] = 1
     rows = plan(exp.bench, one, exp.seed, method.image)
     # Neither is what is fitted or trained once: guide, criteria.
+    if method.criteria:
+        _ = exp.guide
     for name in method.criteria:
         exp.criterion(name)
     exp.speaking(method).embed_text(rows["prompt"].tolist())
