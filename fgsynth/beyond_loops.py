@@ -20,21 +20,15 @@ class Loop:
 
 def run_all(
     ideas: Ideas, named: Mapping[str, Loop], seeds: Sequence[int], split: str
-) -> dict[str, list[Looped]]:
-    """Runs of several seeds of every loop, each made where it is not there yet, in one pool of processes.
+) -> tuple[dict[str, list[Looped]], dict[str, Scored]]:
+    """Runs of several seeds of every loop, in one pool of processes, and the same as methods of a study.
 
-    Raises UserError as `closed_loop.run_loops`.
+    Each is made where it is not there yet. Raises UserError as `closed_loop.run_loops`.
     """
     ways = {name: ideas[loop.path] for name, loop in named.items()}
     jobs = [(ways[name].exp, loop.settings, ways[name].method) for name, loop in named.items()]
-    return dict(zip(named, run_loops(jobs, seeds, split), strict=True))
-
-
-def scored_all(
-    ideas: Ideas, ran: Mapping[str, Sequence[Looped]], seeds: Sequence[int], split: str
-) -> dict[str, Scored]:
-    """What `run_all` gave as methods of a study, by name. Raises UserError as `closed_loop.scored`."""
-    return {name: scored(ideas.exp, name, loops, seeds, split) for name, loops in ran.items()}
+    ran = dict(zip(named, run_loops(jobs, seeds, split), strict=True))
+    return ran, {name: scored(ideas.exp, name, loops, seeds, split) for name, loops in ran.items()}
 
 
 def closed_loops(

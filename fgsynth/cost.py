@@ -11,21 +11,16 @@ def operations(exp: Experiment, method: Method) -> float:
     """Floating-point operations per picture (10^9), from its condition to its decoding, feedback included.
 
     Counted by the networks' own code (matrix products, convolutions and attention, forwards and backwards),
-    while one picture is made, so that they are the same on every machine. The embedding of a text is not in
-    it, as it is made once for all pictures of a class or group.
+    while one picture is made, so that they are the same on every machine. What is trained, fitted or embedded
+    once for many pictures, guide, criteria and texts, is not in it.
     """
     group = int(exp.real.label.min()) * len(exp.bench.manifest.contexts)
     one = np.zeros(len(exp.bench.manifest.fill_counts()), dtype=np.int64)
     one[group] = 1
     rows = plan(exp.bench, one, exp.seed, method.image)
-    # Neither is what is fitted or trained once: guide, criteria.
-    if method.criteria:
-        _ = exp.guide
-    for name in method.criteria:
-        exp.criterion(name)
-    exp.speaking(method).embed_text(rows["prompt"].tolist())
-    # No text stands for the other half of classifier-free guidance.
-    exp.speaking(method).embed_text([""])
+    make = exp.maker(method)
+    # Once before: guide, criteria and embedded texts are made with the first picture and then kept.
+    make(rows)
     with FlopCounterMode(display=False) as counter:
-        exp.maker(method)(rows)
+        make(rows)
     return counter.get_total_flops() / 1e9

@@ -6,7 +6,7 @@ import yaml
 from fgsynth import beyond, beyond_views, study
 from fgsynth.benchmarks import mini
 from fgsynth.beyond import IDEAS, Ideas, Settings, pushes, sampled
-from fgsynth.beyond_loops import closed_loops, loop_costs, run_all, scored_all
+from fgsynth.beyond_loops import closed_loops, loop_costs, run_all
 from fgsynth.cost import operations
 from fgsynth.errors import UserError
 from fgsynth.experiment import Experiment
@@ -149,8 +149,8 @@ def test_loops_have_names():
 
 def test_a_loop_along_a_cheaper_path_costs_what_its_path_does(ideas):
     named = closed_loops([], [], [], [2], 1, 1)
-    ran = run_all(ideas, named, [0], "test")
-    (scored,) = scored_all(ideas, ran, [0], "test").values()
+    ran, found = run_all(ideas, named, [0], "test")
+    (scored,) = found.values()
     told = loop_costs(ideas, named, ran).iloc[0]
     assert (scored.method, scored.n_synthetic) == (told["method"], told["pictures"])
     assert told["pictures"] == len(ideas["guided early"].made.index)

@@ -97,6 +97,14 @@ def test_dvc_can_change_a_value_and_leaves_all_others(root, tmp_path):
             lambda p: p["paper"]["ablations"]["sampling"]["scales"].pop("combined"),
             "scales must give entropy, loss, hardness and combined",
         ),
+        (
+            lambda p: p["mini"]["beyond"]["ideas"]["imagenet_lt"].remove("scale rule"),
+            "ideas.imagenet_lt must contain 'scale rule'",
+        ),
+        (
+            lambda p: p["paper"]["beyond"]["ideas"]["nicopp"].remove("FG entropy"),
+            "ideas.nicopp must contain 'FG entropy'",
+        ),
         (lambda p: p["feedback_map"].update(world=2), "unknown key 'feedback_map.world'"),
         (lambda p: p["feedback_map"]["early"].update(batch=0), "key 'feedback_map.early.batch' is 0"),
         (lambda p: p["smoke"].update(nicopp=3), "key 'smoke.nicopp' is 3"),

@@ -7,6 +7,7 @@ import seaborn as sns
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from fgsynth.figures import COLOURS, band
@@ -28,22 +29,22 @@ class Plane:
 def plane(trial: Trial, way: str) -> Plane:
     """The largest class and the two classes of fewest features whose means lie nearest to it.
 
-    Principal components of the three classes' balanced set. Probes: cross entropy on real features, on real
-    and synthetic ones, and on the balanced set, in the plane.
+    Principal components of the three classes' balanced set, by an exact decomposition whose signs are fixed:
+    the same plane in every run. Probes: cross entropy on real features, on real and synthetic ones, and on
+    the balanced set, in the plane.
     """
     x, y = trial.data.part("train")
     full, full_label = trial.data.part("train", "rest")
     classes = _three(trial)
-    mean = torch.stack([full[full_label == c].mean(0) for c in classes]).mean(0)
     mine = torch.isin(full_label, torch.tensor(classes))
-    axes = torch.pca_lowrank(full[mine] - mean, q=2, center=False, niter=8)[2]
+    axes = PCA(2, svd_solver="full").fit(full[mine].numpy())
     wanted = torch.zeros_like(trial.counts)
     wanted[classes] = 60
     new, new_label = WAYS[way](trial).sample_all(wanted, trial.seed)
     rest, rest_label = trial.data.part("rest")
     parts = dict(zip(KINDS, ((x, y), (rest, rest_label), (new, new_label)), strict=True))
     points = pd.concat(
-        [_points(e, label, classes, trial, mean, axes).assign(kind=k) for k, (e, label) in parts.items()]
+        [_points(e, label, classes, trial, axes).assign(kind=k) for k, (e, label) in parts.items()]
     )
     kinds = {"real": ["real"], "real and synthetic": ["real", "synthetic"], "balanced": [*KINDS[:2]]}
     probes = {
@@ -62,11 +63,9 @@ def _three(trial: Trial) -> list[int]:
     return [head, *near.tolist()]
 
 
-def _points(
-    e: Tensor, label: Tensor, classes: list[int], trial: Trial, mean: Tensor, axes: Tensor
-) -> pd.DataFrame:
+def _points(e: Tensor, label: Tensor, classes: list[int], trial: Trial, axes: PCA) -> pd.DataFrame:
     rows = torch.isin(label, torch.tensor(classes))
-    at = (e[rows] - mean) @ axes
+    at = axes.transform(e[rows].numpy())
     names = [trial.data.classes[c] for c in label[rows].tolist()]
     return pd.DataFrame({"component 1": at[:, 0], "component 2": at[:, 1], "class": names})
 

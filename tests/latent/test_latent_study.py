@@ -118,3 +118,13 @@ def test_the_plane_shows_the_largest_class_and_two_rare_ones(trial):
     assert synthetic["class"].value_counts().to_dict() == {"a": 60, "b": 60, "c": 60}
     figure = views.draw_plane(shown)
     assert [ax.get_title() for ax in figure.axes] == list(views.KINDS)
+
+
+def test_the_plane_is_the_same_whatever_was_drawn_before(trial):
+    found = [views.plane(trial, "class gaussian").points]
+    with torch.random.fork_rng():
+        for seed in range(3):
+            torch.manual_seed(seed)
+            found.append(views.plane(trial, "class gaussian").points)
+    for points in found[1:]:
+        pd.testing.assert_frame_equal(points, found[0], check_exact=True)
