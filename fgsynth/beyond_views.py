@@ -16,12 +16,13 @@ SAID = {"imagenet_lt": "Few", "nicopp": "worst group"}
 
 
 def differences(compared: pd.DataFrame, names: Sequence[str], title: str) -> Figure:
-    """Points gained over the printed method, with 95 % intervals, one panel per benchmark."""
+    """Points gained over the printed method, with 95 % intervals, one panel per benchmark that was run."""
+    there = [name for name in METRIC if name in set(compared["benchmark"])]
     figure, axes = plt.subplots(
-        1, len(METRIC), figsize=(9, 0.3 * len(names) + 1), sharey=True, layout="constrained"
+        1, len(there), figsize=(9, 0.3 * len(names) + 1), sharey=True, squeeze=False, layout="constrained"
     )
-    for ax, (name, metric) in zip(axes, METRIC.items(), strict=True):
-        mine = compared[(compared["benchmark"] == name) & (compared["metric"] == metric)]
+    for ax, name in zip(axes[0], there, strict=True):
+        mine = compared[(compared["benchmark"] == name) & (compared["metric"] == METRIC[name])]
         mine = mine.set_index("method").reindex(list(names))
         width = [mine["mean"] - mine["low"], mine["high"] - mine["mean"]]
         ax.errorbar(
@@ -29,7 +30,7 @@ def differences(compared: pd.DataFrame, names: Sequence[str], title: str) -> Fig
         )
         ax.axvline(0, color="grey", lw=1)
         ax.set(xlabel=f"{SAID[name]}, points over FG entropy", yticks=range(len(names)), yticklabels=names)
-    axes[0].invert_yaxis()
+    axes[0, 0].invert_yaxis()
     figure.suptitle(title)
     return figure
 

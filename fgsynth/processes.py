@@ -1,6 +1,7 @@
 """Independent work in several processes of one thread each: faster than one process of several threads."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -11,6 +12,8 @@ from fgsynth.threads import keep_freed_memory, one_thread
 
 T = TypeVar("T")
 R = TypeVar("R")
+# joblib replaces a process whose memory has grown, between two pieces of work; there is nothing to act on.
+warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
 
 
 def spread(

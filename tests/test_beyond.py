@@ -181,8 +181,11 @@ def test_scores_of_ideas_can_be_compared(ideas):
     rows = {name: Row(exp.recipe, ideas[name].kept) for name in ("unguided", "FG entropy")}
     scored = study.scores(exp, rows, range(2), "test")
     compared = study.compare(exp, scored, [("unguided", "FG entropy")], "test", ["worst_group_accuracy"])
-    figure = beyond_views.differences(compared.assign(scale="smoke"), ["unguided"], "title")
-    assert figure.axes[1].get_xlabel() == "worst group, points over FG entropy"
-    drawn = figure.axes[1].lines[0].get_xdata()
-    assert drawn.tolist() == pytest.approx(compared["mean"].tolist())
-    assert len(figure.axes[0].lines[0].get_xdata()) == 1, "a row without a number keeps its place"
+    alone = beyond_views.differences(compared, ["unguided"], "title")
+    assert [ax.get_xlabel() for ax in alone.axes] == ["worst group, points over FG entropy"]
+    assert alone.axes[0].lines[0].get_xdata().tolist() == pytest.approx(compared["mean"].tolist())
+    other = compared.assign(benchmark="imagenet_lt", metric="few", method="margin")
+    both = beyond_views.differences(pd.concat([compared, other]), ["margin", "unguided"], "title")
+    assert [ax.get_xlabel().split(",")[0] for ax in both.axes] == ["Few", "worst group"]
+    for ax in both.axes:
+        assert len(ax.lines[0].get_xdata()) == 2, "a row without a number keeps its place"
