@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help env cluster repro test check lab lock format
+.PHONY: help env cluster repro test pipeline suite check lab lock format
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,7 +34,14 @@ repro: env  ## rebuild every figure, table and verdict (dvc repro)
 	python -m dvc repro
 
 test: env cluster check  ## everything CI checks on a clean clone: format, lint, types, tests, notebooks, pipeline
-	python -m pytest
+	@# Two at a time, of one thread each: tests of small networks leave a second core idle.
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 --output-sync=line pipeline suite
+
+pipeline: env  # every stage at the smallest scale, and what becomes of interruptions
+	python -m pytest tests/test_pipeline.py
+
+suite: env  # all other tests, then every notebook as it opens
+	python -m pytest --ignore=tests/test_pipeline.py
 	FGSYNTH_QUIET=1 python -m pytest --nbval-lax notebooks -p no:cacheprovider
 
 check: env  ## format, lint and types only
