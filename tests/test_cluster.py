@@ -321,7 +321,7 @@ def slurm(tmp_path, root):
         (bin_ / name).write_text(f"#!/bin/bash\n{line}\n")
         (bin_ / name).chmod(0o755)
     job = {"SLURM_JOB_ID": "20007", "SLURM_JOB_NODELIST": "[a-b]", "USER": "me", "LOG": str(log)}
-    environment = os.environ | job | {"PATH": f"{bin_}:{os.environ['PATH']}"}
+    job["PATH"] = f"{bin_}:{os.environ['PATH']}"
 
     def start(code, then):
         command = [
@@ -331,7 +331,7 @@ def slurm(tmp_path, root):
             "-c",
             COMMAND.format(code=code, then=then),
         ]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True), log
+        return subprocess.Popen(command, env=os.environ | job, stdout=subprocess.PIPE, text=True), log
 
     return start
 
@@ -340,6 +340,10 @@ def slurm(tmp_path, root):
 def test_a_job_that_slurm_stops_is_queued_again_unless_it_failed(slurm, code, queued):
     run, log = slurm(code, "print(1, flush=True); time.sleep(60)")
     assert run.stdout.readline() == "1\n"
+    for _ in range(1000):  # the services start beside the command
+        if log.read_text().count("ray start") == 2:
+            break
+        time.sleep(0.01)
     run.terminate()
     assert run.wait(20) == code
     said = log.read_text()
@@ -347,6 +351,18 @@ def test_a_job_that_slurm_stops_is_queued_again_unless_it_failed(slurm, code, qu
     assert "ray start --head --node-ip-address=10.0.0.1 --port=20007" in said
     assert "ray start --address=10.0.0.1:20007 --block" in said
     assert {"srun --exclude=a", "srun --nodelist=a", "srun --nodes=1"} <= set(said.splitlines())
+
+
+def test_a_command_that_ends_before_the_script_looks_keeps_its_status(slurm, monkeypatch, tmp_path):
+    slow = tmp_path / "slow"
+    slow.write_text("trap '[[ $BASH_COMMAND != kill* ]] || sleep 0.5' DEBUG\n")
+    monkeypatch.setenv("BASH_ENV", str(slow))
+    run, log = slurm(3, "print(1, flush=True); time.sleep(60)")
+    assert run.stdout.readline() == "1\n"
+    time.sleep(0.2)  # the script waits by now
+    run.terminate()
+    assert run.wait(20) == 3
+    assert "requeue" not in log.read_text()
 
 
 @pytest.mark.parametrize("code", [0, 4])
