@@ -1,6 +1,7 @@
 """Ideas beyond both papers, as ways to synthetic sets: criteria, scales, allocation, filters, cheap paths."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -112,11 +113,10 @@ class Ideas:
         return self._known[name]
 
     def _way(self, name: str) -> Way:
+        check([name])
         if name in IDEAS:
             return IDEAS[name](self)
-        if name.startswith("w = "):
-            return Way(self.exp, replace(self.fg, scale=float(name.removeprefix("w = "))))
-        raise UserError(f"No idea '{name}': choose from {', '.join(IDEAS)}, or 'w = NUMBER'.")
+        return Way(self.exp, replace(self.fg, scale=float(name.removeprefix("w = "))))
 
     @property
     def fg(self) -> Method:
@@ -265,6 +265,15 @@ IDEAS: Mapping[str, Callable[[Ideas], Way]] = {
     "early BALD, more pictures": lambda ideas: ideas.affordable(_early_heads(ideas)),
 }
 """The ideas by name; "more pictures" are as many as the printed method's operations buy."""
+
+
+def check(names: Iterable[str]) -> None:
+    """Asks that ideas exist, before any is made. Raises UserError for the first name that there is not."""
+    for name in names:
+        if name not in IDEAS and not re.fullmatch(r"w = \d+(\.\d+)?", name):
+            raise UserError(f"No idea '{name}': choose from {', '.join(IDEAS)}, or 'w = NUMBER'.")
+
+
 COST = ["method", "pictures", "kept", "per_picture", "cost", "trained"]
 
 

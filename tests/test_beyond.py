@@ -5,7 +5,7 @@ import yaml
 
 from fgsynth import beyond, beyond_views, study
 from fgsynth.benchmarks import mini
-from fgsynth.beyond import IDEAS, Ideas, Settings, pushes, sampled
+from fgsynth.beyond import IDEAS, Ideas, Settings, check, pushes, sampled
 from fgsynth.beyond_loops import closed_loops, loop_costs, run_all
 from fgsynth.cost import operations
 from fgsynth.errors import UserError
@@ -35,8 +35,8 @@ def ideas(root, tmp_path_factory):
 def test_every_idea_of_the_parameters_is_known(root):
     for scale in ("mini", "full", "paper"):
         block = yaml.safe_load((root / "params.yaml").read_text())[scale]["beyond"]["ideas"]
-        asked = {name for names in block.values() for name in names}
-        assert {name for name in asked if not name.startswith("w = ")} <= set(IDEAS)
+        for names in block.values():
+            check(names)
 
 
 @pytest.mark.parametrize("name", [*IDEAS, "w = 0.2"])
@@ -51,9 +51,13 @@ def test_every_idea_makes_a_set_that_a_classifier_can_be_trained_on(ideas, name,
     assert ideas.operations(way) > 0
 
 
-def test_an_unknown_idea_is_refused(ideas):
-    with pytest.raises(UserError, match="No idea 'entropie': choose from unguided"):
-        ideas["entropie"]
+@pytest.mark.parametrize("name", ["entropie", "w = high", "w = -0.1", "w = 0.1 "])
+def test_an_unknown_idea_is_refused_before_any_is_made(ideas, name):
+    said = f"No idea '{name}': choose from unguided"
+    with pytest.raises(UserError, match=said):
+        check(["unguided", name])
+    with pytest.raises(UserError, match=said):
+        ideas[name]
 
 
 def test_operations_are_counted_and_do_not_depend_on_what_ran_before(ideas):
