@@ -53,8 +53,8 @@ def build(root: Path) -> None:
         text = readme.read_text(encoding="utf-8")
         for mark, block in (("ledger", markdown(book, rows)), *cards.markdown(root)):
             text = with_block(text, mark, block)
-        for mark, numbers in gains(rows).items():
-            text = with_block(text, mark, numbers, "")
+        for mark, words in {**gains(rows), "verdicts": standing(verdicts)}.items():
+            text = with_block(text, mark, words, "")
         paths.write_text(readme, text)
 
 
@@ -102,6 +102,19 @@ def gains(rows: pd.DataFrame) -> dict[str, str]:
         if set(methods) <= set(mean.index):
             told[mark] = " -> ".join(f"{mean[method]:.1f} %" for method in methods)
     return told
+
+
+def standing(verdicts: pd.DataFrame) -> str:
+    """Which claims have each verdict, as "`reproduced` 1 (C15), `does not hold` 2 (C1, C2)".
+
+    verdicts: one row per claim, columns id and verdict.
+    """
+    ids = (
+        verdicts.groupby("verdict")["id"]
+        .agg(list)
+        .sort_values(key=lambda found: found.str.len(), kind="stable")
+    )
+    return ", ".join(f"`{verdict}` {len(found)} ({', '.join(found)})" for verdict, found in ids.items())
 
 
 def _cells(printed: pd.DataFrame, ours: pd.DataFrame, method: str, column: str) -> tuple[str, str]:

@@ -1,4 +1,5 @@
 import html.parser
+import re
 import shutil
 
 import pandas as pd
@@ -182,17 +183,25 @@ def test_the_numbers_in_the_readme_are_those_of_the_results(root):
         assert f"<!--{mark}-->{expected}<!--/{mark}-->" in readme
 
 
+def test_the_readme_tells_the_verdict_of_every_claim(root):
+    verdicts = pd.read_csv(root / "reports" / "claims.csv").set_index("id")["verdict"]
+    _, told, _ = re.split("<!--/?verdicts-->", (root / "README.md").read_text())
+    parts = dict(re.findall(r"`([a-z ]+)` \d+ \(([C0-9, ]+)\)", told))
+    assert {i: verdict for verdict, ids in parts.items() for i in ids.split(", ")} == verdicts.to_dict()
+    assert [int(n) for n in re.findall(r"` (\d+) ", told)] == sorted(verdicts.value_counts())
+
+
 def test_the_report_writes_the_numbers_into_the_readme(with_results):
     readme = with_results / "README.md"
-    readme.write_text("from <!--c15-->0 %<!--/c15--> by entropy; <!--c7-->1 %<!--/c7-->\n")
+    readme.write_text("<!--c15-->0 %<!--/c15-->; <!--c7-->1 %<!--/c7-->; <!--verdicts--><!--/verdicts-->\n")
     rows = tidy("toy_2d", **{"unguided:minority_accuracy": [60, 61], "entropy:minority_accuracy": [80, 80]})
     (with_results / "reports" / "results" / "toy_2d.csv").write_text(results.to_csv(rows))
     report.build(with_results)
     # What was not run stays as it stands.
-    assert (
-        readme.read_text()
-        == "from <!--c15-->60.5 % -> 80.0 %<!--/c15--> by entropy; <!--c7-->1 %<!--/c7-->\n"
-    )
+    gained, stays, told = readme.read_text().split("; ", 2)
+    assert gained == "<!--c15-->60.5 % -> 80.0 %<!--/c15-->"
+    assert stays == "<!--c7-->1 %<!--/c7-->"
+    assert re.search(r"^<!--verdicts-->`.*C15.*<!--/verdicts-->$", told)
 
 
 def test_the_table_in_the_readme_is_made_from_the_ledger(root):
