@@ -193,15 +193,31 @@ def test_the_readme_tells_the_verdict_of_every_claim(root):
 
 def test_the_report_writes_the_numbers_into_the_readme(with_results):
     readme = with_results / "README.md"
-    readme.write_text("<!--c15-->0 %<!--/c15-->; <!--c7-->1 %<!--/c7-->; <!--verdicts--><!--/verdicts-->\n")
+    readme.write_text("from <!--c15-->0 %<!--/c15--> by entropy; <!--c7-->1 %<!--/c7-->\n")
     rows = tidy("toy_2d", **{"unguided:minority_accuracy": [60, 61], "entropy:minority_accuracy": [80, 80]})
     (with_results / "reports" / "results" / "toy_2d.csv").write_text(results.to_csv(rows))
     report.build(with_results)
     # What was not run stays as it stands.
-    gained, stays, told = readme.read_text().split("; ", 2)
-    assert gained == "<!--c15-->60.5 % -> 80.0 %<!--/c15-->"
-    assert stays == "<!--c7-->1 %<!--/c7-->"
-    assert re.search(r"^<!--verdicts-->`.*C15.*<!--/verdicts-->$", told)
+    assert (
+        readme.read_text()
+        == "from <!--c15-->60.5 % -> 80.0 %<!--/c15--> by entropy; <!--c7-->1 %<!--/c7-->\n"
+    )
+
+
+def test_the_report_writes_the_verdicts_into_the_readme(with_results):
+    readme = with_results / "README.md"
+    readme.write_text("claims: <!--verdicts-->old<!--/verdicts-->.\n")
+    report.build(with_results)
+    verdicts = pd.read_csv(with_results / "reports" / "claims.csv")
+    told = f"<!--verdicts-->{report.standing(verdicts)}<!--/verdicts-->"
+    assert readme.read_text() == f"claims: {told}.\n"
+
+
+def test_verdicts_are_told_with_their_claims_the_rarest_first():
+    verdicts = pd.DataFrame(
+        {"id": ["C1", "C2", "C3"], "verdict": ["does not hold", "reproduced", "does not hold"]}
+    )
+    assert report.standing(verdicts) == "`reproduced` 1 (C2), `does not hold` 2 (C1, C3)"
 
 
 def test_the_table_in_the_readme_is_made_from_the_ledger(root):
