@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from fgsynth.schedule import Schedule
+from fgsynth.guidance.schedule import Schedule
 
 os.environ["FGSYNTH_QUIET"] = "1"
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 # What cannot change a number: sentences, bars.
-HARMLESS = {"fgsynth/errors.py", "fgsynth/progress.py"}
+HARMLESS = {"fgsynth/utils/errors.py", "fgsynth/utils/progress.py"}
 
 
 def modules_used(root: Path, source: str) -> set[str]:
@@ -25,3 +25,9 @@ def closure(root: Path, first: set[str]) -> set[str]:
         seen.add(name)
         todo |= modules_used(root, (root / name).read_text()) - seen
     return seen - HARMLESS
+
+
+def outside(names: set[str], rooms: tuple[str, ...]) -> set[str]:
+    """Those files that are neither one of these modules nor in one of these folders, named below fgsynth/."""
+    inside = tuple(f"fgsynth/{room}{end}" for room in rooms for end in (".py", "/"))
+    return {name for name in names if not name.startswith(inside)}

@@ -4,9 +4,10 @@ import pytest
 import yaml
 from imports import closure, modules_used
 
-from fgsynth import notebook, params
-from fgsynth.runner import INJECTED
-from fgsynth.stages import NOTEBOOKS
+from fgsynth.config import params
+from fgsynth.config.stages import NOTEBOOKS
+from fgsynth.pipeline import notebook
+from fgsynth.pipeline.runner import INJECTED
 
 
 @pytest.fixture(params=NOTEBOOKS.items(), ids=NOTEBOOKS.get)
@@ -59,8 +60,8 @@ def test_a_stage_depends_on_all_the_code_it_runs(nb, root):
 @pytest.mark.parametrize(
     ("stage", "module"),
     [
-        ("report", "report"), ("pretrain", "pretrain/run"), ("model_card", "pretrain/measure"),
-        ("benchmark", "benchmark"),
+        ("report", "evidence/report"), ("pretrain", "pretrain/run"), ("model_card", "pretrain/measure"),
+        ("benchmark", "cost/table5"),
     ],
 )  # fmt: skip
 def test_a_command_depends_on_all_the_code_it_runs(root, stage, module):

@@ -3,8 +3,8 @@
 import pandas as pd
 import torch
 
-from fgsynth.benchmarks.manifest import Benchmark, Manifest
-from fgsynth.seeds import generator
+from fgsynth.data.benchmark import Benchmark, Manifest
+from fgsynth.utils.seeds import generator
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from test_shards import make
 
-from fgsynth.errors import UserError
+from fgsynth.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Unclip:
     def __call__(self):
         import torch
 
-        from fgsynth.criteria import CRITERIA
-        from fgsynth.generator import Dropout, Generator
-        from fgsynth.guidance import Guidance
-        from fgsynth.networks import small
-        from fgsynth.synthesis import Feedback, Plan, synthesise
+        from fgsynth.generate.generator import Dropout, Generator
+        from fgsynth.generate.synthesise import Feedback, Plan, synthesise
+        from fgsynth.guidance.criteria import CRITERIA
+        from fgsynth.guidance.feedback import Guidance
+        from fgsynth.models.networks import small
 
         torch.set_num_threads(1)
         generator = Generator.load(self.folder, n_steps=4)

@@ -6,9 +6,9 @@ from functools import partial
 
 from tiny_files import SPLIT_NAMES, picture
 
-from fgsynth.benchmarks import worlds
-from fgsynth.benchmarks.disk import longtail, nicopp, real
-from fgsynth.settings import OfficialLists
+from fgsynth.config.schema import OfficialLists
+from fgsynth.data import registry
+from fgsynth.data.disk import longtail, nicopp, real
 
 CLASSES = {"imagenet_lt": ("n01 apple", "n02 banana", "n03 car"), "places_lt": ("field-wild", "car_park")}
 COUNTS = {"imagenet_lt": (4, 3, 2), "places_lt": (4, 2)}
@@ -50,7 +50,7 @@ def long_tailed(monkeypatch, folder, name, lines=None):
     (folder / "names.txt").write_text("".join(f"{line}\n" for line in CLASSES[name]))
     tiny = dataclasses.replace(official, files=files, classnames=folder / "names.txt")
     both = partial(real.long_tailed, tiny), partial(real.long_tailed_counts, tiny)
-    monkeypatch.setitem(worlds.REAL, name, (OfficialLists, *both))
+    monkeypatch.setitem(registry.REAL, name, (OfficialLists, *both))
     return {"source": "disk", "root": str(folder / "images"), "lists": str(folder / "lists")}
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fgsynth.errors import UserError
+from fgsynth.utils.errors import UserError
 
 
 def check_features(features: Tensor, label: Tensor, name: str = "features") -> None:

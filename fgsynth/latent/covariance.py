@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fgsynth.errors import UserError
+from fgsynth.utils.errors import UserError
 
 Shrinkage = Literal["oas", "ledoit-wolf"]
 BLOCK = 8192

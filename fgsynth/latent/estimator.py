@@ -18,12 +18,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from fgsynth.errors import UserError, UserValueError
-from fgsynth.latent.family import SAMPLERS
-from fgsynth.latent.objective import Head
-from fgsynth.latent.probe import SCALE, fit_probe
-from fgsynth.latent.samplers import LatentSampler
-from fgsynth.losses import prior_counts
+from fgsynth.latent.probe.linear import SCALE, fit_probe
+from fgsynth.latent.probe.objective import Head
+from fgsynth.latent.samplers.base import LatentSampler
+from fgsynth.latent.samplers.registry import SAMPLERS
+from fgsynth.train.losses import prior_counts
+from fgsynth.utils.errors import UserError, UserValueError
 
 Array = NDArray[Any]
 Strategy = str | float | Mapping[Any, int] | Callable[[Array], Mapping[Any, int]]
@@ -65,12 +65,12 @@ def _synthetic(
 class LatentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Latent sampling and a linear probe (LS) as a scikit-learn classifier.
 
-    sampler: a name in `fgsynth.latent.family.SAMPLERS`, a LatentSampler, or None for no synthetic features.
+    sampler: a name in `samplers.registry.SAMPLERS`, a LatentSampler, or None for no synthetic features.
     sampling_strategy: imbalanced-learn's, for over-sampling; "auto" fills every class to the largest.
     balanced: weight of balanced softmax, 0 to 1, with n_c by `prior`: "real" features, or "real+synthetic",
     the mixture trained on (default; after a full filling its prior is uniform). tau: post-hoc logit
     adjustment by the same n_c. weight_decay: of the linear head; scale: of the cosine head.
-    iterations, tolerance: see `fgsynth.latent.solver.minimise`. random_state: seed of the synthetic features.
+    iterations, tolerance: see `probe.solver.minimise`. random_state: seed of the synthetic features.
     Fitted: classes_, n_features_in_, probe_ (`Probe`), n_synthetic_ (by class).
     """
 
@@ -153,7 +153,7 @@ class LatentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 class LatentOverSampler(BaseOverSampler):  # type: ignore[misc]
     """Latent sampling as an imbalanced-learn over-sampler: real features, then synthetic ones by class.
 
-    sampler: a name in `fgsynth.latent.family.SAMPLERS`, or a LatentSampler. sampling_strategy, random_state:
+    sampler: a name in `samplers.registry.SAMPLERS`, or a LatentSampler. sampling_strategy, random_state:
     as in `LatentClassifier`. `fit_resample` raises ValueError for what cannot be fitted, sparse features too.
     """
 

@@ -15,17 +15,17 @@ from imblearn.over_sampling import SMOTE
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from fgsynth.benchmark import hardware
-from fgsynth.latent.cifar import exponential_counts
-from fgsynth.latent.gaussians import Gaussian
-from fgsynth.latent.objective import Objective, log_prior
-from fgsynth.latent.probe import Probe, fit_probe
-from fgsynth.latent.references import shrinkage_lda
-from fgsynth.latent.samplers import fill_counts
+from fgsynth.cost.table5 import hardware
+from fgsynth.evaluate.metrics import long_tail_accuracy, paired_bootstrap
+from fgsynth.latent.features.cifar import exponential_counts
+from fgsynth.latent.probe.linear import Probe, fit_probe
+from fgsynth.latent.probe.objective import Objective, log_prior
+from fgsynth.latent.probe.references import shrinkage_lda
+from fgsynth.latent.samplers.base import fill_counts
+from fgsynth.latent.samplers.gaussians import Gaussian
 from fgsynth.latent.stochastic import fit_probe_stream, mixture
-from fgsynth.metrics import long_tail_accuracy, paired_bootstrap
-from fgsynth.paths import write_text
-from fgsynth.seeds import generator
+from fgsynth.utils.paths import write_text
+from fgsynth.utils.seeds import generator
 
 T = TypeVar("T")
 WEIGHT_DECAY = 1e-3

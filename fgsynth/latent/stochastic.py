@@ -7,17 +7,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fgsynth.errors import UserError
 from fgsynth.latent.checks import check_counts, check_features
-from fgsynth.latent.discriminant import count_classes, no_empty_class, statistics
-from fgsynth.latent.noise import CHUNK
-from fgsynth.latent.objective import Objective, log_prior
-from fgsynth.latent.probe import ROWS, Probe, check_probe
-from fgsynth.latent.samplers import LatentSampler
-from fgsynth.latent.solver import CLASS_DAMPING, centred, class_curvature, damped, discriminant_start
-from fgsynth.losses import prior_counts
-from fgsynth.progress import progress
-from fgsynth.seeds import generator
+from fgsynth.latent.probe.discriminant import count_classes, no_empty_class, statistics
+from fgsynth.latent.probe.linear import ROWS, Probe, check_probe
+from fgsynth.latent.probe.objective import Objective, log_prior
+from fgsynth.latent.probe.solver import CLASS_DAMPING, centred, class_curvature, damped, discriminant_start
+from fgsynth.latent.samplers.base import LatentSampler
+from fgsynth.latent.samplers.noise import CHUNK
+from fgsynth.train.losses import prior_counts
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.progress import progress
+from fgsynth.utils.seeds import generator
 
 Block = tuple[Tensor, Tensor]
 Batches = Callable[[int], Iterator[Block]]

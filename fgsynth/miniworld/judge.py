@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fgsynth.errors import missing
 from fgsynth.miniworld.scenery import CONTEXTS
 from fgsynth.miniworld.world import N_MODES, SUBJECTS
-from fgsynth.networks import Classifier, small
+from fgsynth.models.networks import Classifier, small
+from fgsynth.utils.errors import missing
 
 HEADS: dict[str, tuple[object, ...]] = {
     "kind": SUBJECTS,

@@ -11,7 +11,7 @@ from fgsynth.miniworld.places import PLACES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.scenery import CONTEXTS
 from fgsynth.miniworld.world import BENCHMARK, WEB, Draw, sample
-from fgsynth.seeds import stable_seed
+from fgsynth.utils.seeds import stable_seed
 
 Rows = dict[str, NDArray[np.uint8]]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fgsynth.errors import UserError
 from fgsynth.miniworld.kinds import CLASSES, KINDS
 from fgsynth.miniworld.places import PLACES
 from fgsynth.miniworld.scenery import CONTEXTS
+from fgsynth.utils.errors import UserError
 
 N_MODES = 4
 SUBJECTS = (*KINDS, *PLACES)

@@ -10,8 +10,8 @@ from torch import Tensor
 from fgsynth.miniworld.captions import captions
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.world import SUBJECTS, WEB, Draw, sample
-from fgsynth.progress import progress
-from fgsynth.seeds import stable_seed
+from fgsynth.utils.progress import progress
+from fgsynth.utils.seeds import stable_seed
 
 
 @dataclass(frozen=True)

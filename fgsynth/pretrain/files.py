@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fgsynth.errors import missing
+from fgsynth.utils.errors import missing
 
 FOLDER = Path("data/pretrained/mini-unclip")
 CARD, SCORES = FOLDER.parent / "README.md", FOLDER.parent / "scores.json"

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from fgsynth.networks import Classifier
+from fgsynth.models.networks import Classifier
 from fgsynth.pretrain.clip import processor
 from fgsynth.pretrain.files import JUDGE, PROJECTION, TRAINING
 from fgsynth.pretrain.unet import noising_scheduler, normaliser, scheduler

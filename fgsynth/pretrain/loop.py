@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fgsynth.params import Training
-from fgsynth.paths import atomic
-from fgsynth.progress import progress
-from fgsynth.seeds import generator
+from fgsynth.config.params import Training
+from fgsynth.utils.paths import atomic
+from fgsynth.utils.progress import progress
+from fgsynth.utils.seeds import generator
 
 
 @dataclass(frozen=True)

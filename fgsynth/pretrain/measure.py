@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from fgsynth.errors import missing
-from fgsynth.generator import Generator
+from fgsynth.generate.generator import Generator
 from fgsynth.miniworld import judge
-from fgsynth.paths import write_text
 from fgsynth.pretrain.card import card
 from fgsynth.pretrain.files import CARD, FOLDER, JUDGE, SCORES, TRAINING, text_projection
 from fgsynth.pretrain.scores import scores
+from fgsynth.utils.errors import missing
+from fgsynth.utils.paths import write_text
 
 
 def model_card(root: Path) -> None:

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from fgsynth.miniworld.judge import heads
 from fgsynth.miniworld.world import SUBJECTS, Draw
-from fgsynth.networks import Classifier
+from fgsynth.models.networks import Classifier
 from fgsynth.pretrain.corpus import Corpus, draw_corpus
 
 EVEN = Draw(modes=(0.25,) * 4, drawings=0.3, drawn_classes=0.3, occluded=0.3, covered=0.5)

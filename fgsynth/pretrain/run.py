@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fgsynth import params
+from fgsynth.config import params
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.pretrain.folder import Trained, save
 from fgsynth.pretrain.train import Trainer

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fgsynth.generator import Generator
+from fgsynth.data.images import from_uint8
+from fgsynth.generate.generator import Generator
+from fgsynth.generate.synthesise import Plan, synthesise
 from fgsynth.miniworld.captions import prompt
 from fgsynth.miniworld.judge import read
 from fgsynth.miniworld.kinds import CLASSES
@@ -20,10 +22,8 @@ from fgsynth.miniworld.places import PLACES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.scenery import CONTEXTS
 from fgsynth.miniworld.world import Draw, sample
-from fgsynth.networks import Classifier
-from fgsynth.pictures import from_uint8
-from fgsynth.seeds import stable_seed
-from fgsynth.synthesis import Plan, synthesise
+from fgsynth.models.networks import Classifier
+from fgsynth.utils.seeds import stable_seed
 
 MAJORITY = Draw(modes=(1, 0, 0, 0), drawings=0, drawn_classes=0, occluded=0)
 RARE = Draw(modes=(0, 1, 1, 1), drawings=0, drawn_classes=0, occluded=0)

@@ -8,17 +8,17 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from fgsynth.errors import UserError
+from fgsynth.config.params import Pretrain, Training
 from fgsynth.miniworld.judge import judge, targets
-from fgsynth.networks import Classifier
-from fgsynth.params import Pretrain, Training
-from fgsynth.paths import write_text
+from fgsynth.models.networks import Classifier
 from fgsynth.pretrain.clip import clip, contrastive_loss, image_embeddings, token_ids, tokenizer
 from fgsynth.pretrain.corpus import Corpus, Siblings, web
 from fgsynth.pretrain.loop import History, train
 from fgsynth.pretrain.readers import even_corpus, reading_loss
 from fgsynth.pretrain.unet import DenoisingLoss, Encoded, denoiser
 from fgsynth.pretrain.vae import autoencoder, latents, reconstruction_loss
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import write_text
 
 
 class Trainer:

@@ -9,7 +9,7 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from fgsynth.params import Conditioning
+from fgsynth.config.params import Conditioning
 from fgsynth.pretrain.clip import WIDTH
 from fgsynth.pretrain.corpus import Siblings
 

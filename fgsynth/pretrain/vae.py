@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from fgsynth.networks import Classifier
+from fgsynth.models.networks import Classifier
 from fgsynth.pretrain.corpus import Corpus
 
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from fgsynth.classify import embed, train_erm
+from fgsynth.data.images import from_uint8
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.world import sample
-from fgsynth.pictures import from_uint8
-from fgsynth.seeds import stable_seed
+from fgsynth.train.classify import embed, train_erm
+from fgsynth.utils.seeds import stable_seed
 
 NAMES = list(CLASSES)
 

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgsynth.errors import UserError
 from fgsynth.miniworld.captions import captions, prompt
 from fgsynth.miniworld.kinds import CLASSES, KINDS, OTHERS
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.scenery import CONTEXTS
 from fgsynth.miniworld.world import BENCHMARK, SUBJECTS, WEB, Draw, sample
+from fgsynth.utils.errors import UserError
 
 
 def many(n, draw=BENCHMARK):

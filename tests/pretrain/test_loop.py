@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fgsynth.params import Training
+from fgsynth.config.params import Training
 from fgsynth.pretrain.loop import rate, train
 
 PLAN = Training(updates=12, batch=4, rate=0.01, decay=0.9, cool=0.5)

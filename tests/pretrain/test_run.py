@@ -8,14 +8,14 @@ import yaml
 from diffusers import StableUnCLIPImg2ImgPipeline
 from safetensors.torch import load_file
 
-from fgsynth.errors import UserError
-from fgsynth.generator import Generator
+from fgsynth.config.params import load
+from fgsynth.generate.generator import Generator
 from fgsynth.miniworld import judge
 from fgsynth.miniworld.judge import read
-from fgsynth.params import load
 from fgsynth.pretrain.files import FOLDER, JUDGE, TRAINING, text_projection
 from fgsynth.pretrain.run import WORK, pretrain
 from fgsynth.pretrain.train import Trainer
+from fgsynth.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Ideas that neither paper has; nothing below or beside imports them."""

@@ -1,0 +1,101 @@
+"""Guides that know how sure they are: a deep ensemble, and many heads on one frozen embedding."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fgsynth.experiments.experiment import Experiment
+from fgsynth.models.networks import Classifier
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.seeds import generator, stable_seed
+
+
+class Committee(Classifier):
+    """Deep ensemble: its logits are log mean_m p_m, (n, c); its embedding the members' logits, (n, m c).
+
+    Lakshminarayanan et al. 2017; as a guide for the criterion `acquisition.bald`. Raises UserError for less
+    than two members.
+    """
+
+    def __init__(self, members: Sequence[Classifier]) -> None:
+        nn.Module.__init__(self)
+        if len(members) < 2:
+            raise UserError(f"A committee of {len(members)}: two networks at least can disagree.")
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x: pictures (n, 3, h, w) in [-1, 1]."""
+        return _agreed(torch.stack([member(x)[0] for member in self.members], 1))
+
+
+class Heads(Classifier):
+    """Epistemic heads: many last layers on one frozen embedding, which disagree where data say little.
+
+    One pass of the backbone, differentiable, as the epistemic head of Longtail Guidance (Hayden et al. 2025);
+    returns what a `Committee` does. weight (m, c, k), bias (m, c); mean and scale (k,) of the embedding.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, network: Classifier, weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor
+    ) -> None:
+        nn.Module.__init__(self)
+        self.backbone = network
+        for name, value in {"weight": weight, "bias": bias, "mean": mean, "scale": scale}.items():
+            self.register_buffer(name, value)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x: pictures (n, 3, h, w) in [-1, 1]."""
+        embedding = (self.backbone(x)[1] - self.mean) / self.scale
+        return _agreed(torch.einsum("nk,mck->nmc", embedding, self.weight) + self.bias)
+
+
+def _agreed(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of the mean probability (n, c), and the logits (n, m, c) side by side."""
+    log_p = logits.log_softmax(-1)
+    return log_p.logsumexp(1) - torch.tensor(float(logits.shape[1])).log(), logits.flatten(1)
+
+
+def ensemble(exp: Experiment, size: int) -> Committee:
+    """The guide and others, trained as it is with other seeds (`size` in all)."""
+    seeds = [stable_seed("committee", exp.seed, i) for i in range(1, size)]
+    exp.train_all((exp.guide_recipe, seed, None) for seed in seeds)
+    others = [exp.train(exp.guide_recipe, seed).network for seed in seeds]
+    return Committee([exp.guide, *others])
+
+
+def epistemic_heads(
+    exp: Experiment, size: int, *, updates: int = 300, rate: float = 0.05, decay: float = 0.01
+) -> Heads:
+    """Heads on the guide's embedding of the real pictures, each fitted to its own bootstrap sample.
+
+    Cross entropy, full batches, AdamW from random weights: our choice, as is the bootstrap (Breiman 1996).
+    Raises UserError for less than two.
+    """
+    if size < 2:
+        raise UserError(f"{size} epistemic heads: two at least can disagree.")
+    embedding = exp.seen(exp.real).by(exp.guide.cpu())[1].double()
+    label, c = exp.real.label, exp.n_classes
+    mean, scale = embedding.mean(0), embedding.std(0).clamp(min=1e-6)
+    x = (embedding - mean) / scale
+    draw = generator("epistemic heads", exp.seed)
+    drawn = torch.randint(len(x), (size, len(x)), generator=draw)
+    times = torch.stack([row.bincount(minlength=len(x)) for row in drawn]).double()
+    weight = torch.randn(size, c, x.shape[1], generator=draw, dtype=torch.double) / x.shape[1] ** 0.5
+    bias = torch.zeros(size, c, dtype=torch.double)
+    parameters = [weight.requires_grad_(True), bias.requires_grad_(True)]
+    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=decay)
+    for _ in range(updates):
+        optimiser.zero_grad()
+        logits = torch.einsum("nk,mck->mnc", x, weight) + bias[:, None]
+        each = F.cross_entropy(logits.flatten(0, 1), label.repeat(size), reduction="none")
+        ((each.reshape(size, -1) * times).sum() / len(x)).backward()
+        optimiser.step()
+    values = (t.detach().float() for t in (weight, bias, mean, scale))
+    return Heads(exp.guide, *values)

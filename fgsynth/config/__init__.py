@@ -1,0 +1,1 @@
+"""params.yaml as types, and the stages that it names."""

@@ -1,0 +1,1 @@
+"""What runs cost: measured, counted and estimated."""

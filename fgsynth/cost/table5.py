@@ -1,0 +1,171 @@
+"""Cost of feedback guidance (FG table 5): seconds, memory and network evaluations per picture."""
+
+import ctypes
+import gc
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from fgsynth.generate.generator import Generator
+from fgsynth.generate.synthesise import Feedback, Plan, synthesise
+from fgsynth.guidance.criteria import CRITERIA, Criterion, Hardness
+from fgsynth.guidance.feedback import Guidance
+from fgsynth.models.networks import Classifier, small
+from fgsynth.utils.paths import from_root, write_text
+from fgsynth.utils.progress import progress
+
+N_CLASSES = 24
+STATUS = Path("/proc/self/status")
+"""Linux only."""
+ROWS: dict[str, tuple[str | None, Guidance]] = {
+    "LDM": (None, Guidance()),
+    "FG loss, exact, every 5th": ("loss", Guidance()),
+    "FG hardness, exact, every 5th": ("hardness", Guidance()),
+    "FG entropy, exact, every 5th": ("entropy", Guidance()),
+    "FG entropy, cheap, every 5th": ("entropy", Guidance(through_network=False)),
+    "FG entropy, exact, reused": ("entropy", Guidance(reuse=True)),
+    "FG entropy, cheap, reused": ("entropy", Guidance(through_network=False, reuse=True)),
+    "FG entropy, cheap, every step": ("entropy", Guidance(through_network=False, every=1)),
+    "FG entropy, exact, every step": ("entropy", Guidance(every=1)),
+}
+"""Table 5's rows (its printed seconds are lost to us) and the variants of ours."""
+
+
+@contextmanager
+def _counted(generator: Generator) -> Iterator[dict[str, int]]:
+    """Passes of the denoiser and the decoder while the block runs."""
+    seen = {"denoiser": 0, "decoder": 0}
+
+    def count(name: str) -> object:
+        def hook(*_: object) -> None:
+            seen[name] += 1
+
+        return hook
+
+    handles = [
+        generator.pipe.unet.register_forward_hook(count("denoiser")),
+        generator.pipe.vae.decoder.register_forward_hook(count("decoder")),
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _criteria(classifier: Classifier, side: int) -> dict[str, Criterion]:
+    device = next(classifier.parameters()).device
+    k = int(classifier(torch.zeros(1, 3, side, side, device=device))[1].shape[1])
+    zeros, identity = torch.zeros(N_CLASSES, k, device=device), torch.eye(k, device=device)
+    hardness = Hardness(zeros, identity.expand(N_CLASSES, k, k), zeros[:, 0])
+    return {**CRITERIA, "hardness": hardness}
+
+
+def _start_peak(device: torch.device) -> None:
+    """Forgets the peak so far: of the allocator on a GPU, of the process on a CPU under Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif STATUS.exists():
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak(device: torch.device) -> float:
+    """Most memory in use since `_start_peak`, in MiB; without Linux, since the process began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if STATUS.exists():
+        return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One generator, guide and plan, to be run in every row's way."""
+
+    generator: Generator
+    classifier: Classifier
+    criteria: dict[str, Criterion]
+    plan: Plan
+    cfg: float
+
+    def time(self, name: str) -> dict[str, float]:
+        """One run of a row: seconds per picture, passes of denoiser and decoder, peak memory."""
+        criterion, guidance = ROWS[name]
+        feedback, n = None, len(self.plan.seeds)
+        if criterion is not None:
+            feedback = Feedback(self.classifier, {criterion: self.criteria[criterion]}, N_CLASSES, guidance)
+        _start_peak(self.generator.device)
+        with _counted(self.generator) as passes:
+            start = time.perf_counter()
+            synthesise(self.generator, self.plan, self.cfg, feedback, batch=n)
+            seconds = (time.perf_counter() - start) / n
+        return {"seconds": seconds, **passes, "peak_mib": _peak(self.generator.device)}
+
+
+def cost(
+    generator: Generator, batches: tuple[int, ...] = (1, 64), repeats: int = 3, cfg: float = 3.0
+) -> pd.DataFrame:
+    """Every row at every batch size, rows in turn so that a busy machine slows all alike.
+
+    Columns: batch, method, seconds (per picture, median of the repeats), relative (to LDM; median of the
+    ratios within a repeat), denoiser, decoder (passes per batch), peak_mib (of process or allocator).
+    """
+    side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
+    classifier = small(N_CLASSES).eval().requires_grad_(False).to(generator.device)
+    criteria, tables = _criteria(classifier, side), []
+    for batch in batches:
+        image = generator.no_image(batch) + 0.1
+        plan = Plan(["apple in water"] * batch, image, torch.zeros(batch, dtype=torch.long), range(batch))
+        case, runs = _Case(generator, classifier, criteria, plan, cfg), []
+        for repeat in progress(range(repeats + 1), f"batch {batch}"):
+            for name in ROWS:
+                measured = case.time(name)
+                if repeat:  # the first round warms up
+                    runs.append({"repeat": repeat, "method": name, **measured})
+        tables.append(_medians(pd.DataFrame(runs)).assign(batch=batch))
+    return pd.concat(tables, ignore_index=True)[
+        ["batch", "method", "seconds", "relative", "denoiser", "decoder", "peak_mib"]
+    ]
+
+
+def _medians(runs: pd.DataFrame) -> pd.DataFrame:
+    ldm = runs[runs["method"] == "LDM"].set_index("repeat")["seconds"]
+    runs = runs.assign(relative=runs["seconds"] / runs["repeat"].map(ldm))
+    return runs.drop(columns="repeat").groupby("method", sort=False).median().reset_index()
+
+
+def hardware(device: torch.device) -> str:
+    """What the numbers were measured on."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def run(folder: Path, model: str, batches: tuple[int, ...], half: bool) -> str:
+    """Measures a generator (a folder, or a hub id), writes its table into the folder and returns it."""
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", torch.float16 if half else torch.float32
+    generator = Generator.load(from_root(model), device=device, dtype=dtype)
+    return write(cost(generator, batches), generator, folder)
+
+
+def write(table: pd.DataFrame, generator: Generator, folder: Path) -> str:
+    """Writes cost.csv and cost.txt into the folder; returns the printed table."""
+    text = table.to_csv(index=False, float_format="%.5g")
+    write_text(folder / "cost.csv", text)
+    shown = table.assign(
+        seconds=table["seconds"].map("{:.4f}".format), relative=table["relative"].map("{:.2f}x".format),
+        **{c: table[c].map("{:.0f}".format) for c in ("denoiser", "decoder", "peak_mib")},
+    )  # fmt: skip
+    note = f"{len(generator.schedule.steps)} DDIM steps; seconds per picture; passes per batch"
+    printed = f"{shown.to_string(index=False)}\n\n{hardware(generator.device)}; {note}\n"
+    write_text(folder / "cost.txt", printed)
+    return printed

@@ -1,0 +1,212 @@
+"""The check of a data set on disk before anything is computed: files, classes, readability, duplicates."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fgsynth.data.disk import folders, longtail, nicopp
+from fgsynth.data.disk.duplicates import NEAR_BITS, Group, equal_groups, near_groups
+from fgsynth.data.disk.examine import Examined, examine_all
+from fgsynth.data.disk.image_set import PictureSet
+from fgsynth.data.benchmark import SPLITS
+from fgsynth.utils.errors import UserError
+from fgsynth.evaluate.metrics import strata
+
+FOLDER = "folder"
+NAMES = (*longtail.BY_NAME, nicopp.NAME, FOLDER)
+SITES = {nicopp.NAME: nicopp.SITE, **{o.name: o.site for o in longtail.BY_NAME.values()}}
+SHOWN = 3
+"""Examples of each finding."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found, in sentences.
+
+    there: counts by split. problems: what must be put right before a run. warnings: what to look at, and
+    to say beside results. notes: what happens with the data.
+    """
+
+    name: str
+    root: Path
+    there: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing stands in the way of a run."""
+        return not self.problems
+
+    @property
+    def text(self) -> str:
+        """The report for a terminal."""
+        lines = [f"{self.name} in {self.root}", *(f"  {line}" for line in self.there)]
+        titled = {"To put right": self.problems, "To look at": self.warnings, "Notes": self.notes}
+        for title, sentences in titled.items():
+            if sentences:
+                lines += [f"{title}:", *(f"  - {sentence}" for sentence in sentences)]
+        n = len(self.problems)
+        verdict = "Ready." if self.ok else f"Not ready: {_number(n, 'thing')} to put right."
+        return "\n".join([*lines, verdict])
+
+    def plus(self, **more: Iterable[str]) -> "Report":
+        """The report with more sentences in the fields named."""
+        fields: dict[str, Any] = {key: (*getattr(self, key), *value) for key, value in more.items()}
+        return replace(self, **fields)
+
+
+def run(name: str, root: Path, splits: Path | None = None) -> tuple[str, int]:
+    """`check_data` for the command line: the report's text and the exit status, 0 where all is ready."""
+    report = check_data(name, root, splits)
+    return report.text, 0 if report.ok else 1
+
+
+def check_data(name: str, root: Path, splits: Path | None = None) -> Report:
+    """Check a data set: every file is looked for and read once; nothing is written.
+
+    name: imagenet_lt, places_lt, nicopp or folder. root: folder of the pictures (for `folder` also a CSV
+    file). splits: folder of split files, by default the root. A mistake in the data is a problem in the
+    report; raises UserError for an unknown name only.
+    """
+    if name not in NAMES:
+        raise UserError(f"No data set '{name}': choose one of {', '.join(NAMES)}.")
+    report = Report(name, root)
+    try:
+        found, report = _listed(report, splits)
+    except UserError as error:
+        return report.plus(problems=[str(error)])
+    report = report.plus(there=_counts(found), notes=found.notes)
+    if not report.problems:
+        try:
+            found.manifest  # noqa: B018
+        except UserError as error:
+            report = report.plus(problems=[str(error)])
+    present = found.present()
+    report = report.plus(problems=_missing(found, present, SITES.get(name)))
+    table = found.table[present].reset_index(drop=True)
+    examined = examine_all([found.root / file for file in table["file"]])
+    return _examined(report, table, examined, fixed=name != FOLDER)
+
+
+def _listed(report: Report, splits: Path | None) -> tuple[PictureSet, Report]:
+    """The set as far as it can be listed, with what is wrong with its lists."""
+    name, root = report.name, report.root
+    if name in longtail.BY_NAME:
+        found, errors = longtail.survey(longtail.BY_NAME[name], root, splits)
+        return found, report.plus(problems=map(str, errors))
+    if name == FOLDER:
+        return folders.load(root), report
+    found = nicopp.draw_split(root)
+    written = nicopp.split_file(splits or root, 0)
+    if not written.is_file():
+        note = f"There is no {written}: the split of seed 0 is looked at, and written when it is first used."
+        return found, report.plus(warnings=nicopp.differences(found), notes=[note])
+    drawn, found = found, nicopp.read_split(written, root)
+    changed = set(found.table["key"]) ^ set(drawn.table["key"])
+    odd = (
+        [f"{written} and the folders differ in {_number(len(changed), 'picture')} ({min(changed)} is one)."]
+        if changed
+        else []
+    )
+    return found, report.plus(warnings=[*nicopp.differences(found), *odd])
+
+
+def _counts(found: PictureSet) -> list[str]:
+    lines = []
+    for split in (s for s in SPLITS if (found.table["split"] == s).any()):
+        rows = found.table[found.table["split"] == split]
+        each = np.bincount(rows["label"], minlength=len(found.classes))
+        there = each[each > 0]
+        line = f"{split}: {_number(len(rows), 'picture')} of {_number(len(there), 'class', 'classes')}, "
+        least = f"{there.min():,} to " if there.min() < there.max() else ""
+        line += f"{least}{there.max():,} each"
+        if split == "train":
+            kinds = strata(there).tolist()
+            line += f" ({', '.join(f'{kinds.count(k)} {k}' for k in ('many', 'medium', 'few'))})"
+        if len(found.contexts) > 1:
+            groups = rows.groupby(["label", "context"]).ngroups
+            line += f", in {groups} of {len(found.classes) * len(found.contexts)} groups"
+        lines.append(line)
+    return lines
+
+
+def _missing(found: PictureSet, present: NDArray[np.bool_], site: str | None) -> list[str]:
+    """One sentence per split, whatever the number of pictures."""
+    absent = found.table[~present]
+    get = f"get them from {site}" if site else "restore them, or take them off the list"
+    told = []
+    for split in (s for s in SPLITS if (absent["split"] == s).any()):
+        files, n = absent["file"][absent["split"] == split], (found.table["split"] == split).sum()
+        some = "all" if len(files) == n else f"{len(files):,} of"
+        told.append(
+            f"{split}: {some} {n:,} pictures are missing below {found.root}, like {files.iloc[0]}: {get}."
+        )
+    return told
+
+
+def _examined(report: Report, table: pd.DataFrame, examined: list[Examined], fixed: bool) -> Report:
+    """Adds what reading told. fixed: the split is a published one, its duplicates are not to be mended."""
+    bad = [f"{file} {e.fault}" for file, e in zip(table["file"], examined, strict=True) if e.fault]
+    problems = []
+    if bad:
+        problems.append(
+            f"{_number(len(bad), 'picture')} cannot be read: {_first(bad)}: replace or remove them."
+        )
+    kinds = pd.Series([e.kind for e in examined if e.kind], dtype=str).value_counts()
+    notes = []
+    if len(kinds):
+        told = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items())
+        notes.append(f"Pictures that are not plain RGB are made so whenever they are read: {told}.")
+    good = np.flatnonzero([not e.fault for e in examined])
+    shown = table.iloc[good].reset_index(drop=True)
+    digests = [examined[i].sha256 for i in good]
+    hashes = np.array([examined[i].dhash for i in good], dtype=np.uint64).reshape(-1, 2)
+    leaks, others = _duplicates(shown, digests, hashes)
+    if fixed:
+        return report.plus(problems=problems, warnings=[*leaks, *others], notes=notes)
+    return report.plus(problems=[*problems, *leaks], warnings=others, notes=notes)
+
+
+def _duplicates(
+    table: pd.DataFrame, digests: list[bytes], hashes: NDArray[np.uint64]
+) -> tuple[list[str], list[str]]:
+    """Sentences on equal pictures in two splits or classes, and on the other duplicates."""
+
+    def several(group: Group, column: str) -> bool:
+        return table[column].iloc[group].nunique() > 1
+
+    def told(groups: list[Group], what: str) -> list[str]:
+        names = [" = ".join(table["file"].iloc[group[:SHOWN]]) for group in groups]
+        return [f"{_number(len(groups), 'picture')} {what}: {_first(names)}."] if groups else []
+
+    equal = equal_groups(digests)
+    splits = [g for g in equal if several(g, "split")]
+    classes = [g for g in equal if several(g, "label")]
+    inside = [g for g in equal if not several(g, "split") and not several(g, "label")]
+    near = [g for g in near_groups(hashes) if len({digests[i] for i in g}) > 1]
+    across = [g for g in near if several(g, "split")]
+    within = [g for g in near if not several(g, "split")]
+    alike = f"(difference hashes within {NEAR_BITS} of 64 bits; see whether they are copies)"
+    leaks = told(splits, "in more than one split, byte by byte; keep it in one")
+    leaks += told(classes, "in more than one class, byte by byte; keep it in the right one")
+    others = told(inside, "more than once in a class, byte by byte")
+    others += told(across, f"with others alike in another split {alike}")
+    return leaks, others + told(within, f"with others alike in the same split {alike}")
+
+
+def _number(n: int, one: str, more: str = "") -> str:
+    return f"{n:,} {one if n == 1 else more or one + 's'}"
+
+
+def _first(names: Iterable[str]) -> str:
+    """Some of many, and how many more there are."""
+    listed = list(names)
+    more = len(listed) - SHOWN
+    return ", ".join(listed[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,180 @@
+"""Any folder of pictures: train/<class>/, or a CSV of paths, labels, groups and splits; val held out."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from fgsynth.data.disk.image_set import SUFFIXES, PictureSet, as_table, require_folder, safe_path
+from fgsynth.data.benchmark import SPLITS
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.seeds import stable_seed
+
+HELD_OUT = 0.2
+"""Share of the training pictures of every class (in every group) that becomes val where there is none."""
+
+
+def load(place: Path, held_out: float = HELD_OUT, seed: int = 0) -> PictureSet:
+    """A folder by its class folders, or a CSV file by its rows."""
+    return (from_csv if place.suffix == ".csv" else from_folders)(place, held_out=held_out, seed=seed)
+
+
+def from_folders(root: Path, *, held_out: float = HELD_OUT, seed: int = 0) -> PictureSet:
+    """Pictures below <split>/<class>/, the split one of train, val, test, final; only train is needed.
+
+    Classes are the folders' names in sorted order, "_" read as a space. Raises UserError for a root without
+    training pictures, and for two folders that are one class.
+    """
+    rows, odd = [], 0
+    for split in SPLITS:
+        for folder in _folders(require_folder(root) / split):
+            files = sorted(_files(folder))
+            pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
+            odd += len(files) - len(pictures)
+            rows += [(f.relative_to(root).as_posix(), split, folder.name, "") for f in pictures]
+    if not any(row[1] == "train" for row in rows):
+        raise UserError(
+            f"{root} has no picture as train/<class>/<name>{SUFFIXES[0]}: put a folder per class into "
+            f"{root / 'train'}."
+        )
+    unused = sorted(p.name for p in _folders(root) if p.name not in SPLITS)
+    notes = []
+    if unused:
+        notes.append(f"Folders {', '.join(unused)} are not used: only {', '.join(SPLITS)} are.")
+    if odd:
+        some = f"{odd:,} files do" if odd > 1 else "1 file does"
+        notes.append(f"{some} not end like a picture ({', '.join(SUFFIXES)}): left out.")
+    return _as_set(root, root, rows, notes, held_out, seed)
+
+
+def from_csv(
+    path: Path, root: Path | None = None, *, held_out: float = HELD_OUT, seed: int = 0
+) -> PictureSet:
+    """Pictures by the rows of a CSV file: path, label and, if there, group and split.
+
+    path: below root, by default the folder of the CSV. label: a name, "_" read as a space, or a number.
+    group: a context, like the place or the camera. split: train, val, test or final; without it all are
+    train. Raises UserError naming file and line, for a path outside the root, a value that is missing and
+    an unknown split.
+    """
+    table = _read_csv(path)
+    for column, text in table.items():
+        if (text == "").any():
+            line = int((text == "").to_numpy().argmax()) + 2
+            raise UserError(f"{path}, line {line} has no {column}: give one or leave the row out.")
+    rows = []
+    for line, row in enumerate(table.to_dict("records"), 2):
+        split = row.get("split", "train")
+        if split not in SPLITS:
+            raise UserError(f"{path}, line {line} has split '{split}': choose one of {', '.join(SPLITS)}.")
+        rows.append(
+            (safe_path(row["path"], f"{path}, line {line}"), split, row["label"], row.get("group", ""))
+        )
+    if not any(row[1] == "train" for row in rows):
+        raise UserError(f"{path} has no row for training: give some rows split 'train'.")
+    return _as_set(path, require_folder(root or path.parent), rows, [], held_out, seed)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise UserError(
+            f"There is no file {path}: give a CSV with the columns path, label[, group][, split]."
+        )
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{path} is no readable CSV ({reason}): write it as UTF-8, with one row per picture."
+        ) from error
+    for column in ("path", "label"):
+        if column not in table.columns:
+            raise UserError(f"{path} has no column '{column}': path, label[, group][, split] are needed.")
+    return table[[c for c in ("path", "label", "group", "split") if c in table.columns]]
+
+
+def _as_set(
+    named: Path,
+    root: Path,
+    rows: list[tuple[str, str, str, str]],
+    notes: list[str],
+    held_out: float,
+    seed: int,
+) -> PictureSet:
+    """Rows of (path, split, class, context) as a set, with val held out where there is none."""
+    classes, contexts = _sorted(row[2] for row in rows), _sorted(row[3] for row in rows)
+    names = tuple(name.replace("_", " ") for name in classes)
+    for name, first in zip(names, classes, strict=True):
+        same = [c for c in classes if c.replace("_", " ") == name]
+        if len(same) > 1:
+            raise UserError(f"{named}: classes '{first}' and '{same[1]}' have one name: join or rename them.")
+    label = {name: i for i, name in enumerate(classes)}
+    context = {name: i for i, name in enumerate(contexts)}
+    table = as_table([(path, split, label[y], context[c], path) for path, split, y, c in rows])
+    if not (table["split"] == "val").any():
+        table, note = _with_val(table, held_out, seed)
+        notes = [*notes, note]
+    return PictureSet(named.resolve().stem, root, table, names, tuple(contexts), tuple(notes))
+
+
+def _with_val(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, str]:
+    """A stratified held-out share: of every class and group round(share * n), at least one, never the last.
+
+    Pictures are drawn by a hash of seed and path: one more leaves the places of the others.
+    """
+    if not 0 < share < 1:
+        raise UserError(f"The held-out share is {share}: choose one between 0 and 1.")
+    moved = _drawn(table, "train", share, "held out", seed)
+    table = table.copy()
+    table.loc[moved, "split"] = "val"
+    note = (
+        f"There is no val: {len(moved):,} pictures, {share:.0%} of every class (seed {seed}), are held out "
+        "of train for it; single pictures stay in train."
+    )
+    return table, note
+
+
+def with_test(found: PictureSet, seed: int = 0) -> PictureSet:
+    """A set whose weak classes can be found on val and reported on other pictures, its test.
+
+    Where there is none, half of every class and group of val becomes it; single pictures stay in val.
+    """
+    if found.table["split"].isin(("test", "final")).any():
+        return found
+    table = found.table.copy()
+    moved = _drawn(table, "val", 0.5, "half of val", seed)
+    table.loc[moved, "split"] = "test"
+    note = f"There is no test: {len(moved):,} pictures of val (seed {seed}) are it."
+    return replace(found, table=table, notes=(*found.notes, note))
+
+
+def _drawn(table: pd.DataFrame, split: str, share: float, salt: str, seed: int) -> list[int]:
+    """Rows of a split, of every class and group round(share * n), at least one, never the last."""
+    moved = []
+    for _, group in table[table["split"] == split].groupby(["label", "context"]):
+        order = sorted(group.index, key=lambda i: stable_seed(salt, seed, table.at[i, "key"]))
+        n = min(len(order) - 1, max(1, int(share * len(order) + 0.5)))
+        moved += order[:n]
+    return moved
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """In sorted order, numbers by their value."""
+    distinct = set(names)
+    if all(name.isdecimal() for name in distinct):
+        return sorted(distinct, key=lambda name: (int(name), name))
+    return sorted(distinct)
+
+
+def _folders(folder: Path) -> list[Path]:
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in inside if p.is_dir() and not p.name.startswith("."))
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    """All files at any depth that are not hidden."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names if not name.startswith("."))

@@ -1,0 +1,146 @@
+"""Data sets whose pictures are files: a table of paths, its manifest, sources that open them one by one."""
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fgsynth.data.augment import plain
+from fgsynth.data.benchmark import COLUMNS, Benchmark, Manifest
+from fgsynth.utils.errors import UserError
+from fgsynth.data.images import as_rgb
+
+THREADS = 16
+"""For reading: a network file system answers many questions at a time."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFiles:
+    """Labelled picture files, opened one by one: a source for training and evaluation.
+
+    paths: (n,); label, context: (n,), int64. files[i]: (uint8 (h, w, 3), label), of the file's own size.
+    Raises UserError, with the path, for a file that is missing or cannot be read.
+    """
+
+    paths: tuple[str, ...]
+    label: Tensor
+    context: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int, /) -> tuple[Tensor, int]:
+        return read(self.paths[i]), int(self.label[i])
+
+
+def read(path: str) -> Tensor:
+    """A picture file as 8-bit RGB, uint8 (h, w, 3). Raises UserError with its path."""
+    return torch.from_numpy(np.array(as_rgb(Path(path))))
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSet:
+    """A data set on disk, as it is listed: whether its manifest holds is told when it is asked for.
+
+    table: a manifest's columns and `file`, the path below root; the key is a path that stays the same in
+    every published layout. notes: what a user should know, in sentences.
+    """
+
+    name: str
+    root: Path
+    table: pd.DataFrame
+    classes: tuple[str, ...]
+    contexts: tuple[str, ...] = ("",)
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest. Raises UserError for all that `Manifest` refuses."""
+        return Manifest(self.name, self.table[COLUMNS], self.classes, self.contexts)
+
+    @cached_property
+    def _file(self) -> dict[str, str]:
+        return dict(zip(self.table["key"], self.table["file"], strict=True))
+
+    def paths(self, rows: pd.DataFrame) -> list[str]:
+        """The files of rows of the manifest."""
+        return [str(self.root / self._file[key]) for key in rows["key"]]
+
+    def source(self, split: str) -> PictureFiles:
+        """The pictures of a split in the manifest's order. Raises UserError for a split without any."""
+        rows = self.manifest.rows(split)
+        label, context = (torch.tensor(rows[key].to_numpy()) for key in ("label", "context"))
+        return PictureFiles(tuple(self.paths(rows)), label, context)
+
+    def benchmark(self, side: int) -> Benchmark:
+        """The set as a benchmark whose pictures are the evaluation's views, (n, side, side, 3).
+
+        They are opened at each call, so ask for few at a time.
+        """
+        return Benchmark(self.manifest, lambda rows: plain([read(path) for path in self.paths(rows)], side))
+
+    def on_files(self, look: int = 256) -> Benchmark:
+        """The set as a benchmark whose files are opened one by one, at the moment they are needed.
+
+        look: side of the views that `pictures` gives, for figures.
+        """
+        return replace(self.benchmark(look), files=self.paths)
+
+    def present(self) -> NDArray[np.bool_]:
+        """Which rows' files are there, (n,): every folder is listed once, none of the files is opened."""
+        places = [(str(path.parent), path.name) for path in map(PurePosixPath, self.table["file"])]
+        folders = sorted({folder for folder, _ in places})
+        with ThreadPoolExecutor(THREADS) as pool:
+            held = pool.map(lambda folder: _names(self.root / folder), folders)
+        inside = dict(zip(folders, held, strict=True))
+        return np.array([name in inside[folder] for folder, name in places], dtype=bool)
+
+    def require_files(self) -> None:
+        """Raises UserError, with the number and the first of them, where files are missing."""
+        absent = ~self.present()
+        if absent.any():
+            raise UserError(
+                f"{self.name}: {absent.sum():,} of {len(absent):,} pictures are not below {self.root} "
+                f"({self.table['file'][absent].iloc[0]} is the first): complete it, and see "
+                "'python -m fgsynth check-data'."
+            )
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(entry.name for entry in folder.iterdir())
+    except OSError:
+        return frozenset()
+
+
+def safe_path(text: str, where: str) -> str:
+    """A path of a list, if it stays below the root. Raises UserError naming `where` it stands otherwise."""
+    path = PurePosixPath(text)
+    outside = path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:/", text)
+    if outside or not path.parts or "\\" in text or "\0" in text:
+        raise UserError(
+            f"{where} has the path '{text}': give one below the image root, with forward slashes and no '..'."
+        )
+    return str(path)
+
+
+def require_folder(root: Path) -> Path:
+    """The root. Raises UserError where it is no folder."""
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root}: give the folder that holds the pictures.")
+    return root
+
+
+def as_table(rows: Sequence[tuple[str, str, int, int, str]]) -> pd.DataFrame:
+    """Rows of (key, split, label, context, file) as a set's table."""
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "file"])
+    return table.astype({"label": np.int64, "context": np.int64})

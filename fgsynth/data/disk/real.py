@@ -1,0 +1,82 @@
+"""The real sets as benchmarks: files opened one by one, the official test split as `final`."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fgsynth.utils import paths
+from fgsynth.data.disk import longtail, nicopp
+from fgsynth.data.disk.longtail import Official
+from fgsynth.data.disk.image_set import PictureSet
+from fgsynth.data.benchmark import Benchmark
+from fgsynth.utils.errors import missing
+from fgsynth.config.schema import DrawnSplit, OfficialLists
+
+COUNTS = Path("data/splits/train_counts.json")
+"""Of the project: training pictures by label, as the official lists have them."""
+
+
+def long_tailed(official: Official, asked: OfficialLists) -> Benchmark:
+    """ImageNet-LT or Places-LT. Raises UserError as `longtail.load`, and for files that are missing."""
+    return as_benchmark(longtail.load(official, paths.root() / asked.root, _lists(asked)))
+
+
+def groups(asked: DrawnSplit) -> Benchmark:
+    """NICO++. Raises UserError as `nicopp.load`, and for files that are missing."""
+    root = paths.root()
+    return as_benchmark(nicopp.load(root / asked.root, root / asked.splits, asked.seed))
+
+
+def as_benchmark(found: PictureSet) -> Benchmark:
+    """A set with its official test split as `final`, as that is what is reported; there is no other `test`.
+
+    Raises UserError for files that are missing.
+    """
+    found.require_files()
+    splits = found.table["split"].replace("test", "final")
+    return replace(found, table=found.table.assign(split=splits)).on_files()
+
+
+def long_tailed_counts(official: Official, asked: OfficialLists) -> Tensor:
+    """Training pictures by label, (c, 1): by the list where it is there, else as written down.
+
+    Raises UserError for a list that was altered.
+    """
+    name, sha256 = official.files["train"]
+    file = _lists(asked) / name
+    if file.is_file():
+        names = longtail.class_names(paths.root() / official.classnames)
+        label = longtail.read_split(file, sha256)["label"].to_numpy()
+        return torch.tensor(label).bincount(minlength=len(names))[:, None]
+    return published_counts(paths.root(), official.name)[:, None]
+
+
+def published_counts(root: Path, benchmark: str) -> Tensor:
+    """Training pictures of every class of ImageNet-LT or Places-LT, (c,), as the project knows them.
+
+    Raises UserError without the file.
+    """
+    known = root / COUNTS
+    if not known.is_file():
+        raise missing(known)
+    return torch.tensor(json.loads(known.read_text(encoding="utf-8"))[benchmark])
+
+
+def group_counts(asked: DrawnSplit) -> Tensor:
+    """Training pictures by class and context, (60, 6): by a written split, which is drawn if there is none.
+
+    Raises UserError as `nicopp.load` where there is neither.
+    """
+    folder = paths.root() / asked.splits
+    if nicopp.split_file(folder, asked.seed).is_file():
+        counts = nicopp.written_counts(folder, asked.seed)
+    else:
+        counts = nicopp.load(paths.root() / asked.root, folder, asked.seed).manifest.group_counts()
+    return counts.reshape(-1, len(nicopp.CONTEXTS))
+
+
+def _lists(asked: OfficialLists) -> Path:
+    return paths.root() / (asked.lists or asked.root)

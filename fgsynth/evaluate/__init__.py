@@ -1,0 +1,1 @@
+"""Metrics, FID, density and coverage, tidy tables, figures."""

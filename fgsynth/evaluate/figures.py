@@ -1,0 +1,164 @@
+"""One look for every figure, and a slider that becomes a picture where nothing can slide."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fgsynth.evaluate.metrics import interval
+
+COLOURS = {
+    "unguided": "#7a8691",
+    "entropy": "#0b62a4",
+    "loss": "#c2571a",
+    "hardness": "#6a3d9a",
+    "class 0": "#3b7dd8",
+    "class 1": "#e08214",
+}
+"""One colour per criterion and class in every figure."""
+STRATA = {"overall": "#222222", "many": "#0b62a4", "medium": "#6a3d9a", "few": "#c2571a"}
+"""One colour per stratum."""
+
+
+def use_style() -> None:
+    """The house style for all following figures."""
+    sns.set_theme(style="ticks", context="notebook", font_scale=0.85)
+    plt.rcParams.update(
+        {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 96, "legend.frameon": False}
+    )
+
+
+def band(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % interval of the mean, for seaborn's `errorbar`: the same as in the tables."""
+    over_seeds = interval(values)
+    return over_seeds.low, over_seeds.high
+
+
+def plane(axes: Axes, x: Tensor, y: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
+    """Points of the plane (n, 2) by class (n,), with the boundary of a linear classifier if given.
+
+    weight (2, 2) and bias (2,): one row per class; the boundary is where the two logits are equal.
+    """
+    for c in (0, 1):
+        mine = x[y == c]
+        axes.scatter(
+            mine[:, 0], mine[:, 1], s=4, alpha=0.5, lw=0, color=COLOURS[f"class {c}"], label=f"class {c}"
+        )
+    axes.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+    if weight is not None and bias is not None:
+        w, b = weight[1] - weight[0], bias[1] - bias[0]
+        foot = -b * w / w.square().sum()
+        along = foot + w.flip(0) * w.new_tensor([-1.0, 1.0])
+        axes.axline(tuple(foot.tolist()), tuple(along.tolist()), color="black", lw=1.2)
+
+
+def curves(axes: Axes, data: pd.DataFrame, x: str, y: str, hue: str, ylabel: str) -> None:
+    """Mean over seeds with its 95 % band."""
+    sns.lineplot(data, x=x, y=y, hue=hue, palette=COLOURS, errorbar=band, marker="o", ax=axes)
+    axes.set_ylabel(ylabel)
+
+
+def over_seeds(wide: pd.DataFrame, columns: Sequence[str], by: str) -> pd.DataFrame:
+    """Mean and 95 % half-width over seeds, as text; empty where a value is missing."""
+
+    def text(values: pd.Series) -> str:
+        return str(interval(values.to_numpy(float))) if values.notna().all() else ""
+
+    return wide.groupby(by, sort=False)[list(columns)].agg(text)
+
+
+def strata_curves(wide: pd.DataFrame, x: str, xlabel: str) -> Figure:
+    """Overall, many, medium and few against x, mean over seeds with 95 % bands."""
+    figure, ax = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+    long = wide.melt([x, "seed"], ["overall", "many", "medium", "few"], "stratum", "accuracy")
+    sns.lineplot(long, x=x, y="accuracy", hue="stratum", palette=STRATA, errorbar=band, marker="o", ax=ax)
+    ax.set(xlabel=xlabel, ylabel="accuracy (%)")
+    ax.legend(title=None, bbox_to_anchor=(1.01, 1), loc="upper left")
+    return figure
+
+
+def gains(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """Differences with intervals, one line per point of a map, one panel per metric."""
+    names = table["factor"] + ": " + table["value"]
+    lines = list(dict.fromkeys(names))
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(2.6 * len(metrics) + 2, 0.24 * len(lines) + 0.8), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        mine = table[table["metric"] == metric].set_index(names[table["metric"] == metric]).reindex(lines)
+        ax.errorbar(
+            mine["mean"], range(len(lines)), xerr=[mine["mean"] - mine["low"], mine["high"] - mine["mean"]],
+            fmt="o", ms=4, lw=1, color=COLOURS["entropy"],
+        )  # fmt: skip
+        ax.axvline(0, color="grey", lw=1)
+        ax.set(xlabel=f"{metric} (points)", yticks=range(len(lines)), yticklabels=lines)
+    axes[0][0].invert_yaxis()
+    return figure
+
+
+def pictures(rows: Mapping[str, NDArray[np.uint8]], titles: Sequence[str] = (), side: float = 0.72) -> Figure:
+    """Rows of pictures (n, h, w, 3), each row with its name; titles over the columns, at most n."""
+    columns = max(map(len, rows.values()))
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(side * columns + 1.6, side * len(rows) + 0.3), squeeze=False,
+        gridspec_kw={"wspace": 0.04, "hspace": 0.04},
+    )  # fmt: skip
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for line, (name, shown) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        for ax, picture in zip(line, shown, strict=False):
+            ax.imshow(picture, interpolation="nearest")
+    for ax, title in zip(axes[0], titles, strict=False):
+        ax.set_title(title, fontsize=8)
+    return figure
+
+
+def slider(draw: Callable[[float], Figure], values: Sequence[float], label: str) -> None:
+    """A slider over pictures drawn beforehand; a strip of the same pictures where it cannot work.
+
+    One output carries both: JupyterLab shows the widget, everything else (papermill's stored
+    copy, HTML, GitHub) the strip. Slider and pictures are linked in the browser, so that it answers
+    while the kernel is busy with the cells below.
+    """
+    pictures = [_png(draw(value)) for value in values]
+    control = ipywidgets.SelectionSlider(options=list(values), description=label)
+    narrow = ipywidgets.Layout(width="26rem")
+    images = [ipywidgets.Image(value=picture, format="png", layout=narrow) for picture in pictures]
+    stack = ipywidgets.Stack(images, selected_index=0)
+    ipywidgets.jslink((control, "index"), (stack, "selected_index"))
+    bundle = dict(ipywidgets.VBox([control, stack])._repr_mimebundle_()) | {
+        "image/png": _strip(pictures),
+        "text/plain": f"slider: {label}",
+    }
+    display(bundle, raw=True)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=96, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def _strip(pictures: Sequence[bytes]) -> bytes:
+    """The pictures side by side, at most five in a row, as one PNG."""
+    columns = min(5, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.5 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, picture in zip(axes.flat, pictures, strict=False):
+        ax.imshow(plt.imread(io.BytesIO(picture)))
+    return _png(figure)

@@ -1,0 +1,61 @@
+"""What a notebook leaves behind."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fgsynth.evaluate import tables
+from fgsynth.utils.paths import atomic, root, write_text
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage leaves behind, by kind: figures (PNG + CSV), tidy results, metrics, run files.
+
+    `reports` and `runs` are relative to the root; the pipeline injects staging folders here and
+    publishes them when the notebook has ended well.
+    """
+
+    stage: str
+    scale: str
+    reports: str
+    runs: str
+
+    def figure(self, name: str, figure: Figure, data: pd.DataFrame, caption: str) -> None:
+        """Store a figure as PNG, which carries its caption, with the numbers behind it as CSV."""
+        folder = root() / self.reports / "figures" / self.stage
+        with atomic(folder / f"{name}.png") as partial:
+            figure.savefig(
+                partial, dpi=120, bbox_inches="tight", metadata={"Description": caption, "Software": None}
+            )
+        self.table(name, data)
+
+    def table(self, name: str, data: pd.DataFrame) -> None:
+        """Store a table as CSV among the figures, six significant digits."""
+        path = root() / self.reports / "figures" / self.stage / f"{name}.csv"
+        write_text(path, data.to_csv(index=False, float_format="%.6g"))
+
+    def results(self, rows: pd.DataFrame) -> None:
+        """Store tidy results, checked; `scale` is filled in."""
+        path = root() / self.reports / "results" / f"{self.stage}.csv"
+        write_text(path, tables.to_csv(rows.assign(scale=self.scale)))
+
+    def comparisons(self, rows: pd.DataFrame) -> None:
+        """Store differences of methods with their bootstrap intervals, checked; `scale` is filled in."""
+        path = root() / self.reports / "comparisons" / f"{self.stage}.csv"
+        write_text(path, tables.comparisons_to_csv(rows.assign(scale=self.scale)))
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Store headline numbers for `dvc metrics show`."""
+        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+        write_text(root() / self.reports / "metrics" / f"{self.stage}.json", json.dumps(rounded, indent=2))
+
+    def run_file(self, name: str) -> Path:
+        """A path for a run file (weights, samples); its folder exists."""
+        path = root() / self.runs / self.stage / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path

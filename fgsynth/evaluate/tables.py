@@ -1,0 +1,108 @@
+"""Tidy results: one row per (scale, benchmark, method, seed, metric), with split and selection rule."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fgsynth.utils.errors import UserError
+
+COLUMNS = ["scale", "benchmark", "method", "seed", "metric", "value", "split", "selection"]
+KEY = ["scale", "benchmark", "method", "seed", "metric", "split", "selection"]
+
+COMPARED = ["scale", "benchmark", "method", "reference", "metric", "mean", "low", "high", "seeds", "split"]
+
+
+def comparisons_to_csv(rows: pd.DataFrame) -> str:
+    """Checked CSV text of differences between methods, six significant digits.
+
+    mean: method - reference in points; low, high: its 95 % bootstrap interval over seeds and pictures.
+    Raises UserError for other columns, a pair that is there twice, or an interval that is none.
+    """
+    check_comparisons(rows, "comparisons")
+    return rows[COMPARED].to_csv(index=False, float_format="%.6g")
+
+
+def check_comparisons(rows: pd.DataFrame, source: str) -> None:
+    """Raise UserError, naming `source`, unless `rows` are comparisons."""
+    if set(rows.columns) != set(COMPARED):
+        odd = sorted(set(rows.columns) ^ set(COMPARED))
+        raise UserError(
+            f"{source}: columns {', '.join(odd)} are missing or unknown; need {', '.join(COMPARED)}."
+        )
+    repeated = rows[rows.duplicated(["scale", "benchmark", "method", "reference", "metric", "split"])]
+    if len(repeated):
+        raise UserError(f"{source}: the pair {repeated.iloc[0][COMPARED[2:5]].to_dict()} is there twice.")
+    if not (rows["low"] <= rows["high"]).all():
+        raise UserError(f"{source}: an interval has its ends the wrong way round or missing.")
+
+
+def to_csv(rows: pd.DataFrame) -> str:
+    """Checked CSV text of tidy rows, six significant digits, in the order they came.
+
+    Raises UserError for missing or unknown columns, a repeated key, or a value that is infinite.
+    """
+    check(rows, "results")
+    return rows[COLUMNS].to_csv(index=False, float_format="%.6g")
+
+
+def check(rows: pd.DataFrame, source: str) -> None:
+    """Raise UserError, naming `source`, unless `rows` are tidy results."""
+    if set(rows.columns) != set(COLUMNS):
+        odd = sorted(set(rows.columns) ^ set(COLUMNS))
+        raise UserError(
+            f"{source}: columns {', '.join(odd)} are missing or unknown; need {', '.join(COLUMNS)}."
+        )
+    repeated = rows[rows.duplicated(KEY)]
+    if len(repeated):
+        raise UserError(f"{source}: the row {repeated.iloc[0][KEY].to_dict()} is there twice.")
+    values = pd.to_numeric(rows["value"], errors="coerce")
+    if not np.isfinite(values).all():
+        bad = rows[~np.isfinite(values)].iloc[0]
+        raise UserError(
+            f"{source}: {bad['method']}, {bad['metric']}, seed {bad['seed']} has no finite value."
+        )
+
+
+def tidy(
+    wide: pd.DataFrame, metrics: list[str], *, benchmark: str, split: str, selection: str
+) -> pd.DataFrame:
+    """Wide rows (method, seed, one column per metric) as tidy rows without `scale`; NaN rows are left out."""
+    long = wide.melt(["method", "seed"], metrics, "metric", "value").dropna(subset="value")
+    return long.assign(benchmark=benchmark, split=split, selection=selection)
+
+
+def read_all(folder: Path) -> pd.DataFrame:
+    """All result files of a folder in one table; an empty table where there are none.
+
+    Raises UserError naming the file that is damaged.
+    """
+    return _read(folder, COLUMNS, check)
+
+
+def read_comparisons(folder: Path) -> pd.DataFrame:
+    """All files of comparisons of a folder in one table, as `read_all`."""
+    return _read(folder, COMPARED, check_comparisons)
+
+
+def compared_by(path: Path, scale: str, benchmark: str) -> pd.DataFrame:
+    """Differences that a stage stored in a file, of one scale and benchmark; empty where there are none."""
+    rows = _read_file(path, check_comparisons)
+    return rows[(rows["scale"] == scale) & (rows["benchmark"] == benchmark)].reset_index(drop=True)
+
+
+def _read(folder: Path, columns: list[str], checked: Callable[[pd.DataFrame, str], None]) -> pd.DataFrame:
+    tables = [_read_file(path, checked) for path in sorted(folder.glob("*.csv"))]
+    everything = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    checked(everything, str(folder))
+    return everything
+
+
+def _read_file(path: Path, checked: Callable[[pd.DataFrame, str], None]) -> pd.DataFrame:
+    try:
+        rows = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable CSV file; run its stage again.") from error
+    checked(rows, str(path))
+    return rows

@@ -1,0 +1,1 @@
+"""The papers' claims: ledger, rules, verdicts, report."""

@@ -1,0 +1,160 @@
+"""The ledger: every printed number beside ours, with a verdict derived from tidy results."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import Field, ValidationError
+
+from fgsynth.config.schema import Frozen
+from fgsynth.config.stages import NOTEBOOKS
+from fgsynth.evaluate.metrics import Interval, interval
+from fgsynth.utils.errors import UserError, missing
+
+OTHERS = "baselines"
+"""The stage that makes the rows of `Table.others`."""
+NOT_RUN, REPRODUCED, DIRECTION, FAILS = "not run", "reproduced", "direction holds", "does not hold"
+SCALES = ("paper", "full", "mini", "smoke")
+"""In order of preference: a number comes from the largest scale that has been run."""
+COLUMNS = [
+    *("paper", "table", "row", "column", "printed", "printed_spread", "ours", "spread", "seeds", "scale"),
+    *("split", "selection", "verdict", "stage", "notebook", "note"),
+]
+
+
+class Table(Frozen):
+    """How one printed table is read; fields as described in data/paper/tables.yaml."""
+
+    title: str
+    paper: str
+    key: list[str]
+    numbers: dict[str, float]
+    stage: str
+    notebook: str
+    benchmark: str
+    baseline: str
+    headline: str
+    others: list[str] = Field(default_factory=list)
+
+
+def tables(folder: Path) -> dict[str, Table]:
+    """The table descriptions of data/paper/tables.yaml. Raises UserError naming the table and key."""
+    path = folder / "tables.yaml"
+    try:
+        raw: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {name: Table.model_validate(value) for name, value in raw.items()}
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}.") from error
+
+
+def printed_numbers(folder: Path, name: str, table: Table) -> pd.DataFrame:
+    """The printed numbers of a table, one row each: row, column, printed, printed_spread, note.
+
+    Raises UserError naming the file for a missing file or column.
+    """
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        raise missing(path)
+    wide = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    absent = [c for c in (*table.key, *table.numbers) if c not in wide.columns]
+    if absent:
+        raise UserError(f"{path} has no column '{absent[0]}', which tables.yaml names.")
+    rows = []
+    for _, line in wide.iterrows():
+        row = line[table.key[0]] if len(table.key) == 1 else ", ".join(f"{k} {line[k]}" for k in table.key)
+        rows += [
+            {
+                "row": row,
+                "column": column,
+                "printed": line[column],
+                "printed_spread": line.get(f"{column}_spread"),
+                "note": line.get("note"),
+            }
+            for column in table.numbers
+            if pd.notna(line[column])
+        ]
+    return pd.DataFrame(rows)
+
+
+def by_seed(rows: pd.DataFrame, method: str, metric: str) -> pd.Series:
+    """Values of a method's metric indexed by seed; empty where it was not run."""
+    mine = rows[(rows["method"] == method) & (rows["metric"] == metric)]
+    return mine.set_index("seed")["value"].astype(float)
+
+
+def paired(rows: pd.DataFrame, metric: str, method: str, reference: str) -> Interval | None:
+    """Interval of method - reference over the seeds both have; None where there is none."""
+    return over(by_seed(rows, method, metric) - by_seed(rows, reference, metric))
+
+
+def over(values: pd.Series) -> Interval | None:
+    """Interval of values by seed; seeds without a value are left out, None where there is no other."""
+    present = values.dropna()
+    return interval(present.to_numpy()) if len(present) else None
+
+
+def largest_scale(results: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """The rows of a benchmark at the largest scale that has been run."""
+    mine = results[results["benchmark"] == benchmark]
+    present = [scale for scale in SCALES if (mine["scale"] == scale).any()]
+    return mine[mine["scale"] == present[0]] if present else mine
+
+
+def verdict(
+    number: pd.Series, ours: Interval, scale: str, printed: pd.Series, rows: pd.DataFrame, table: Table
+) -> str:
+    """The verdict on one printed number; the rule is in data/paper/tables.yaml.
+
+    reproduced: at paper scale and within the column's tolerance or the printed spread.
+    direction holds: the difference to the reference row has the printed sign and its interval
+    over paired seeds excludes zero. does not hold: anything else.
+    """
+    spread = number["printed_spread"]
+    allowed = max(table.numbers[number["column"]], 0 if pd.isna(spread) else spread)
+    if scale == "paper" and abs(ours.mean - number["printed"]) <= allowed:
+        return REPRODUCED
+    reference = table.headline if number["row"] == table.baseline else table.baseline
+    ours_difference = paired(rows, number["column"], number["row"], reference)
+    if ours_difference is None or reference not in printed.index:
+        return FAILS
+    printed_difference = number["printed"] - printed[reference]
+    agrees = ours_difference.sign * printed_difference > 0 or (
+        printed_difference == 0 and ours_difference.mean == 0
+    )
+    return DIRECTION if agrees else FAILS
+
+
+def ledger(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """One row per printed number of every table in `folder`, with our value where there is one."""
+    out = []
+    for name, table in tables(folder).items():
+        numbers = printed_numbers(folder, name, table)
+        rows = largest_scale(results, table.benchmark)
+        for _, number in numbers.iterrows():
+            printed = numbers[numbers["column"] == number["column"]].set_index("row")["printed"]
+            out.append({"table": name, **dict(number), **_ours(number, printed, rows, table)})
+    return pd.DataFrame(out).reindex(columns=COLUMNS)
+
+
+def _ours(number: pd.Series, printed: pd.Series, rows: pd.DataFrame, table: Table) -> dict[str, object]:
+    stage, notebook = table.stage, table.notebook
+    if number["row"] in table.others:
+        stage, notebook = OTHERS, NOTEBOOKS[OTHERS]
+    fixed = {"paper": table.paper, "stage": stage, "notebook": notebook}
+    mine = rows[(rows["method"] == number["row"]) & (rows["metric"] == number["column"])]
+    if mine.empty:
+        return {**fixed, "verdict": NOT_RUN}
+    ours, first = interval(mine["value"].to_numpy(float)), mine.iloc[0]
+    return {
+        **fixed,
+        "ours": ours.mean,
+        "spread": ours.half_width if ours.n > 1 else None,
+        "seeds": ours.n,
+        "scale": first["scale"],
+        "split": first["split"],
+        "selection": first["selection"],
+        "verdict": verdict(number, ours, first["scale"], printed, rows, table),
+    }

@@ -1,0 +1,1 @@
+"""One module per notebook on `Experiment` and `study`."""

@@ -1,0 +1,175 @@
+"""The rows of FG tables 1 to 3 that others proposed, and those that a reader would miss, under one budget."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fgsynth.data.benchmark import group_of
+from fgsynth.experiments import fill_up
+from fgsynth.experiments.experiment import Experiment
+from fgsynth.experiments.study import Row, SecondStage
+from fgsynth.generate.synthetic_set import SyntheticSet
+from fgsynth.generate.textual_inversion import Inversion
+from fgsynth.models.networks import Classifier
+from fgsynth.train.batches import Source
+from fgsynth.train.objectives.cmo import CMO
+from fgsynth.train.objectives.glmc import GLMC
+from fgsynth.train.objectives.grouped import IRM, LISA, RWG, SUBG, GroupDRO
+from fgsynth.train.objectives.ldam import LDAM
+from fgsynth.train.objectives.mixing import Mixup, Remix
+from fgsynth.train.objectives.reslt import ResLT
+from fgsynth.train.objectives.reweighting import ClassBalanced, Focal, LogitAdjustment
+from fgsynth.train.objectives.vl_ltr import SENTENCE, VLLTR
+from fgsynth.train.recipe import Recipe
+from fgsynth.train.second_stage import dfr, rescale
+from fgsynth.utils.cache import model_digest
+
+NOT_PRINTED = (
+    *("Logit adjustment", "LDAM-DRW", "Class-balanced loss", "Focal loss", "Tau-normalised"),
+    *("RWG", "SUBG", "DFR"),
+)
+"""Rows that the papers' tables do not have."""
+TWICE = 2.0
+"""Fill-Up's pictures, times FG's, as printed for ImageNet-LT (2.6 and 1.3 million)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the rows need beyond the experiment's own settings.
+
+    second_epochs: of second stages. inversion: how Fill-Up learns words. clip: VL-LTR's, hub id or folder;
+    clip_rate: its learning rate, as the networks' own would undo what it knows; sentences: about a class.
+    """
+
+    second_epochs: int
+    inversion: Inversion
+    clip: str
+    clip_rate: float
+    sentences: tuple[str, ...] = (SENTENCE, f"a photo of {SENTENCE}")
+
+
+def imagenet_lt(exp: Experiment, options: Options, guided: SyntheticSet) -> dict[str, Row]:
+    """Rows of FG table 1 by their printed names, and what a reader would miss.
+
+    guided: the set of LDM-FG (Entropy). ERM, Balanced Softmax, Decouple-cRT and FG's rows are notebook 04's.
+    Makes Fill-Up's pictures where they are not there yet.
+    """
+    erm = replace(exp.recipe, balanced=0.0)
+    visual_text = Row(with_text(exp, options))
+    return {
+        "Decouple-LWS": Row(erm, second=_second(exp, options, rescale.lws)),
+        "Remix": Row(replace(erm, objective=Remix())),
+        "CMO (3 experts)": Row(replace(erm, objective=CMO())),
+        "Mix-Up GLMC": Row(replace(erm, objective=GLMC())),
+        "VL-LTR": visual_text,
+        "Fill-Up": filled_up(exp, options, TWICE),
+        "LDM-FG (Entropy) + VL-LTR": replace(visual_text, synthetic=guided),
+        **_missed(exp),
+    }
+
+
+def places_lt(exp: Experiment, options: Options) -> dict[str, Row]:
+    """Rows of FG table 2 by their printed names, and what a reader would miss; as `imagenet_lt`.
+
+    Fill-Up has as many pictures as FG here, as printed.
+    """
+    erm = replace(exp.recipe, balanced=0.0)
+    return {
+        "Decouple-LWS": Row(erm, second=_second(exp, options, rescale.lws)),
+        "ResLT": Row(replace(erm, objective=ResLT())),
+        "MiSLAS": Row(replace(erm, objective=Mixup()), second=_second(exp, options, rescale.mislas)),
+        "Fill-Up": filled_up(exp, options, 1.0),
+        **_missed(exp),
+    }
+
+
+def nicopp(exp: Experiment, options: Options) -> dict[str, Row]:
+    """Rows of FG table 3 by their printed names, and what a reader would miss.
+
+    The epoch of the best average validation accuracy is kept; learning rate and batch size are for
+    `study.searched` to choose. DFR fits the last layer to the pictures by which epochs are chosen too.
+    """
+    erm = replace(exp.recipe, balanced=0.0, select="best_average_val")
+    methods = {"Mixup": Mixup(), "GroupDRO": GroupDRO(), "IRM": IRM(), "LISA": LISA()}
+    methods |= {"RWG": RWG(), "SUBG": SUBG()}
+    rows = {name: Row(replace(erm, objective=method)) for name, method in methods.items()}
+    manifest = exp.bench.manifest
+    group = torch.tensor(group_of(manifest.rows("val"), manifest).to_numpy())
+    return {**rows, "DFR": Row(erm, second=_refit(exp, group))}
+
+
+def with_text(exp: Experiment, options: Options) -> Recipe:
+    """VL-LTR's recipe: the experiment's, with a CLIP in place of its network."""
+    classes = exp.bench.manifest.classes
+    method = VLLTR(options.clip, classes, options.sentences, digest=model_digest(options.clip))
+    # AdamW as theirs, whatever the other rows have.
+    return replace(exp.recipe, objective=method, optimiser="adamw", rate=options.clip_rate)
+
+
+def filled_up(exp: Experiment, options: Options, whole: float) -> Row:
+    """Fill-Up's row: balanced softmax, real pictures and `whole` times the missing ones, then real alone."""
+    made = exp.synthetic(fill_up.fill_up(options.inversion), whole)
+    return Row(exp.recipe, made, _second(exp, options, fill_up.fine_tuned))
+
+
+def costs(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int]) -> pd.DataFrame:
+    """What training each row took: method, updates and pictures of a first stage, seconds (mean over seeds).
+
+    Seconds are of the machine that trained it, waiting for pictures included; of trainings kept in `work`.
+    """
+    table = []
+    for name, row in rows.items():
+        r = row.recipe
+        updates = r.epochs * r.updates(len(exp.real), row.synthetic is not None)
+        took = [exp.train(r, seed, row.synthetic).history["seconds"].sum() for seed in seeds]
+        table.append((name, updates, updates * r.batch, sum(took) / len(took)))
+    return pd.DataFrame(table, columns=["method", "updates", "pictures", "seconds"])
+
+
+def _missed(exp: Experiment) -> dict[str, Row]:
+    """Long-tail methods that the tables lack."""
+    erm = replace(exp.recipe, balanced=0.0)
+    methods = {
+        "Logit adjustment": LogitAdjustment(),
+        "LDAM-DRW": LDAM(),
+        "Class-balanced loss": ClassBalanced(),
+        "Focal loss": Focal(),
+    }
+    rows = {name: Row(replace(erm, objective=method)) for name, method in methods.items()}
+    return {**rows, "Tau-normalised": Row(erm, second=_normalised(exp))}
+
+
+# Second stages are sent to other processes: what they hold is what they need, and not the experiment.
+def _second(exp: Experiment, options: Options, trained: Callable[..., Classifier]) -> SecondStage:
+    """A second stage that trains by the experiment's recipe, for its own number of epochs."""
+    recipe = replace(exp.recipe, epochs=options.second_epochs, select="last")
+    workers = exp.workers
+
+    def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
+        return trained(network, real, recipe, seed, workers=workers)
+
+    return stage
+
+
+def _normalised(exp: Experiment) -> SecondStage:
+    """tau-normalisation, tau by average validation accuracy."""
+    val, side, workers = exp.pictures("val"), exp.recipe.side, exp.workers
+
+    def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
+        tau = rescale.best_tau(network, val, side=side, workers=workers)
+        return rescale.tau_normalised(network, tau)
+
+    return stage
+
+
+def _refit(exp: Experiment, group: Tensor) -> SecondStage:
+    """DFR on the validation pictures."""
+    val, side, workers = exp.pictures("val"), exp.recipe.side, exp.workers
+
+    def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
+        return dfr.dfr(network, val, group, seed, side=side, workers=workers)
+
+    return stage

@@ -1,0 +1,99 @@
+"""An experiment from the parameters of a notebook, here or on another machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from fgsynth.config.schema import Classification, Sampling, validated
+from fgsynth.data.benchmark import Benchmark
+from fgsynth.data.registry import draw
+from fgsynth.experiments.experiment import Experiment
+from fgsynth.generate.generator import Generator
+from fgsynth.generate.plan import Method
+from fgsynth.generate.store import Make
+from fgsynth.train.recipe import Compute, Recipe
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import from_root, root
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The parameters of an experiment, as a notebook has them: plain values, to be sent to other machines.
+
+    Raises UserError for a benchmark that does not exist, and for an unknown or mistyped key.
+    """
+
+    name: str
+    world: Mapping[str, Any]
+    sampling: Mapping[str, Any]
+    training: Mapping[str, Any]
+    work: str
+    seed: int = 0
+
+    def experiment(self) -> Experiment:
+        """The benchmark drawn, the generator loaded on a GPU where there is one."""
+        bench, sampling, training = draw(self.name, self.world), self.sampling, self.training
+        elsewhere = partial(Elsewhere, self)
+        return of_benchmark(bench, sampling, training, self.work, self.seed, elsewhere=elsewhere)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Loads an experiment's generator and guide where it is called, to make a method's pictures there."""
+
+    asked: Asked
+    method: Method
+
+    def __call__(self) -> Make:
+        """What makes the method's pictures."""
+        return self.asked.experiment().maker(self.method)
+
+
+def of_world(
+    name: str,
+    world: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    training: Mapping[str, Any],
+    work: str,
+    seed: int = 0,
+) -> Experiment:
+    """An experiment from a notebook's parameters; raises UserError as `Asked`."""
+    return Asked(name, world, sampling, training, work, seed).experiment()
+
+
+def of_benchmark(
+    bench: Benchmark,
+    sampling: Mapping[str, Any],
+    training: Mapping[str, Any],
+    work: str,
+    seed: int = 0,
+    **more: Any,
+) -> Experiment:
+    """An experiment on a benchmark that is there, by checked settings; work: a folder below the root.
+
+    Raises UserError for an unknown or mistyped key, and for pictures in files without a side to see them at.
+    """
+    s: Sampling = validated(Sampling, sampling, "sampling")
+    t: Classification = validated(Classification, training, "training")
+    if bench.files is not None and t.side is None:
+        raise UserError(
+            f"training: key 'side' is missing: the pictures of {bench.manifest.name} are files of several "
+            "sizes, so say at how many pixels classifiers see them."
+        )
+    more |= {"workers": t.workers, "compute": Compute(t.precision, t.accumulate)}
+    return Experiment(bench, generator_of(s), s, Recipe.of(t), root() / work, seed, **more)
+
+
+def generator_of(s: Sampling) -> Generator:
+    """The generator that settings name, on a GPU where there is one. Raises UserError as `Generator.load`."""
+    return Generator.load(
+        from_root(s.generator),
+        s.n_steps,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        dtype=getattr(torch, s.dtype),
+        revision=s.revision,
+        tiny_decoder=from_root(s.tiny_decoder) if s.tiny_decoder else None,
+    )

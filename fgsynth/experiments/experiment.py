@@ -1,0 +1,217 @@
+"""One experiment on pictures: a real imbalanced set, its guide, synthetic sets, classifiers (FG 3, 4)."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fgsynth.config.schema import Sampling
+from fgsynth.data.benchmark import Benchmark, require_labels
+from fgsynth.experiments.trainings import CLASSES, TRAINING, Trainings
+from fgsynth.generate.compose import composed, guidance_of
+from fgsynth.generate.engines import LOCAL, Engine, fill
+from fgsynth.generate.generator import Generator
+from fgsynth.generate.pieces import Maker
+from fgsynth.generate.plan import Method, missing_per_group, plan, speaking
+from fgsynth.generate.resize import at_resolution
+from fgsynth.generate.store import Make, Store
+from fgsynth.generate.synthesise import Feedback
+from fgsynth.generate.synthetic_set import SyntheticSet
+from fgsynth.generate.textual_inversion import Inversion
+from fgsynth.guidance.acquisition import ACQUISITION, NearExemplars
+from fgsynth.guidance.criteria import CRITERIA, Criterion, Hardness
+from fgsynth.models.networks import Classifier
+from fgsynth.train.recipe import Compute, Recipe
+from fgsynth.train.run_folder import finished, load
+from fgsynth.train.train import COMPUTE
+from fgsynth.utils.cache import fingerprint, model_digest, weights_digest
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.seeds import stable_seed
+
+SYNTHESIS = (*TRAINING, "experiments/experiment", "generate", "guidance")
+"""The code that a synthetic set depends on."""
+
+
+@dataclass(frozen=True)
+class Experiment(Trainings):
+    """What all methods of a comparison share: benchmark, generator, settings, recipe of the classifiers.
+
+    work: a folder of results under the fingerprints of what they depend on; whatever is there is not made
+    again, so that a killed run goes on where it was, and the folder can be deleted at any time.
+    seed: of guide and synthesis. guide_folder: a classifier that was trained before, to guide instead;
+    guided_by: such a network itself.
+    elsewhere: from a method, what makes its pictures on other machines. workers: processes that read files;
+    compute: how a machine computes trainings.
+    """
+
+    bench: Benchmark
+    generator: Generator
+    sampling: Sampling
+    recipe: Recipe
+    work: Path
+    seed: int = 0
+    guide_folder: Path | None = None
+    elsewhere: Callable[[Method], Maker] | None = None
+    workers: int = 0
+    compute: Compute = COMPUTE
+    guided_by: Classifier | None = None
+
+    @property
+    def guide_recipe(self) -> Recipe:
+        """The guide is trained as the classifiers are, but by ERM, whose last epoch it is (FG step 1)."""
+        return replace(self.recipe, balanced=0.0, objective=None, select="last")
+
+    @cached_property
+    def side(self) -> int:
+        """Pixels of what the classifiers see: the recipe's, else the benchmark's own."""
+        first = self.bench.manifest.rows("train").head(1)
+        return self.recipe.side or self.bench.pictures(first).shape[1]
+
+    @cached_property
+    def guide(self) -> Classifier:
+        """The classifier whose feedback guides, trained on the real imbalanced set alone (FG step 1).
+
+        Raises UserError for a guide that was trained for other classes.
+        """
+        if self.guided_by is not None:
+            return self.guided_by
+        if self.guide_folder is not None:
+            known = json.loads((self.guide_folder / CLASSES).read_text(encoding="utf-8"))
+            require_labels(known, self.bench.manifest, f"The guide in {self.guide_folder}")
+            return load(self.guide_folder).network
+        return self.train(self.guide_recipe, stable_seed("guide", self.seed)).network
+
+    @property
+    def guide_is_there(self) -> bool:
+        """Whether the guide was trained before."""
+        if self.guided_by is not None:
+            return True
+        folder = self.guide_folder or self.run_folder(self.guide_recipe, stable_seed("guide", self.seed))
+        return finished(folder)
+
+    @cached_property
+    def hardness(self) -> Hardness:
+        """Hardness fitted to the guide's embeddings of the real pictures.
+
+        Raises UserError for a class of one picture, which says nothing of how its pictures differ.
+        """
+        if (lonely := (self.bench.manifest.counts() < 2).nonzero()).numel():
+            named = self.bench.manifest.classes[int(lonely[0])]
+            raise UserError(
+                f"{self.bench.manifest.name}: class '{named}' has fewer than two training pictures: "
+                "add some, leave the class out, or guide without hardness."
+            )
+        return Hardness.fit(self._embedding, self.real.label, self.n_classes).to(self.generator.device)
+
+    @cached_property
+    def exemplars(self) -> NearExemplars:
+        """Entropy near the real pictures of the class, in the guide's embedding."""
+        found = NearExemplars.fit(self._embedding, self.real.label, self.n_classes)
+        return found.to(self.generator.device)
+
+    @cached_property
+    def _embedding(self) -> Tensor:
+        """The guide's of the real pictures, on the CPU."""
+        return self.seen(self.real).by(self.guide.to(self.generator.device))[1]
+
+    def criterion(self, name: str) -> Criterion:
+        """A criterion by name; hardness and entropy near exemplars are fitted when they are asked for."""
+        fitted = {"hardness": "hardness", "entropy near exemplars": "exemplars"}
+        if name in fitted:
+            return cast(Criterion, getattr(self, fitted[name]))
+        return {**CRITERIA, **ACQUISITION}[name]
+
+    @cached_property
+    def missing(self) -> NDArray[np.int64]:
+        """Synthetic pictures per class or group: what it lacks to the largest, or to `fill_to`."""
+        return self._missing(1.0)
+
+    def _missing(self, whole: float) -> NDArray[np.int64]:
+        return missing_per_group(self.bench.manifest.fill_counts(), self.sampling.fill_to, whole)
+
+    def synthetic(
+        self,
+        method: Method,
+        whole: float = 1.0,
+        per_group: NDArray[np.int64] | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> SyntheticSet:
+        """The synthetic set of a method, made or completed where it is not there yet.
+
+        whole: times the missing pictures; per_group: another number for every group instead. part (k, n):
+        of every group each n-th picture from the k-th on, so that the n parts together are the set.
+        """
+        store, digest = self.complete(method, whole, per_group, part=part)
+        return SyntheticSet.of(store, digest)
+
+    def complete(
+        self,
+        method: Method,
+        whole: float = 1.0,
+        per_group: NDArray[np.int64] | None = None,
+        engine: Engine = LOCAL,
+        part: tuple[int, int] = (0, 1),
+    ) -> tuple[Store, str]:
+        """The store of a synthetic set and its digest, with what was missing made by an engine.
+
+        As one of several workers, only its own shards. part: as of `synthetic`. Raises UserError and
+        Stopped as `engines.fill`.
+        """
+        each = self._missing(whole) if per_group is None else per_group
+        table = plan(self.bench, each, self.seed, method.image)
+        table = table[table["index"] % part[1] == part[0]].reset_index(drop=True)
+        digest = self._digest(method, table)
+        folder = self.work / self.bench.manifest.name / "synthetic" / digest
+        store = Store(folder, table, self.sampling.per_shard)
+        self.speaking(method)
+        maker: Maker = partial(self.maker, method)
+        if engine.name != "local" and self.elsewhere is not None:
+            maker = self.elsewhere(method)
+        fill(store, maker, f"{self.bench.manifest.name}, synthetic pictures", engine)
+        return store, digest
+
+    def maker(self, method: Method) -> Make:
+        """What makes a method's pictures of rows of a plan."""
+
+        def make(rows: pd.DataFrame) -> tuple[NDArray[np.uint8], pd.DataFrame]:
+            speaker, feedback = self.speaking(method), self._feedback(method)
+            return composed(rows, method, self.bench, speaker, self.sampling, feedback)
+
+        return make
+
+    def speaking(self, method: Method) -> Generator:
+        """The generator that makes a method's pictures, as `plans.speaking`; words are learned here, once."""
+        inversion = method.inversion
+        if inversion is None:
+            return self.generator
+        if inversion not in self._spoken:
+            of, model = self.bench.manifest, model_digest(self.sampling.generator)
+            name = fingerprint(SYNTHESIS, of.digest, model, self.sampling.dtype, vars(inversion), self.seed)
+            folder = self.work / of.name / "words" / name
+            self._spoken[inversion] = speaking(self.generator, self.bench, inversion, self.seed, folder)
+        return self._spoken[inversion]
+
+    @cached_property
+    def _spoken(self) -> dict[Inversion, Generator]:
+        return {}
+
+    def _digest(self, method: Method, table: pd.DataFrame) -> str:
+        s = self.sampling.model_dump()
+        guide = weights_digest(self.guide) if method.criteria else ""
+        rows = table.to_csv(index=False)
+        model, of = model_digest(self.sampling.generator), self.bench.manifest.digest
+        return fingerprint(SYNTHESIS, of, model, s, vars(method), guide, rows)
+
+    def _feedback(self, method: Method) -> Feedback | None:
+        if not method.criteria:
+            return None
+        chosen = {name: self.criterion(name) for name in method.criteria}
+        seeing = at_resolution(self.guide.to(self.generator.device), self.side)
+        return Feedback(seeing, chosen, self.n_classes, guidance_of(self.sampling, method.scale))

@@ -1,0 +1,1 @@
+"""Synthetic sets: generator, plan, synthesis, store, engines."""

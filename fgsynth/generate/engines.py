@@ -1,0 +1,96 @@
+"""Engines: fill a store of synthetic pictures in this process or on a Ray cluster, the same bytes by both."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from fgsynth.generate import pieces, ray
+from fgsynth.generate.pieces import Maker, missing, steps
+from fgsynth.generate.store import Store
+from fgsynth.generate.throughput import Speed
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.interrupts import Stopped, listening, patient
+from fgsynth.utils.progress import progress
+
+PIECE = 256
+"""Pictures that are made and kept at a time; a stop or a lost machine costs no more of them per worker."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where pictures are made.
+
+    name: "local", in this process; "ray", one actor per GPU of a Ray cluster, or per core where it has none.
+    worker, workers: of "local": this process makes every `workers`-th shard (a job array on a shared folder).
+    actors: of "ray": how many, None for as many as fit. address: of "ray": None for the cluster of
+    RAY_ADDRESS or of this machine and, where there is none, one that is started here for as long.
+    price: of a worker for an hour; shows what is left to pay. Raises UserError naming the setting.
+    """
+
+    name: Literal["local", "ray"] = "local"
+    worker: int = 0
+    workers: int = 1
+    actors: int | None = None
+    address: str | None = None
+    price: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ("local", "ray"):
+            raise UserError(f"Unknown engine '{self.name}': choose 'local' or 'ray'.")
+        if not 0 <= self.worker < self.workers:
+            raise UserError(f"Worker {self.worker} of {self.workers}: workers count from 0.")
+        if self.name == "ray" and self.workers > 1:
+            raise UserError("The engine 'ray' shares the work out itself: set workers to 1.")
+        if self.actors is not None and self.actors < 1:
+            raise UserError(f"{self.actors} actors: at least 1 is needed.")
+        if self.price is not None and self.price < 0:
+            raise UserError(f"A price of {self.price} an hour: must be 0 or positive.")
+
+
+LOCAL = Engine()
+
+
+def fill(
+    store: Store, maker: Maker, bar: str = "pictures", engine: Engine = LOCAL, *, piece: int = PIECE
+) -> int:
+    """Make what a store lacks; returns how many pictures were made.
+
+    maker: called where and when pictures are made, and only then: it loads a generator and returns
+    `make(rows) -> pictures and notes`; for "ray" it must survive pickling. piece: pictures at a time, which
+    decides the batches, hence the last bit of a picture; the engine does not. Called again after any
+    interruption, it goes on with the first piece that was not finished. Nobody but the other workers of
+    `engine` may fill the store at the same time.
+    Raises Stopped after SIGTERM or SIGINT, and UserError where `make` gives other than one picture per row,
+    for a disk that is full or away, and for a shard that no worker survives.
+    """
+    if piece < 1:
+        raise UserError(f"Pieces of {piece} pictures: at least 1 is needed.")
+    patient(partial(store.tidy, engine.worker, engine.workers), store.folder)
+    if engine.name == "local":
+        return _local(store, maker, bar, engine, piece)
+    with Speed(len(store.plan), bar, engine.price) as speed:
+        ray.fill(store, maker, speed, piece, engine.actors, engine.address)
+    # What lost workers left half-written goes.
+    store.tidy()
+    pieces.tidy(store, set())
+    return speed.made
+
+
+def _local(store: Store, maker: Maker, bar: str, engine: Engine, piece: int) -> int:
+    every = range(len(store.parts()))
+    mine = every[engine.worker :: engine.workers]
+    todo = [number for number in progress(mine, f"{bar}, checking") if missing(store, number)]
+    others = set(every) - set(mine)
+    pieces.tidy(store, others | set(todo))
+    if not todo:
+        return 0
+    make = maker()
+    total = sum(len(store.parts()[number]) for number in todo)
+    with listening() as asked, Speed(total, bar, engine.price) as speed:
+        for number in todo:
+            for step in steps(store, number, make, piece):
+                speed.update(number, step)
+                if asked():
+                    raise Stopped(speed.stopped(store.folder))
+    pieces.tidy(store, others)
+    return speed.made

@@ -1,0 +1,170 @@
+"""Synthetic pictures: prompts, conditions and seeds to 8-bit pictures, with what feedback did to each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from fgsynth.data.images import to_uint8
+from fgsynth.generate.generator import Generator
+from fgsynth.guidance.criteria import Criterion, combined
+from fgsynth.guidance.feedback import Classifier, Guidance, guide
+from fgsynth.guidance.samplers import SOLVERS
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.progress import progress
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What guides: a classifier of pictures in [-1, 1], criteria by name, and how strongly.
+
+    With more than one criterion each sample draws one (FG table 6). n_classes: of the benchmark.
+    """
+
+    classifier: Classifier
+    criteria: Mapping[str, Criterion]
+    n_classes: int
+    guidance: Guidance = field(default_factory=Guidance)
+
+    def criterion(self, seeds: Sequence[int]) -> Criterion:
+        """The criterion for a batch of samples with these seeds."""
+        each = list(self.criteria.values())
+        return each[0] if len(each) == 1 else combined(each, seeds)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pictures to make, one entry each: prompt, image condition (n, 2 width), label (n,), seed.
+
+    weight: (n,), what the feedback scale is times; None: 1 everywhere.
+    """
+
+    prompts: Sequence[str]
+    image: Tensor
+    label: Tensor
+    seeds: Sequence[int]
+    weight: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.prompts) == len(self.image) == len(self.label) == len(self.seeds):
+            raise UserError(
+                f"{len(self.prompts)} prompts, {len(self.image)} image conditions, {len(self.label)} labels "
+                f"and {len(self.seeds)} seeds: one of each per picture is needed."
+            )
+
+    def part(self, rows: slice) -> "Plan":
+        """Some of the pictures."""
+        weight = None if self.weight is None else self.weight[rows]
+        return Plan(self.prompts[rows], self.image[rows], self.label[rows], self.seeds[rows], weight)
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Pictures (n, h, w, 3) uint8 and, per picture, what feedback saw and did.
+
+    before: the criterion at the first guided step's x0_hat, ahead of any push; after: at the finished
+    picture; both NaN without feedback. non_finite: guided steps that gave no usable gradient.
+    """
+
+    pictures: Tensor
+    before: Tensor
+    after: Tensor
+    non_finite: Tensor
+
+
+def synthesise(
+    generator: Generator,
+    plan: Plan,
+    cfg: float,
+    feedback: Feedback | None = None,
+    *,
+    batch: int = 64,
+    solver: str = "ddim",
+    bar: str | None = None,
+) -> Synthetic:
+    """DDIM sampling under classifier-free and feedback guidance (FG 3.1 to 3.3), in batches.
+
+    A picture depends on its own entry of the plan only, not on the batch. solver: a name of
+    `sampler.SOLVERS`. `bar` names a progress bar.
+    Raises UserError where the classifier has another number of classes, or a batch does not fit into memory.
+    """
+    if feedback is not None:
+        _check_classes(generator, feedback)
+    starts = range(0, len(plan.seeds), batch)
+    parts = []
+    for start in progress(starts, bar) if bar else starts:
+        part = plan.part(slice(start, start + batch))
+        try:
+            parts.append(_batch(generator, part, cfg, feedback, solver))
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            raise UserError(_too_large(len(part.seeds))) from error
+    if not parts:
+        raise UserError("Nothing to synthesise: the plan has no entries.")
+    return Synthetic(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Synthetic)))
+
+
+def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | None, solver: str) -> Synthetic:
+    n, device, solve = len(plan.seeds), generator.device, SOLVERS[solver]
+    predict = generator.predict(generator.embed_text(plan.prompts), plan.image.to(device), cfg)
+    noise = generator.noise(plan.seeds)
+    nothing = torch.full((n,), torch.nan)
+    if feedback is None:
+        pictures = decoded(generator, solve(predict, noise, generator.schedule), plan.seeds)
+        return Synthetic(to_uint8(pictures), nothing, nothing, torch.zeros(n, dtype=torch.long))
+    label, criterion = plan.label.to(device), feedback.criterion(plan.seeds)
+    guided = guide(
+        predict,
+        feedback.classifier,
+        criterion,
+        label,
+        generator.schedule,
+        feedback.guidance,
+        generator.decode_for_guidance,
+        one_by_one=generator.large,
+        weight=plan.weight,
+    )
+    pictures = decoded(generator, solve(guided, noise, generator.schedule), plan.seeds)
+    with torch.no_grad():
+        after = criterion(*feedback.classifier(pictures), label).cpu()
+    before = guided.values[0].cpu() if guided.values else nothing
+    return Synthetic(to_uint8(pictures), before, after, guided.non_finite)
+
+
+@torch.no_grad()
+def decoded(generator: Generator, z: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Pictures of finished latents, (n, 3, h, w) in [-1, 1]; those that are not finite would be black."""
+    x = generator.decode(z)
+    bad = [seed for seed, one in zip(seeds, x, strict=True) if not torch.isfinite(one).all()]
+    if bad:
+        raise UserError(
+            f"The picture of seed {bad[0]} is not finite: run the denoiser in float32 or bfloat16, or lower "
+            "the classifier-free and feedback scales."
+        )
+    return x.clamp(-1, 1)
+
+
+@torch.no_grad()
+def _check_classes(generator: Generator, feedback: Feedback) -> None:
+    side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
+    logits, _ = feedback.classifier(torch.zeros(1, 3, side, side, device=generator.device))
+    if logits.shape[1] != feedback.n_classes:
+        raise UserError(
+            f"The classifier knows {logits.shape[1]} classes, the benchmark has {feedback.n_classes}: guide "
+            "with a classifier trained on the benchmark's own classes."
+        )
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    signs = ("can't allocate memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+
+
+def _too_large(batch: int) -> str:
+    if batch == 1:
+        return (
+            "One picture does not fit into memory: take half precision, cheap guidance or a larger machine."
+        )
+    return f"A batch of {batch} pictures does not fit into memory: set batch to {batch // 2}."

@@ -1,0 +1,88 @@
+"""Live progress of a long synthesis: pictures per second, time left and what it will cost."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from tqdm.auto import tqdm
+
+from fgsynth.generate.pieces import Step
+from fgsynth.utils.interrupts import say
+from fgsynth.utils.progress import progress
+
+WINDOW = 600.0
+"""Seconds that the rate is an average over: longer than a piece takes, short enough to see a lost node."""
+EVERY = 60.0
+"""Seconds between two lines where there is no bar: in the log of a batch job."""
+
+
+class Speed:
+    """Where a synthesis of `total` pictures stands; a bar where somebody can see it, else a line a minute.
+
+    price: of one worker (a GPU) for an hour, in whatever currency; None leaves the cost out.
+    """
+
+    def __init__(
+        self, total: int, bar: str, price: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.total, self.name, self.price, self.clock = total, bar, price, clock
+        self.made, self.workers = 0, 1
+        self._there: dict[int, int] = {}
+        self._seen = deque([(clock(), 0)])
+        self._told = clock()
+        shown = progress(range(total), bar)
+        assert isinstance(shown, tqdm)
+        shown.bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+        self._shown = shown
+
+    def __enter__(self) -> "Speed":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shown.close()
+
+    @property
+    def there(self) -> int:
+        """Pictures that are there, found or made."""
+        return sum(self._there.values())
+
+    @property
+    def rate(self) -> float:
+        """Pictures made per second by all workers, of late; 0 until the first are there."""
+        (start, before), now = self._seen[0], self.clock()
+        return (self.made - before) / (now - start) if now > start else 0.0
+
+    def update(self, number: int, step: Step) -> None:
+        """A shard stands at a step; of a lost shard that begins anew, what is there counts once."""
+        self._there[number] = step.there
+        self.made += step.made
+        self._seen.append((self.clock(), self.made))
+        while self._seen[0][0] < self.clock() - WINDOW and len(self._seen) > 2:
+            self._seen.popleft()
+        self._shown.n = self.there
+        self._shown.set_postfix_str(self.outlook())
+        if self._shown.disable and self.clock() - self._told >= EVERY:
+            self._told = self.clock()
+            say(str(self))
+
+    def outlook(self) -> str:
+        """Pictures per second, hours and cost left; empty until there is a rate."""
+        if not self.rate:
+            return ""
+        hours = (self.total - self.there) / self.rate / 3600
+        text = f"{self.rate:.2f} pictures/s, {int(hours)}:{int(60 * (hours % 1)):02d} h left"
+        return text if self.price is None else f"{text}, cost left {hours * self.workers * self.price:.2f}"
+
+    def stopped(self, folder: Path) -> str:
+        """The sentence of a run that stopped as it was asked to."""
+        return (
+            f"Stopped as asked, with {self.there} of {self.total} pictures of {folder} kept: "
+            "give the same command again to go on."
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.there} of {self.total} pictures, {self.outlook() or 'beginning'}"

@@ -1,0 +1,1 @@
+"""Features: extractors, files, and benchmarks in feature space."""

@@ -1,0 +1,1 @@
+"""Linear probes on features, and the references without synthetic data."""

@@ -1,0 +1,1 @@
+"""Latent samplers: how synthetic features are drawn."""

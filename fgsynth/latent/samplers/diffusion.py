@@ -1,0 +1,215 @@
+"""Diffusion in feature space, with feedback guidance: FG's feedback in LS's space."""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fgsynth.guidance.criteria import Criterion
+from fgsynth.guidance.feedback import Classifier, Guidance, GuidedModel, guide
+from fgsynth.guidance.samplers import ddim
+from fgsynth.guidance.schedule import Predict, Schedule, model_function
+from fgsynth.latent.checks import by_class, check_features
+from fgsynth.latent.samplers.base import known_class, sample_classes
+from fgsynth.latent.samplers.denoiser import (
+    Denoiser,
+    Whitening,
+    contraction,
+    residuals,
+    scheduler,
+    train_denoiser,
+)
+from fgsynth.latent.samplers.noise import CHUNK, cut, normal, uniform
+from fgsynth.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What guides features: a criterion of a classifier of features, and how strongly (FG 3.1)."""
+
+    criterion: Criterion
+    classifier: Classifier
+    guidance: Guidance = field(default_factory=Guidance)
+
+
+def feature_classifier(logits: Callable[[Tensor], Tensor]) -> Classifier:
+    """A probe as guidance takes a classifier: its logits, and as embedding the feature itself.
+
+    logits: differentiable, features (n, k) -> (n, c), such as a probe's `logits`.
+    """
+    return lambda x: (logits(x), x)
+
+
+@dataclass(frozen=True)
+class MeanPosterior:
+    """A class mean as n rows show it: normal along whitened components, with mean and spread (k,) each."""
+
+    mean: Tensor
+    spread: Tensor
+    n: int
+
+
+def shrunk_means(groups: dict[int, Tensor], whitening: Whitening) -> dict[int, MeanPosterior]:
+    """Empirical-Bayes class means in whitened space, by class (Efron and Morris 1973).
+
+    groups: features (n_y, k) by class. The mean m_y of a class's rows is off by a variance of 1 / n_y along
+    every whitened component. With true means normal around their average g with variance tau_j^2 along
+    component j, which the classes show, the true mean is normal around g + f (m_y - g) with variance f / n_y,
+    f = tau_j^2 / (tau_j^2 + 1 / n_y): the fewer rows a class has, the more it is drawn to the others.
+    """
+    means = torch.stack([x.mean(0, dtype=torch.double) for x in groups.values()]) @ whitening.forward.double()
+    counts = [len(x) for x in groups.values()]
+    error = 1 / torch.tensor(counts, dtype=torch.double)[:, None]
+    centre = means.mean(0)
+    between = (means - centre).square().sum(0) / max(len(groups) - 1, 1)
+    tau = (between - error.mean()).clamp(min=0)
+    # One class alone tells nothing of where others lie.
+    f = tau / (tau + error) if len(groups) > 1 else torch.ones_like(means)
+    parts = zip(groups, centre + f * (means - centre), (f * error).sqrt(), counts, strict=True)
+    return {y: MeanPosterior(mean.float(), spread.float(), n) for y, mean, spread, n in parts}
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What a fit leaves: class means, whitening, the denoiser of the leading components."""
+
+    means: dict[int, MeanPosterior]
+    whitening: Whitening
+    denoiser: Denoiser
+
+
+class FeatureDiffusion:
+    """Latent diffusion in feature space: a class-conditional diffusion of what varies within classes.
+
+    LS does not print its sampler: this one is our choice. feature = class mean + residual. Residuals (feature
+    minus its class's mean) are whitened by PCA; a small network denoises the leading `components` of them
+    (DDPM, v-prediction), the others are normal with their own variance. The untrained network is the normal
+    distribution with the pooled within-class covariance, training learns what departs from it. Classes share
+    the network: a synthetic row of class y is denoised as of its class with probability
+    a = (n_y - 1) / (n_y - 1 + strength) and as of any class otherwise, so that a class of few rows borrows
+    the residuals of all. Means are shrunk (`shrunk_means`), and each row draws one from its posterior.
+
+    updates: of training, 256 rows each; width: of the network; rate: of AdamW; n_steps: of DDIM; seed: of the
+    training. feedback: guides sampling, see `guided_by`.
+    Raises UserError for settings out of range.
+    """
+
+    def __init__(
+        self,
+        updates: int = 1000,
+        width: int = 128,
+        n_steps: int = 30,
+        feedback: Feedback | None = None,
+        seed: int = 0,
+        *,
+        components: int = 64,
+        strength: float = 20.0,
+        rate: float = 2e-3,
+    ) -> None:
+        if updates < 0 or min(width, components) < 1:
+            raise UserError(
+                f"updates {updates}, width {width}, components {components}: need updates >= 0 and "
+                "the others at least 1."
+            )
+        if not strength >= 0:
+            raise UserError(f"Strength {strength}: give 0 (borrow nothing) or more.")
+        self.updates, self.width, self.n_steps = updates, width, n_steps
+        self.feedback, self.seed = feedback, seed
+        self.components, self.strength, self.rate = components, strength, rate
+        self._schedule = Schedule.from_scheduler(scheduler(), n_steps)
+        self._fitted: _Fitted | None = None
+
+    def fit(self, features: Tensor, label: Tensor) -> Self:
+        """Train on features (n, k), label (n,).
+
+        Raises UserError where no class has two features, where none varies, or if training diverges.
+        """
+        check_features(features, label)
+        groups = by_class(features, label)
+        whitening = Whitening.fit(groups)
+        residual, y = residuals(groups)
+        denoiser = train_denoiser(
+            residual @ whitening.forward[:, : self.components],
+            y,
+            int(label.max()) + 1,
+            updates=self.updates,
+            width=self.width,
+            rate=self.rate,
+            seed=self.seed,
+        )
+        self._fitted = _Fitted(shrunk_means(groups, whitening), whitening, denoiser)
+        return self
+
+    def guided_by(self, feedback: Feedback | None) -> Self:
+        """The same fitted sampler under another feedback, or none; no training, and the same noise."""
+        other = copy(self)
+        other.feedback = feedback
+        return other
+
+    def sample(self, y: int, n: int, seed: int, *, start: int = 0) -> Tensor:
+        """Rows start..start + n of class `y`, (n, k), by DDIM, guided by the feedback, if any.
+
+        Rows are made in whole chunks of 128, so that a row is the same to the last bit in any range.
+        Raises UserError for a class that was not fitted or that the feedback's classifier does not know, and
+        for a feedback whose gradient is not finite.
+        """
+        f = self._fitted
+        known_class(y, f.means if f else {})
+        return cut(lambda j: self._chunk(y, j, seed), start, start + n)
+
+    def sample_all(self, counts: Tensor, seed: int, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """counts[y] rows of every class from row start[y] (None: 0) on: features, labels, sorted by class."""
+        k = len(self._fitted.whitening.back) if self._fitted else 0
+        return sample_classes(self, k, counts, seed, start)
+
+    def _chunk(self, y: int, j: int, seed: int) -> Tensor:
+        """Rows 128 j to 128 (j + 1) of class `y`."""
+        f, m = self._fitted, self.components
+        assert f is not None
+        here, back, own = (seed, y, j * CHUNK, (j + 1) * CHUNK), f.whitening.back, f.means[y]
+        noise, for_mean = normal("feature diffusion", *here, 2 * len(back)).chunk(2, 1)
+        fixed = (own.mean + own.spread * for_mean) @ back + noise[:, m:] @ back[m:]
+        u, free = uniform("feature diffusion class", *here, 1)[:, 0], own.n - 1
+        condition = torch.where(u * (free + self.strength) < free, y, f.denoiser.n_classes)
+
+        def network(z: Tensor, t: int) -> Tensor:
+            return f.denoiser(z, torch.full((CHUNK,), t), condition)
+
+        def decode(z: Tensor) -> Tensor:
+            return fixed + z @ back[:m]
+
+        predict = model_function(network, self._schedule, "v_prediction")
+        z = noise[:, :m] / contraction(self._schedule)
+        if self.feedback is None:
+            return decode(ddim(predict, z, self._schedule))
+        guided = _guided(self.feedback, predict, decode, y, self._schedule, fixed[:1])
+        x = decode(ddim(guided, z, self._schedule))
+        if guided.non_finite.any():
+            raise UserError(
+                f"The feedback's gradient is not finite at a feature of class {y}: check the weights of its "
+                "classifier, or lower its scale."
+            )
+        return x
+
+
+def _guided(
+    feedback: Feedback,
+    predict: Predict,
+    decode: Callable[[Tensor], Tensor],
+    y: int,
+    schedule: Schedule,
+    example: Tensor,
+) -> GuidedModel:
+    """A chunk's model function under feedback, for a classifier that knows class `y`."""
+    with torch.no_grad():
+        known = feedback.classifier(example)[0].shape[1]
+    if y >= known:
+        raise UserError(
+            f"The feedback's classifier knows {known} classes, class {y} is asked for: guide with a "
+            "classifier of the features' own classes."
+        )
+    label = torch.full((CHUNK,), y)
+    return guide(predict, feedback.classifier, feedback.criterion, label, schedule, feedback.guidance, decode)

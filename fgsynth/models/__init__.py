@@ -1,0 +1,1 @@
+"""Networks behind narrow contracts: timm classifiers, CLIP."""

@@ -1,0 +1,1 @@
+"""Command line, notebook runner, and what stages do besides."""

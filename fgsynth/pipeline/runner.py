@@ -1,0 +1,136 @@
+"""One notebook stage: check, run with papermill into a staging folder, publish whole or not at all."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import papermill
+from jupyter_client.kernelspec import NoSuchKernel
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from fgsynth.config.params import check_stage, load
+from fgsynth.config.stages import NOTEBOOKS
+from fgsynth.evidence import page
+from fgsynth.pipeline import notebook as nb
+from fgsynth.utils import paths
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.progress import QUIET
+
+INJECTED = ("scale", "reports", "runs")
+"""Parameters every notebook declares and the pipeline fills in."""
+STAGING = ".staging"
+
+
+def merged_parameters(
+    stage: str, declared: dict[str, Any], overrides: dict[str, Any], path: Path
+) -> dict[str, Any]:
+    """The notebook's own parameters with the overrides laid over them, checked by the stage's model.
+
+    papermill only warns about a parameter the notebook does not declare; here it is an error.
+    """
+    missing = [name for name in INJECTED if name not in declared]
+    if missing:
+        raise UserError(f"{path}: the parameters cell does not declare {', '.join(missing)}: add it.")
+    unknown = sorted(set(overrides) - set(declared))
+    if unknown:
+        raise UserError(
+            f"{path} does not declare the parameter '{unknown[0]}': check its spelling in params.yaml "
+            "or add it to the notebook's parameters cell."
+        )
+    values = {**declared, **overrides}
+    check_stage(stage, {k: v for k, v in values.items() if k not in INJECTED}, f"{path}, parameters")
+    return values
+
+
+def run(stage: str) -> None:
+    """Run the notebook of a stage at the scale of params.yaml and publish what it made.
+
+    Raises UserError with one sentence for anything wrong; the traceback of a notebook that raises
+    is in the copy the sentence names. What was published by an earlier run stays until the new
+    run is complete.
+    """
+    root = paths.root()
+    params = load(root / "params.yaml")
+    overrides = params.overrides(stage)
+    name = NOTEBOOKS[stage]
+    source = root / "notebooks" / f"{name}.ipynb"
+    cleaned = nb.clean(nb.read(source))
+    values = merged_parameters(stage, nb.parameters(cleaned, source), overrides, source)
+    for folder in ("reports", "data"):
+        _require_writable(root / folder)
+    staging = root / STAGING / stage
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    values |= {
+        "scale": params.scale,
+        "reports": str((staging / "reports").relative_to(root)),
+        "runs": str((staging / "data" / "runs").relative_to(root)),
+    }
+    _execute(root, staging, name, nb.to_text(cleaned), values)
+    _publish(root, staging, stage, name)
+
+
+def _execute(root: Path, staging: Path, name: str, source: str, values: dict[str, Any]) -> None:
+    copy, executed = staging / "source.ipynb", staging / "executed.ipynb"
+    copy.write_text(source, encoding="utf-8")
+    os.environ[QUIET] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    try:
+        papermill.execute_notebook(
+            copy,
+            executed,
+            values,
+            cwd=root,
+            progress_bar=sys.stderr.isatty(),
+            kernel_name="python3",
+            extra_arguments=["--log-level=40"],
+        )
+    except NoSuchKernel as error:
+        raise UserError("No Jupyter kernel 'python3' in this environment: run 'make env'.") from error
+    except (PapermillExecutionError, DeadKernelError) as error:
+        kept = staging / f"{name}.failed.ipynb"
+        executed.replace(kept)
+        reason = (
+            f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else str(error)
+        )
+        raise UserError(
+            f"notebooks/{name}.ipynb raised {' '.join(reason.split())}; nothing was published, "
+            f"the traceback is in {kept.relative_to(root)}."
+        ) from None
+
+
+def _publish(root: Path, staging: Path, stage: str, name: str) -> None:
+    """Move what the notebook made to its place, after making sure that all of it is there."""
+    executed = nb.normalise(nb.read(staging / "executed.ipynb"))
+    shown = staging / "reports" / "notebooks"
+    paths.write_text(shown / f"{name}.ipynb", nb.to_text(executed))
+    paths.write_text(shown / f"{name}.html", page.notebook_page(name, nb.to_html_body(executed)))
+    published = [
+        *(f"reports/results/{stage}.csv", f"reports/metrics/{stage}.json", f"reports/figures/{stage}"),
+        *(f"reports/notebooks/{name}.ipynb", f"reports/notebooks/{name}.html", f"data/runs/{stage}"),
+    ]
+    compared = f"reports/comparisons/{stage}.csv"
+    if (staging / compared).exists():
+        published.append(compared)
+    made = {staging / path: root / path for path in published}
+    for new, old in made.items():
+        if not new.exists():
+            raise UserError(
+                f"notebooks/{name}.ipynb ended without writing {old.relative_to(root)}: it must call Output."
+            )
+    (root / compared).unlink(missing_ok=True)  # else a stage that compares no more would keep old intervals
+    for new, old in made.items():
+        old.parent.mkdir(parents=True, exist_ok=True)
+        if old.is_dir():
+            shutil.rmtree(old)
+        new.replace(old)
+    shutil.rmtree(staging)
+
+
+def _require_writable(folder: Path) -> None:
+    with paths.atomic(folder / ".writable"):
+        pass
+    (folder / ".writable").unlink()

@@ -1,0 +1,1 @@
+"""Training of classifiers: recipe, loop, objectives, second stages."""

@@ -1,0 +1,240 @@
+"""Mini-batches of real and synthetic pictures, from memory or from files, the same for the same seed."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fgsynth.data.augment import augment, plain
+from fgsynth.train.objective import Batch as Batch
+from fgsynth.train.recipe import Recipe
+from fgsynth.train.sampling import Rows, Step
+from fgsynth.train.sampling import steps as steps
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.seeds import generator, stable_seed
+
+T = TypeVar("T")
+IN_MEMORY = 4e9
+"""Bytes of pictures that a set may take in memory; of a larger one they are read when they are needed."""
+
+
+class Source(Protocol):
+    """Labelled pictures: `Pictures` in memory, or a torch Dataset that opens its files one by one.
+
+    label: (n,), int64, known without opening a file. source[i]: (uint8 (h, w, 3), label); heights and
+    widths may differ between pictures where the recipe has a side. A source may also have `context`, (n,),
+    int64 from 0, for methods that know groups.
+    """
+
+    @property
+    def label(self) -> Tensor:
+        """Labels, (n,)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> tuple[Tensor, int]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Pictures in memory: x uint8 (n, h, w, 3), label, context (n,). Raises UserError for anything else."""
+
+    x: Tensor
+    label: Tensor
+    context: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.x.dtype != torch.uint8 or self.x.ndim != 4 or self.x.shape[-1] != 3:
+            raise UserError(
+                f"Pictures are {self.x.dtype} {tuple(self.x.shape)}: uint8 (n, h, w, 3) is needed."
+            )
+        if self.label.shape != self.x.shape[:1] or self.label.dtype != torch.long:
+            raise UserError(
+                f"Labels are {self.label.dtype} {tuple(self.label.shape)} for {len(self.x)} pictures: "
+                "one int64 label each is needed."
+            )
+        if self.context is not None and self.context.shape != self.label.shape:
+            raise UserError(f"{len(self.context)} contexts for {len(self.x)} pictures: one each is needed.")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int, /) -> tuple[Tensor, int]:
+        return self.x[i], int(self.label[i])
+
+
+def count(source: Source, n_classes: int, name: str) -> Tensor:
+    """Pictures by class, (n_classes,). Raises UserError for no picture or a label outside 0..n_classes-1."""
+    if not len(source):
+        raise UserError(f"The {name} set has no pictures: leave it out or add some.")
+    low, high = int(source.label.min()), int(source.label.max())
+    if low < 0 or high >= n_classes:
+        raise UserError(
+            f"The {name} set has label {low if low < 0 else high}, but labels of {n_classes} classes go "
+            f"from 0 to {n_classes - 1}: correct the labels or the number of classes."
+        )
+    return torch.bincount(source.label, minlength=n_classes)
+
+
+def fingerprint(source: Source, grouped: bool = False) -> str:
+    """BLAKE2b of labels, contexts if `grouped` and, in memory, pictures (files are not opened for it)."""
+    digest = hashlib.blake2b(source.label.contiguous().numpy().data, digest_size=8)
+    if isinstance(source, Pictures):
+        digest.update(source.x.contiguous().numpy().data)
+    if grouped and (context := context_of(source)) is not None:
+        digest.update(context.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Views(Dataset[Batch]):
+    """Augmented batches by step: a worker process makes a whole batch, so the seed decides all of it.
+
+    rank, size: of every batch only each size-th picture, from the rank-th on: as many real and synthetic
+    ones in each of `size` processes as divide, and together the whole batch whatever their number.
+    """
+
+    real: Source
+    synthetic: Source | None
+    rows: tuple[Rows, Rows | None]
+    recipe: Recipe
+    rank: int = 0
+    size: int = 1
+
+    def __getitem__(self, step: Step) -> Batch:
+        batch = self._batch(step)
+        return batch._replace(other=self._batch(step.other)) if step.other else batch
+
+    def _batch(self, step: Step) -> Batch:
+        mine = slice(self.rank, None, self.size)
+        views = [self._views(self.real, step.real, stable_seed("real", step.seed), mine)]
+        keys = [_of(self.rows[0], step.real[mine])]
+        if self.synthetic is not None and self.rows[1] is not None:
+            mine = slice((self.rank - len(step.real)) % self.size, None, self.size)
+            seed = stable_seed("synthetic", step.seed)
+            views.append(self._views(self.synthetic, step.synthetic, seed, mine))
+            keys.append(_of(self.rows[1], step.synthetic[mine]))
+        groups = [key.group for key in keys if key.group is not None]
+        group = torch.cat(groups) if groups else None
+        return Batch(torch.cat(views), torch.cat([key.label for key in keys]), group)
+
+    def _views(self, source: Source, rows: Tensor, seed: int, mine: slice) -> Tensor:
+        names, side = self.recipe.augment, self.recipe.side
+        if side is None or isinstance(source, Pictures):
+            # Pictures of one size are drawn for together, so all are made for some of them.
+            return augment(take(source, rows), names, seed, side)[mine]
+        # Files are opened by the process that needs them alone: each has its own seed.
+        views = [
+            augment([source[int(rows[i])][0]], names, stable_seed(seed, i), side)
+            for i in range(len(rows))[mine]
+        ]
+        return torch.cat(views) if views else torch.empty(0, side, side, 3, dtype=torch.uint8)
+
+
+def _of(rows: Rows, some: Tensor) -> Rows:
+    return Rows(rows.label[some], None if rows.group is None else rows.group[some])
+
+
+@dataclass(frozen=True)
+class _Plain(Dataset[Tensor]):
+    source: Source
+    side: int | None
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        return plain(take(self.source, rows), self.side)
+
+
+def take(source: Source, rows: Tensor) -> Tensor | list[Tensor]:
+    """Some of the pictures: of one indexing in memory, opened one by one otherwise."""
+    return source.x[rows] if isinstance(source, Pictures) else [source[i][0] for i in rows.tolist()]
+
+
+def training_batches(
+    real: Source,
+    synthetic: Source | None,
+    recipe: Recipe,
+    updates: int,
+    seed: int,
+    workers: int,
+    pin: bool,
+    *,
+    start: int = 0,
+    rank: int = 0,
+    size: int = 1,
+) -> Iterator[Batch]:
+    """Augmented mini-batches of `updates` updates; `workers` processes make them ahead, 0 makes them here.
+
+    start: updates to leave out, which were done before. rank, size: this process's share of every batch.
+    Raises UserError for an objective of groups where pictures have no contexts.
+    """
+    rows = keys(real, synthetic, recipe.grouped)
+    plan = steps(*rows, recipe, updates, seed, start)
+    return _load(_Views(real, synthetic, rows, recipe, rank, size), plan, workers, pin)
+
+
+def keys(real: Source, synthetic: Source | None, grouped: bool) -> tuple[Rows, Rows | None]:
+    """What rows are drawn by; group = label * contexts + context, where an objective asks for it.
+
+    Raises UserError for a set without contexts then.
+    """
+    n = contexts(real, synthetic)
+
+    def rows(source: Source, name: str) -> Rows:
+        context = context_of(source)
+        if grouped and context is None:
+            raise UserError(f"The {name} pictures have no contexts: this method needs them, choose another.")
+        return Rows(source.label, source.label * n + context if grouped and context is not None else None)
+
+    return rows(real, "real"), None if synthetic is None else rows(synthetic, "synthetic")
+
+
+def context_of(source: Source) -> Tensor | None:
+    """The contexts of a source, (n,), if it knows them."""
+    return getattr(source, "context", None)
+
+
+def contexts(real: Source, synthetic: Source | None) -> int:
+    """How many contexts there are: the largest that a training picture has, and one, as they count from 0."""
+    known = [context_of(s) for s in (real, synthetic) if s is not None]
+    return max((int(c.max()) + 1 for c in known if c is not None), default=1)
+
+
+def plain_batches(
+    source: Source, batch: int, side: int | None, workers: int, rows: Tensor | None = None
+) -> Iterator[Tensor]:
+    """The pictures in order, or some rows of them, as evaluation sees them, uint8 (n, h, w, 3)."""
+    chosen = torch.arange(len(source)) if rows is None else rows
+    return _load(_Plain(source, side), iter(chosen.split(batch)), workers, False)
+
+
+@dataclass(frozen=True)
+class _Told(Dataset[T | UserError]):
+    """Hands a user's mistakes on as values: a loader would wrap them in the traceback of its worker."""
+
+    dataset: Dataset[T]
+
+    def __getitem__(self, item: object) -> T | UserError:
+        try:
+            return self.dataset[item]
+        except UserError as error:
+            return error
+
+
+def _load(dataset: Dataset[T], plan: Iterator[object], workers: int, pin: bool) -> Iterator[T]:
+    loader = DataLoader(
+        _Told(dataset),
+        sampler=plan,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        # The loader draws a seed for its workers; from its own generator, not from the global one.
+        generator=generator("workers"),
+    )
+    for loaded in loader:
+        if isinstance(loaded, UserError):
+            raise loaded
+        yield loaded

@@ -1,0 +1,243 @@
+"""A network under training: data-parallel updates, mixed precision, micro-batches, and its state."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from time import perf_counter
+from typing import Any
+
+import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from fgsynth.data.images import from_uint8
+from fgsynth.models.networks import Classifier, create
+from fgsynth.train import checkpoint
+from fgsynth.train.objective import Batch, Moment, Objective, mapped
+from fgsynth.train.objectives.reweighting import BalancedSoftmax
+from fgsynth.train.ranks import Ranks
+from fgsynth.train.recipe import Compute, Recipe
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.seeds import stable_seed
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def finite(loss: Tensor, update: int, rate: float) -> float:
+    """A loss as a number. Raises UserError naming the update if it is NaN or infinite."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise UserError(f"The loss is {value} at update {update}: lower the rate ({rate:g} now).")
+    return value
+
+
+class Fit:
+    """Network, optimiser, schedule, averaged weights, history: all that a training is in the midst of.
+
+    group_counts: training pictures by group, for a method that asks. per_epoch: updates of an epoch. done:
+    updates so far. rows: of whole epochs, for the history. memory: tensors that the method keeps. best,
+    weights: the highest validation accuracy so far and the state that had it, where one is chosen.
+    Raises UserError for batch norm in several processes without GPUs.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        counts: Tensor,
+        seed: int,
+        ranks: Ranks,
+        n_classes: int,
+        per_epoch: int,
+        compute: Compute,
+        group_counts: Tensor | None = None,
+    ) -> None:
+        self.recipe, self.ranks, self.per_epoch, self.compute = recipe, ranks, per_epoch, compute
+        device, self.seed = ranks.device, seed
+        self.counts = counts.to(device, torch.float32)
+        self.group_counts = None if group_counts is None else group_counts.to(device, torch.float32)
+        self.objective: Objective = recipe.objective or BalancedSoftmax(recipe.balanced)
+        self.memory = self.objective.state(self.counts, self.group_counts)
+        network = _created(recipe, n_classes, seed, ranks)
+        network = self.objective.wrap(network, n_classes, stable_seed("heads", seed))
+        network = _synchronised(network, ranks, recipe.network)
+        # Convolutions of small pictures are faster with channels last, on both kinds of devices.
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.ddp = _parallel(self.network, ranks)
+        self.optimiser = recipe.build_optimiser(self.network.parameters())
+        self.updates = recipe.epochs * per_epoch
+        self.schedule = recipe.build_schedule(self.optimiser, self.updates)
+        # Its decay rises from 0, or a short training would keep the random weights it began with.
+        self.ema = ModelEmaV3(network, recipe.ema, use_warmup=True) if recipe.ema else None
+        precision = compute.on(device)
+        self.dtype = DTYPES[precision]
+        # Gradients below 6e-8 are 0 in float16: the loss is scaled up ahead of them.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.done, self.total, self.seconds, self.waited = 0, 0.0, 0.0, 0.0
+        self.rows: list[dict[str, float]] = []
+        self.best, self.weights = -math.inf, dict[str, Tensor]()
+
+    @property
+    def kept(self) -> Classifier:
+        """The network that is evaluated and kept."""
+        return self.ema.module if self.ema else self.network
+
+    @property
+    def rate(self) -> float:
+        """The learning rate now."""
+        return float(self.optimiser.param_groups[0]["lr"])
+
+    def update(self, batch: Batch) -> Tensor:
+        """One step down the loss of a batch, of which this is the process's share, x uint8 (n, h, w, 3).
+
+        Every `accumulate`-th picture is a micro-batch, so that real and synthetic ones stay in proportion.
+        Returns this process's part of the mean loss of the whole batch, which is the mean of the parts.
+        """
+        self.schedule.step_update(self.done)
+        batch = mapped(batch, lambda t: t.to(self.ranks.device, non_blocking=True))
+        self.optimiser.zero_grad()
+        pieces = self.compute.accumulate
+        loss = self._backward(batch, 0, pieces)
+        for i in range(1, pieces):
+            loss = loss + self._backward(batch, i, pieces)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.done += 1
+        if self.ema:
+            self.ema.update(self.network, self.done)
+        return loss
+
+    def _backward(self, batch: Batch, i: int, pieces: int) -> Tensor:
+        """Add a micro-batch's gradients, so weighted that all make the gradient of the batch's mean."""
+        piece = _seen(mapped(batch, lambda t: t[i::pieces]))
+        # Processes exchange gradients once per update, with the last micro-batch.
+        with self.ddp.no_sync() if self.ddp and i < pieces - 1 else contextlib.nullcontext():
+            mean = self.objective.loss(self._forward, piece, self._moment(i))
+            # Processes' gradients are averaged, so each is weighted by its share times their number.
+            loss = mean * (len(piece.label) * self.ranks.size / self.recipe.batch)
+            self.scaler.scale(loss).backward()
+        return loss.detach()
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits, embedding = (self.ddp or self.network)(x)
+        return logits.float(), embedding.float()
+
+    def _moment(self, piece: int) -> Moment:
+        key = (self.seed, self.done, self.ranks.rank, piece)
+        known = (self.done, self.updates, self.per_epoch, self.counts, self.group_counts, self.memory)
+        return Moment(*known, self.ranks.total, key)
+
+    def epoch(self, feed: Iterator[Batch], asked: Callable[[], bool]) -> dict[str, float] | None:
+        """An epoch's updates, or what is left of them; its row of the history, None where asked to stop.
+
+        Raises UserError for a loss that is not finite.
+        """
+        self.network.train()
+        while True:
+            start = perf_counter()
+            batch = next(feed)
+            self.waited += perf_counter() - start
+            loss, stop = self._agreed(self.update(batch), asked())
+            self.total += finite(loss, self.done, self.recipe.rate)
+            self.seconds += perf_counter() - start
+            if self.done % self.per_epoch == 0:
+                return self._row()
+            if stop:
+                return None
+
+    def _agreed(self, loss: Tensor, asked: bool) -> tuple[Tensor, bool]:
+        """The whole batch's loss, and whether any process is asked to stop, so that all stop at once."""
+        if self.ranks.size == 1:
+            return loss, asked
+        said = self.ranks.total(torch.stack([loss, loss.new_tensor(float(asked))]))
+        return said[0] / self.ranks.size, bool(said[1] > 0)
+
+    def _row(self) -> dict[str, float]:
+        row = {"updates": self.done, "loss": self.total / self.per_epoch, "rate": self.rate}
+        times = {"seconds": self.seconds, "data_seconds": self.waited}
+        self.total, self.seconds, self.waited = 0.0, 0.0, 0.0
+        return {"epoch": self.done // self.per_epoch, **row, **times}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that going on needs, as `checkpoint.write` takes it; to be called by all processes."""
+        optimiser, groups = checkpoint.optimiser_state(self.optimiser)
+        random = self.ranks.all(checkpoint.random_state(self.ranks.device))
+        parts = {
+            "network": self.network.state_dict(),
+            "average": self.ema.module.state_dict() if self.ema else {},
+            "best": self.weights,
+            "objective": self.memory,
+            "optimiser": optimiser,
+            "random": {f"{i}.{j}": s for i, states in enumerate(random) for j, s in enumerate(states)},
+        }
+        tensors = {k: v for name, part in parts.items() for k, v in checkpoint.under(name, part).items()}
+        notes = {key: getattr(self, key) for key in _NOTED}
+        return tensors, notes | {
+            "groups": groups,
+            "scaler": self.scaler.state_dict(),
+            "processes": len(random),
+        }
+
+    def restore(self, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
+        """The opposite of `state`. With as many processes as before, to the bit on one kind of CPU."""
+        self.network.load_state_dict(checkpoint.of("network", tensors))
+        if self.ema:
+            self.ema.module.load_state_dict(checkpoint.of("average", tensors))
+        self.weights = checkpoint.of("best", tensors)
+        found = checkpoint.of("objective", tensors)
+        self.memory = {name: value.to(self.ranks.device) for name, value in found.items()}
+        checkpoint.restore_optimiser(self.optimiser, checkpoint.of("optimiser", tensors), notes["groups"])
+        # Another precision than before has another scaler, which finds its scale itself.
+        if self.scaler.is_enabled() and notes["scaler"]:
+            self.scaler.load_state_dict(notes["scaler"])
+        for key in _NOTED:
+            setattr(self, key, notes[key])
+        if notes["processes"] == self.ranks.size:
+            mine = checkpoint.of(f"random.{self.ranks.rank}", tensors)
+            checkpoint.restore_random([mine[key] for key in sorted(mine)], self.ranks.device)
+
+
+_NOTED = ("done", "total", "seconds", "waited", "rows", "best")
+
+
+def _seen(batch: Batch) -> Batch:
+    """With pictures as a network takes them."""
+    other = None if batch.other is None else _seen(batch.other)
+    return batch._replace(x=from_uint8(batch.x), other=other)
+
+
+def _created(recipe: Recipe, n_classes: int, seed: int, ranks: Ranks) -> Classifier:
+    """The network before training. Pretrained weights are fetched by the first process, then found."""
+    if ranks.first:
+        network = create(recipe.network, n_classes, stable_seed("weights", seed), recipe.pretrained)
+    ranks.wait()
+    if not ranks.first:
+        network = create(recipe.network, n_classes, stable_seed("weights", seed), recipe.pretrained)
+    return network
+
+
+def _synchronised(network: Classifier, ranks: Ranks, name: str) -> Classifier:
+    """With batch statistics of all processes together, as those of the whole batch."""
+    if ranks.size == 1 or not any(isinstance(module, _BatchNorm) for module in network.modules()):
+        return network
+    if ranks.device.type == "cpu":
+        raise UserError(
+            f"The network '{name}' has batch norm, which several processes share on GPUs only: train it in "
+            "one process here."
+        )
+    # timm's, not torch's: some of timm's batch norms hold an activation, which torch's would drop.
+    converted: Classifier = convert_sync_batchnorm(network)
+    return converted
+
+
+def _parallel(network: Classifier, ranks: Ranks) -> DistributedDataParallel | None:
+    if ranks.size == 1:
+        return None
+    devices = [ranks.device] if ranks.device.type == "cuda" else None
+    # Buffers are equal in all processes anyway, as batch norm is synchronised.
+    return DistributedDataParallel(
+        network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
+    )

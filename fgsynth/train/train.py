@@ -1,0 +1,234 @@
+"""Training of classifiers on real and synthetic pictures (FG step 5): in memory or files, CPU or GPUs."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fgsynth.data.images import from_uint8
+from fgsynth.evaluate.metrics import long_tail_accuracy
+from fgsynth.models.networks import Classifier
+from fgsynth.train import checkpoint
+from fgsynth.train.batches import Pictures as Pictures
+from fgsynth.train.batches import Source, contexts, count, keys, plain_batches, training_batches
+from fgsynth.train.loop import Fit
+from fgsynth.train.loop import finite as finite
+from fgsynth.train.losses import prior_counts
+from fgsynth.train.objective import Batch
+from fgsynth.train.ranks import Ranks, ranks
+from fgsynth.train.recipe import Compute as Compute
+from fgsynth.train.recipe import Recipe as Recipe
+from fgsynth.train.run_folder import Trained as Trained
+from fgsynth.train.run_folder import computed, done_before, record, same, store
+from fgsynth.train.run_folder import finished as finished
+from fgsynth.train.run_folder import load as load
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.interrupts import AGAIN, Stopped, listening
+from fgsynth.utils.progress import progress
+from fgsynth.utils.seeds import stable_seed
+from fgsynth.utils.threads import keep_freed_memory, one_thread
+
+COMPUTE = Compute()
+
+
+def train(
+    real: Source,
+    synthetic: Source | None,
+    n_classes: int,
+    recipe: Recipe,
+    seed: int,
+    *,
+    val: Source | None = None,
+    folder: Path | None = None,
+    device: str | torch.device | None = None,
+    workers: int = 0,
+    compute: Compute = COMPUTE,
+) -> Trained:
+    """Minimise balanced softmax, or the recipe's objective, on batches with a share of synthetic pictures.
+
+    FG step 5, appendix E. The seed decides weights, batches and views; on one kind of CPU, equal calls give
+    equal weights. A GPU repeats a run up to rounding. device: None is a GPU if there is one. folder: gets
+    recipe.json, epochs.csv and network.safetensors; if they are there, of the same recipe, pictures and seed,
+    they are loaded instead; a run that was stopped or killed goes on from its checkpoint there. workers:
+    processes that read files ahead. Called in every process that torchrun, `accelerate launch` or
+    `train.distributed` started, with the same arguments, they train one network data-parallel: each takes
+    its share of every batch, the first writes, all return equal weights.
+    Raises UserError for a class without pictures, labels out of range, a folder of another recipe, a loss
+    that is not finite, selection by validation without validation pictures, a damaged checkpoint, and batches
+    too small for the processes; Stopped after SIGTERM or SIGINT where there is a folder to go on from.
+    """
+    real_counts, counts = counted(real, synthetic, val, n_classes, recipe)
+    us = ranks(device)
+    check_divisible(recipe, compute, us, val)
+    sources = {"real": real, "synthetic": synthetic, "val": val}
+    asked_for = record(recipe, seed, n_classes, counts, sources) | computed(compute, us)
+    if folder is not None and done_before(folder, asked_for):
+        return load(folder, us.device)
+    keep_freed_memory()
+    # Small pictures: faster on one core each, and the same weights on any number of them.
+    small = us.device.type == "cpu" and recipe.side is None
+    with own_randomness(seed, us), one_thread() if small else contextlib.nullcontext():
+        groups = group_counts(real, synthetic, n_classes, recipe)
+        fit = Fit(recipe, counts, seed, us, n_classes, asked_for["updates_per_epoch"], compute, groups)
+        kept = _Kept(folder, asked_for, compute.checkpoint)
+        kept.restore(fit)
+        pin, part = us.device.type == "cuda", {"rank": us.rank, "size": us.size}
+        feed = training_batches(
+            real, synthetic, recipe, fit.updates, seed, workers, pin, start=fit.done, **part
+        )
+        with listening() if folder is not None else contextlib.nullcontext(_never) as asked:
+            trained = _run(fit, feed, val, real_counts, workers, kept, asked)
+            if folder is not None and us.first:
+                store(folder, trained, asked_for)
+            us.wait()
+            if us.any(asked()):
+                raise Stopped(f"stopped when {folder} was finished, {AGAIN}")
+    return trained
+
+
+@torch.no_grad()
+def outputs(
+    network: Classifier,
+    pictures: Source,
+    batch: int = 512,
+    side: int | None = None,
+    workers: int = 0,
+    rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Logits (n, c) and embeddings (n, k) of the plain view of pictures, or of some rows, on the CPU."""
+    device = next(network.parameters()).device
+    views = plain_batches(pictures, batch, side, workers, rows)
+    parts = [network(from_uint8(x.to(device, non_blocking=True))) for x in views]
+    return torch.cat([p[0].cpu() for p in parts]), torch.cat([p[1].cpu() for p in parts])
+
+
+def predict(
+    network: Classifier,
+    pictures: Source,
+    batch: int = 512,
+    side: int | None = None,
+    workers: int = 0,
+    rows: Tensor | None = None,
+) -> Tensor:
+    """Logits (n, c) of pictures in their plain view (side: of the network's input, for files)."""
+    return outputs(network, pictures, batch, side, workers, rows)[0]
+
+
+class _Kept:
+    """The checkpoint of a training in its folder, if it has one."""
+
+    def __init__(self, folder: Path | None, record: dict[str, Any], every: float) -> None:
+        self.folder, self.record, self.every, self.written = folder, record, every, monotonic()
+
+    def restore(self, fit: Fit) -> None:
+        """Go on from the checkpoint, if there is one. Raises UserError if it is of another training."""
+        found = checkpoint.read(self.folder) if self.folder is not None else None
+        if self.folder is not None and found is not None:
+            tensors, notes = found
+            same(self.folder / checkpoint.NAME, notes["record"], self.record)
+            fit.restore(tensors, notes)
+
+    def due(self, fit: Fit) -> bool:
+        """Whether enough time has passed in any process."""
+        return self.folder is not None and fit.ranks.any(monotonic() - self.written >= self.every)
+
+    def write(self, fit: Fit) -> None:
+        """Keep where the training is; to be called by all processes, the first writes."""
+        tensors, notes = fit.state()
+        if self.folder is not None and fit.ranks.first:
+            checkpoint.write(self.folder, tensors, notes | {"record": self.record})
+        fit.ranks.wait()
+        self.written = monotonic()
+
+
+def _run(
+    fit: Fit,
+    feed: Iterator[Batch],
+    val: Source | None,
+    real_counts: Tensor,
+    workers: int,
+    kept: _Kept,
+    asked: Callable[[], bool],
+) -> Trained:
+    epochs = fit.recipe.epochs
+    for epoch in progress(range(len(fit.rows), epochs), f"training {fit.recipe.network}"):
+        row = fit.epoch(feed, asked)
+        if row is not None:
+            fit.rows.append(row if val is None else row | validation_row(fit, val, real_counts, workers))
+        stop = row is None or (epoch + 1 < epochs and fit.ranks.any(asked()))
+        if stop or (epoch + 1 < epochs and kept.due(fit)):
+            kept.write(fit)
+        if stop:
+            raise Stopped(f"stopped after update {fit.done} of {fit.updates} in {kept.folder}, {AGAIN}")
+    if fit.weights:
+        fit.kept.load_state_dict(fit.weights)
+    return Trained(fit.kept.eval().requires_grad_(False), pd.DataFrame(fit.rows), fit.recipe.select)
+
+
+def validation_row(fit: Fit, val: Source, real_counts: Tensor, workers: int) -> dict[str, float]:
+    """Accuracies of the weights after an epoch, in percent; the best by their average are set aside."""
+    rows = fit.ranks.rows(len(val))
+    logits = predict(fit.kept.eval(), val, side=fit.recipe.side, workers=workers, rows=rows)
+    predicted = fit.ranks.joined(logits.argmax(1), len(val))
+    accuracy = long_tail_accuracy(predicted, val.label, real_counts)
+    if fit.recipe.select == "best_average_val" and accuracy["overall"] > fit.best:
+        fit.best, fit.weights = accuracy["overall"], deepcopy(fit.kept.state_dict())
+    return {f"val_{name}": accuracy[name] for name in ("overall", "many", "medium", "few")}
+
+
+def _never() -> bool:
+    """Without a folder a stopped training could not go on: signals are as they were."""
+    return False
+
+
+def counted(
+    real: Source, synthetic: Source | None, val: Source | None, n_classes: int, recipe: Recipe
+) -> tuple[Tensor, Tensor]:
+    """Real pictures by class, and the n_c of balanced softmax, (c,) each, of sources fit for the recipe."""
+    if recipe.select != "last" and val is None:
+        raise UserError(
+            f"Recipe: select '{recipe.select}' needs validation pictures: pass val or select 'last'."
+        )
+    real_counts = count(real, n_classes, "real")
+    synthetic_counts = count(synthetic, n_classes, "synthetic") if synthetic is not None else None
+    if val is not None:
+        count(val, n_classes, "validation")
+    share = recipe.real_per_batch(synthetic is not None) / recipe.batch
+    return real_counts, prior_counts(recipe.counts, real_counts, synthetic_counts, share)
+
+
+def group_counts(real: Source, synthetic: Source | None, n_classes: int, recipe: Recipe) -> Tensor | None:
+    """Training pictures by group, (n_classes * contexts,), for an objective that knows groups."""
+    if not recipe.grouped:
+        return None
+    known = [rows.group for rows in keys(real, synthetic, True) if rows is not None]
+    length = n_classes * contexts(real, synthetic)
+    return torch.stack([group.bincount(minlength=length) for group in known if group is not None]).sum(0)
+
+
+def check_divisible(recipe: Recipe, compute: Compute, us: Ranks, val: Source | None) -> None:
+    """Refuse a share without a picture."""
+    if recipe.batch < us.size * compute.accumulate:
+        raise UserError(
+            f"Recipe: a batch of {recipe.batch} has no picture for each of {us.size} processes times "
+            f"{compute.accumulate} micro-batches: raise batch, or lower accumulate or the processes."
+        )
+    if val is not None and len(val) < us.size:
+        raise UserError(
+            f"The validation set has {len(val)} pictures for {us.size} processes: add some or start fewer."
+        )
+
+
+@contextlib.contextmanager
+def own_randomness(seed: int, us: Ranks) -> Iterator[None]:
+    """Dropout draws from torch's global generators: they are seeded inside and as before outside."""
+    with torch.random.fork_rng(devices=[us.device] if us.device.type == "cuda" else []):
+        # Processes have other pictures and draw other masks.
+        torch.manual_seed(stable_seed("dropout", seed, *([us.rank] if us.rank else [])))
+        yield

@@ -1,0 +1,1 @@
+"""Paths, seeds, errors, cache, parallel work, interrupts, progress."""

@@ -1,0 +1,211 @@
+import json
+
+import pytest
+import yaml
+from dvc.utils.serialize import modify_yaml
+
+from fgsynth.config import params
+from fgsynth.utils.errors import UserError
+
+
+def changed(root, tmp_path, edit):
+    raw = yaml.safe_load((root / "params.yaml").read_text())
+    raw = json.loads(json.dumps(raw))  # every block its own: YAML's aliases are one object
+    edit(raw)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def test_the_committed_file_is_whole_and_frozen(root):
+    loaded = params.load(root / "params.yaml")
+    assert loaded.scale == "mini"
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.scale = "paper"
+
+
+def test_dvc_can_change_a_value_and_leaves_all_others(root, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((root / "params.yaml").read_text())
+    with modify_yaml(str(path)) as values:
+        values["smoke"]["toy_2d"]["seeds"] = 3
+    expected = yaml.safe_load((root / "params.yaml").read_text())
+    expected["smoke"]["toy_2d"]["seeds"] = 3
+    assert yaml.safe_load(path.read_text()) == expected
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda p: p["mini"]["toy_2d"].update(sedes=3), "unknown key 'mini.toy_2d.sedes'"),
+        (lambda p: p["mini"].update(toy={}), "unknown key 'mini.toy'"),
+        (lambda p: p["paper"]["toy_2d"].pop("updates"), "key 'paper.toy_2d.updates' is missing"),
+        (lambda p: p["mini"]["toy_2d"].update(seeds="8"), "key 'mini.toy_2d.seeds' is '8'"),
+        (lambda p: p["mini"]["toy_2d"].update(seeds=1), "key 'mini.toy_2d.seeds' is 1"),
+        (lambda p: p["mini"]["toy_2d"].update(scales=[0.1, -1.0]), "key 'mini.toy_2d.scales.1' is -1.0"),
+        (lambda p: p["mini"]["toy_2d"].update(scales=[0.1]), "must contain 0.0, the unguided reference"),
+        (lambda p: p.update(scale="large"), "key 'scale' is 'large'"),
+        (
+            lambda p: p["mini"]["imagenet_lt"]["sampling"].update(cgf=3.0),
+            "unknown key 'mini.imagenet_lt.sampling.cgf': check its spelling or remove it.",
+        ),
+        (
+            lambda p: p["mini"]["imagenet_lt"]["world"].pop("n_max"),
+            "key 'mini.imagenet_lt.world.n_max' is missing",
+        ),
+        (lambda p: p["mini"]["imagenet_lt"].update(split="tset"), "key 'mini.imagenet_lt.split' is 'tset'"),
+        (lambda p: p["mini"]["imagenet_lt"].update(amounts=[0.0, 0.5]), "amounts must contain 0.0 and 1.0"),
+        (lambda p: p["mini"]["imagenet_lt"].update(weights=[0.0]), "weights 1.0"),
+        (
+            lambda p: p["mini"]["latent_probe"].update(sets=["digits_lt"]),
+            "sets must contain one that ends in _f",
+        ),
+        (lambda p: p["mini"]["places_lt"].update(second_epochs=0), "key 'mini.places_lt.second_epochs' is 0"),
+        (
+            lambda p: p["full"]["places_lt"]["world"].update(strata=[4, 4]),
+            "key 'full.places_lt.world.strata.2' is missing",
+        ),
+        (
+            lambda p: p["paper"]["places_lt"]["world"].pop("root"),
+            "key 'paper.places_lt.world.root' is missing",
+        ),
+        (
+            lambda p: p["paper"]["nicopp"]["world"].update(source="disc"),
+            "key 'paper.nicopp.world.source' is 'disc': input should be 'disk'",
+        ),
+        (
+            lambda p: p["paper"]["imagenet_lt"].update(split="test"),
+            "of a real set the official test split is 'final'",
+        ),
+        (
+            lambda p: p["mini"]["nicopp"]["training"].update(workers=-1),
+            "key 'mini.nicopp.training.workers' is -1",
+        ),
+        (
+            lambda p: p["mini"]["nicopp"]["search"].update(rates=[0, 1]),
+            "unknown key 'mini.nicopp.search.rates'",
+        ),
+        (
+            lambda p: p["mini"]["nicopp"].update(coefficients=[0.0, 0.03]),
+            "key 'mini.nicopp.coefficients.0' is 0.0",
+        ),
+        (
+            lambda p: p["paper"]["nicopp"]["training"].update(counts="both"),
+            "key 'paper.nicopp.training.counts' is 'both'",
+        ),
+        (
+            lambda p: p["paper"]["ablations"]["sampling"]["scales"].pop("combined"),
+            "scales must give entropy, loss, hardness and combined",
+        ),
+        (
+            lambda p: p["mini"]["beyond"]["ideas"]["imagenet_lt"].remove("scale rule"),
+            "ideas.imagenet_lt must contain 'scale rule'",
+        ),
+        (
+            lambda p: p["paper"]["beyond"]["ideas"]["nicopp"].remove("FG entropy"),
+            "ideas.nicopp must contain 'FG entropy'",
+        ),
+        (lambda p: p["feedback_map"].update(world=2), "unknown key 'feedback_map.world'"),
+        (lambda p: p["feedback_map"]["early"].update(batch=0), "key 'feedback_map.early.batch' is 0"),
+        (lambda p: p["smoke"].update(nicopp=3), "key 'smoke.nicopp' is 3"),
+    ],
+)
+def test_a_wrong_key_is_named(root, tmp_path, edit, sentence):
+    path = changed(root, tmp_path, edit)
+    with pytest.raises(UserError) as caught:
+        params.load(path)
+    assert sentence in str(caught.value)
+    assert str(caught.value).count(str(path)) == 1
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_in_an_aliased_block_is_told_once(root, tmp_path):
+    text = (root / "params.yaml").read_text().replace("cfg_text: 1.5      #", "cfg_txt: 1.5       #")
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        params.load(tmp_path / "params.yaml")
+    assert str(caught.value).count("unknown key") == 1
+    assert "'mini.ablations.sampling.cfg_txt' (and in" in str(caught.value)
+
+
+def test_missing_and_damaged_files(tmp_path):
+    with pytest.raises(UserError, match="is missing"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("scale: [")
+    with pytest.raises(UserError, match="not valid YAML"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("mini")
+    with pytest.raises(UserError, match="expected keys"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_overrides_by_scale(root, tmp_path):
+    mini = params.load(root / "params.yaml")
+    assert mini.overrides("toy_2d")["n_steps"] == 30
+    smoke = params.load(
+        changed(root, tmp_path, lambda p: p.update(scale="smoke", smoke={"toy_2d": {"seeds": 2}}))
+    )
+    assert smoke.overrides("toy_2d") == {"seeds": 2}
+    assert smoke.overrides("latent_probe") == {}
+    with pytest.raises(UserError, match="No stage 'toy'"):
+        mini.overrides("toy")
+
+
+def test_the_experiments_differ_between_the_scales_as_they_say(root):
+    loaded = params.load(root / "params.yaml")
+    for stage in ("imagenet_lt", "places_lt", "nicopp"):
+        mini, full, paper = (getattr(getattr(loaded, scale), stage) for scale in ("mini", "full", "paper"))
+        assert mini.split == full.split == paper.split == "final"
+        assert mini.sampling.fill_to < mini.world.n_max
+        assert full.sampling.fill_to is None  # to the largest class or group
+        for large in (full, paper):
+            assert (large.sampling.n_steps, large.sampling.every) == (30, 5)
+            assert large.sampling.through_network
+        assert full.world.n_max > mini.world.n_max
+        assert paper.world.source == "disk"
+        assert paper.training.side == 224
+    balanced = {s: getattr(loaded.mini, s).training.balanced for s in ("imagenet_lt", "places_lt", "nicopp")}
+    assert balanced == {"imagenet_lt": 1.0, "places_lt": 1.0, "nicopp": 0.0}
+
+
+def test_the_printed_protocol_is_asked_for(root):
+    """FG 4.1 to 4.3 and appendix F, as far as they are printed."""
+    paper = params.load(root / "params.yaml").paper
+    fill = [getattr(paper, stage).sampling.fill_to for stage in ("imagenet_lt", "places_lt", "nicopp")]
+    assert fill == [1300, 4980, 811]
+    training = [getattr(paper, stage).training for stage in ("imagenet_lt", "places_lt", "nicopp")]
+    assert [(t.network, t.pretrained, t.epochs) for t in training] == [
+        ("resnext50_32x4d", False, 150), ("resnet152", True, 30), ("resnet50", True, 50),
+    ]  # fmt: skip
+    assert [t.batch for t in training[:2]] == [512, 512]
+    assert (training[1].rate, training[1].weight_decay, paper.places_lt.second_epochs) == (0.0028, 0.0005, 10)
+    assert set(paper.imagenet_lt.training.augment) == {"crop", "jitter", "blur", "grey"}
+    assert (paper.nicopp.draws, paper.nicopp.seeds, paper.nicopp.training.augment) == (10, 5, ())
+    assert (paper.nicopp.search.rate, paper.nicopp.search.batch) == ((-4, -2), (6, 6.75))
+    assert paper.ablations.table_per_class == 20
+    assert set(paper.places_lt.sampling.scales.values()) == {0.03}
+
+
+def test_table_4_uses_the_pictures_and_classifiers_of_imagenet_lt(root):
+    loaded = params.load(root / "params.yaml")
+    for scale in (loaded.mini, loaded.full, loaded.paper):
+        for part in ("work", "world", "sampling", "training"):
+            assert getattr(scale.ablations, part) == getattr(scale.imagenet_lt, part), part
+        assert scale.ablations.table_seeds <= scale.imagenet_lt.seeds
+
+
+def test_the_map_starts_from_the_point_of_the_experiments(root):
+    loaded = params.load(root / "params.yaml")
+    of_map, point = loaded.feedback_map, loaded.mini.imagenet_lt
+    ours, theirs = (at.sampling.model_dump(exclude={"per_shard", "fill_to"}) for at in (of_map, point))
+    assert ours == theirs
+    # It was made with a wider stem and no pooling, before the time of all notebooks was cut.
+    assert of_map.training == point.training.model_copy(update={"network": "slim", "updates_per_epoch": 75})
+
+
+def test_every_stage_has_a_block_at_every_scale(root):
+    loaded = params.load(root / "params.yaml")
+    assert set(loaded.smoke) == set(params.Stages.model_fields)
+    for stage in params.Stages.model_fields:
+        seeds = loaded.overrides(stage)["seeds"]
+        assert min(seeds.values() if isinstance(seeds, dict) else [seeds]) >= 2

@@ -1,0 +1,174 @@
+import re
+
+import pytest
+from tiny_files import class_folders
+
+from fgsynth.data.disk.folders import from_csv, from_folders, load, with_test
+from fgsynth.utils.errors import UserError
+
+
+def split_of(found):
+    return dict(zip(found.table["key"], found.table["split"], strict=True))
+
+
+def test_class_folders_become_classes_in_sorted_order(tmp_path):
+    counts = {"train/sea_lion": 3, "train/cat": 2, "val/cat": 1, "test/sea_lion": 2, "final/cat": 1}
+    found = load(class_folders(tmp_path / "pets", counts))
+    m = found.manifest
+    assert (m.name, m.classes) == ("pets", ("cat", "sea lion"))
+    assert m.counts().tolist() == [2, 3]
+    assert m.counts("test").tolist() == [0, 2]
+    assert m.counts("final").tolist() == [1, 0]
+    assert found.source("train")[2][1] == 1
+    assert found.notes == ()
+
+
+def test_without_val_a_stated_share_of_every_class_is_held_out(tmp_path):
+    counts = {"train/a": 20, "train/b": 7, "train/c": 2, "train/d": 1, "test/a": 1}
+    found = from_folders(class_folders(tmp_path, counts), held_out=0.3)
+    assert found.manifest.counts("val").tolist() == [6, 2, 1, 0]
+    assert found.manifest.counts().tolist() == [14, 5, 1, 1]
+    assert found.manifest.counts("test").tolist() == [1, 0, 0, 0]
+    assert "9 pictures, 30% of every class (seed 0), are held out of train" in found.notes[0]
+
+
+def test_the_held_out_pictures_depend_on_the_seed_and_not_on_the_others(tmp_path):
+    root = class_folders(tmp_path, {"train/a": 20, "train/b": 20})
+    first, again, other = (split_of(from_folders(root, seed=seed)) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    class_folders(root, {"train/c": 9})
+    more = split_of(from_folders(root))
+    assert {key: more[key] for key in first} == first
+
+
+def test_a_large_share_leaves_a_picture_of_every_class(tmp_path):
+    found = from_folders(class_folders(tmp_path, {"train/a": 3, "train/b": 2}), held_out=0.99)
+    assert found.manifest.counts().tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
+def test_a_share_outside_0_and_1_is_refused(tmp_path, share):
+    with pytest.raises(UserError, match=f"held-out share is {share}: choose one between 0 and 1"):
+        from_folders(class_folders(tmp_path, {"train/a": 3}), held_out=share)
+
+
+def test_without_test_half_of_val_is_it(tmp_path):
+    counts = {"train/a": 9, "train/b": 3, "val/a": 9, "val/b": 1}
+    found = with_test(from_folders(class_folders(tmp_path, counts)))
+    assert found.manifest.counts().tolist() == [9, 3]
+    assert found.manifest.counts("val").tolist() == [4, 1]
+    assert found.manifest.counts("test").tolist() == [5, 0]
+    assert found.notes[-1] == "There is no test: 5 pictures of val (seed 0) are it."
+    class_folders(tmp_path, {"final/a": 1})
+    whole = from_folders(tmp_path)
+    assert with_test(whole) is whole
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    root = class_folders(tmp_path, {"train/a": 2, "train/a/deeper": 1, "val/a": 1, "valid/a": 1})
+    (root / "train/a/notes.txt").touch()
+    (root / "train/a/.DS_Store").touch()
+    found = from_folders(root)
+    assert found.manifest.counts().tolist() == [3]
+    assert found.notes == (
+        "Folders valid are not used: only train, val, test, final are.",
+        "1 file does not end like a picture (.jpg, .jpeg, .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm): "
+        "left out.",
+    )
+
+
+def test_a_folder_without_train_is_refused(tmp_path):
+    with pytest.raises(
+        UserError, match=r"has no picture as train/<class>/<name>.jpg: put a folder per class"
+    ):
+        from_folders(class_folders(tmp_path, {"val/a": 2}))
+    with pytest.raises(UserError, match="There is no folder"):
+        from_folders(tmp_path / "none")
+
+
+def test_a_class_that_train_lacks_is_named(tmp_path):
+    found = from_folders(class_folders(tmp_path, {"train/a": 2, "val/a": 1, "val/yak": 1}))
+    with pytest.raises(UserError, match="class 'yak' is in val but has no training picture"):
+        _ = found.manifest
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path):
+    with pytest.raises(UserError, match="classes 'sea lion' and 'sea_lion' have one name: join or rename"):
+        from_folders(class_folders(tmp_path, {"train/sea_lion": 1, "train/sea lion": 1}))
+
+
+def csv(tmp_path, *lines):
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
+    return path
+
+
+def test_a_csv_gives_labels_groups_and_splits(tmp_path):
+    path = csv(
+        tmp_path,
+        "path,label,group,split,remark",
+        "x/1.jpg,sea_lion,dim,train,",
+        "x/2.jpg,cat,rock,train,odd",
+        'x/3.jpg,cat,dim,val,"a, b"',
+        "x/4.jpg,cat,dim,test,",
+    )
+    m = load(path).manifest
+    assert (m.name, m.classes, m.contexts) == ("list", ("cat", "sea lion"), ("dim", "rock"))
+    assert m.group_counts().tolist() == [0, 1, 1, 0]
+    assert m.rows("val")["key"].tolist() == ["x/3.jpg"]
+
+
+def test_a_csv_of_paths_and_labels_is_held_out_by_class_and_group(tmp_path):
+    rows = [f"{i}.jpg,{i % 11},{'ab'[i < 3]}" for i in range(44)]
+    found = from_csv(csv(tmp_path, "path,label,group", *rows), held_out=0.25)
+    # Numbers are sorted as numbers: 10 is the last class.
+    assert found.manifest.classes == tuple(str(i) for i in range(11))
+    assert found.manifest.counts("val").tolist() == [1] * 11
+    assert found.manifest.group_counts("val")[1::2].tolist() == [0] * 11
+
+
+def test_a_csvs_paths_may_be_below_another_root(tmp_path):
+    root = class_folders(tmp_path / "pictures", {"a": 2})
+    path = csv(tmp_path, "path,label,split", "a/0.png,a,train", "a/1.png,a,val")
+    assert from_csv(path, root).present().all()
+    assert not from_csv(path).present().any()
+    assert from_csv(path, root).source("val")[0][0].shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("path", ["/etc/1.jpg", "../1.jpg", "a/../../1.jpg", "a\\1.jpg"])
+def test_a_csv_that_leaves_the_root_is_refused(tmp_path, path):
+    with pytest.raises(UserError, match=r"list.csv, line 3 has the path .*below the image root"):
+        load(csv(tmp_path, "path,label", "1.jpg,a", f"{path},a"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (["path,class", "1.jpg,a"], "list.csv has no column 'label': path, label[, group][, split]"),
+        (["path,label", "1.jpg,a", "2.jpg,"], "list.csv, line 3 has no label: give one or leave the row out"),
+        (["path,label,split", "1.jpg,a,"], "list.csv, line 2 has no split"),
+        (["path,label,split", "1.jpg,a,valid"], "list.csv, line 2 has split 'valid': choose one of train"),
+        (["path,label,split", "1.jpg,a,val"], "list.csv has no row for training"),
+        (["path,label"], "list.csv has no row for training"),
+        (["path,label", "1.jpg,a", "2.jpg,a,b,c"], "list.csv is no readable CSV"),
+        ([""], "list.csv is no readable CSV"),
+    ],
+)
+def test_a_csv_with_a_mistake_is_refused_with_its_line(tmp_path, lines, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load(csv(tmp_path, *lines))
+
+
+def test_a_csv_that_is_not_there_or_not_utf8_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"There is no file .*none.csv: give a CSV with the columns path"):
+        load(tmp_path / "none.csv")
+    (tmp_path / "latin.csv").write_bytes("path,label\n1.jpg,Bär\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin.csv is no readable CSV .*write it as UTF-8"):
+        load(tmp_path / "latin.csv")
+
+
+def test_a_path_that_stands_twice_is_named(tmp_path):
+    found = load(csv(tmp_path, "path,label,split", "1.jpg,a,train", "1.jpg,a,val"))
+    with pytest.raises(UserError, match=r"picture 1.jpg is there twice"):
+        _ = found.manifest

@@ -1,0 +1,107 @@
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from PIL import Image
+
+from fgsynth.evaluate import figures
+
+
+def test_the_slider_is_a_widget_and_a_picture(monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "display", lambda bundle, raw: shown.append(bundle))
+    values = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+
+    def draw(value):
+        figure, ax = plt.subplots(figsize=(1, 1))
+        ax.set_title(str(value))
+        return figure
+
+    InteractiveShell.instance()
+    plt.close("all")  # of other tests
+    figures.slider(draw, values, "w")
+    (bundle,) = shown
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    with Image.open(io.BytesIO(bundle["image/png"])) as strip:
+        width, height = strip.size
+    assert width > 4 * height / 2  # five in a row, two rows
+    assert not plt.get_fignums()
+
+
+def test_slider_and_pictures_are_linked_in_the_browser(monkeypatch):
+    made, linked = [], []
+    box, link = figures.ipywidgets.VBox, figures.ipywidgets.jslink
+    monkeypatch.setattr(figures.ipywidgets, "VBox", lambda children: made.append(children) or box(children))
+    monkeypatch.setattr(figures.ipywidgets, "jslink", lambda *ends: linked.append(ends) or link(*ends))
+    monkeypatch.setattr(figures, "display", lambda bundle, raw: None)
+    figures.slider(lambda v: plt.figure(figsize=(1 + v, 1)), [0.0, 1.0], "w")
+    control, stack = made[0]
+    assert linked == [((control, "index"), (stack, "selected_index"))]
+    assert len({image.value for image in stack.children}) == len(control.options) == 2
+
+
+@pytest.mark.parametrize("w", [[1.0, 0.0], [1.0, -0.5], [0.3, 2.0]])
+def test_the_boundary_is_where_the_logits_are_equal(w):
+    weight, bias = torch.tensor([[0.0, 0.0], w]), torch.tensor([0.2, -0.1])
+    _, ax = plt.subplots()
+    figures.plane(ax, torch.zeros(2, 2), torch.tensor([0, 1]), weight, bias)
+    line = ax.lines[-1]
+    for point in (line.get_xy1(), line.get_xy2()):
+        assert np.dot(w, point) + float(bias[1] - bias[0]) == pytest.approx(0, abs=1e-6)
+    assert line.get_xy1() != line.get_xy2()
+    plt.close("all")
+
+
+def test_over_seeds_is_mean_and_half_width_in_the_order_of_the_rows():
+    wide = pd.DataFrame({"method": ["b", "b", "a", "a"], "few": [1.0, 3.0, 5.0, 5.0],
+                         "many": [1.0, None, 2.0, 2.0], "seed": [0, 1, 0, 1]})  # fmt: skip
+    text = figures.over_seeds(wide, ["few", "many"], "method")
+    assert text.index.tolist() == ["b", "a"]
+    assert text["few"].tolist() == ["2.00 ± 12.71", "5.00 ± 0.00"]  # t(0.975, 1) = 12.706
+    assert text["many"].tolist() == ["", "2.00 ± 0.00"]
+
+
+def accuracies(**changes):
+    rows = [{"amount": x, "seed": s, "overall": 10 * x + s, "many": 20 * x + s, "medium": 30.0, "few": 40.0}
+            for x in (0.0, 1.0) for s in (0, 2)]  # fmt: skip
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def test_strata_are_curves_of_means_over_seeds():
+    figure = figures.strata_curves(accuracies(), "amount", "times the missing pictures")
+    (ax,) = figure.axes
+    means = {line.get_color(): line.get_ydata().tolist() for line in ax.lines if len(line.get_xdata()) == 2}
+    expected = {"overall": [1, 11], "many": [1, 21], "medium": [30, 30], "few": [40, 40]}
+    assert means == {figures.STRATA[name]: values for name, values in expected.items()}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(figures.STRATA)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("times the missing pictures", "accuracy (%)")
+    plt.close("all")
+
+
+def test_an_empty_stratum_leaves_the_others_in_place():
+    (ax,) = figures.strata_curves(accuracies(medium=np.nan), "amount", "x").axes
+    drawn = [line.get_ydata().tolist() for line in ax.lines if len(line.get_xdata()) == 2]
+    assert [40, 40] in drawn
+    assert [30, 30] not in drawn
+    plt.close("all")
+
+
+def test_gains_are_points_with_their_intervals_one_line_each():
+    rows = [("base", "base", "few", 1.0, 0.5, 2.0), ("scale", "0.1", "few", -1.0, -4.0, 0.0),
+            ("scale", "0.1", "rare", 3.0, 2.0, 5.0)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["factor", "value", "metric", "mean", "low", "high"])
+    figure = figures.gains(table, ["few", "rare"])
+    few, rare = figure.axes
+    assert [label.get_text() for label in few.get_yticklabels()] == ["base: base", "scale: 0.1"]
+    assert few.yaxis_inverted()
+    assert [ax.get_xlabel() for ax in (few, rare)] == ["few (points)", "rare (points)"]
+    points, _, (bars,) = few.containers[0]
+    assert points.get_xydata().tolist() == [[1, 0], [-1, 1]]
+    assert [segment.tolist() for segment in bars.get_segments()] == [[[0.5, 0], [2, 0]], [[-4, 1], [0, 1]]]
+    assert rare.containers[0][0].get_xdata()[1] == 3
+    assert np.isnan(rare.containers[0][0].get_xdata()[0])  # not measured at the base
+    plt.close("all")

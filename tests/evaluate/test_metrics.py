@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fgsynth.evaluate.metrics import (
+    Bootstrap,
+    Interval,
+    group_accuracy,
+    interval,
+    long_tail_accuracy,
+    paired_bootstrap,
+    per_class_accuracy,
+    strata,
+)
+from fgsynth.utils.errors import UserError
+
+
+def test_strata_at_the_thresholds():
+    assert strata([101, 100, 20, 19]).tolist() == ["many", "medium", "medium", "few"]
+
+
+def test_groups_are_means_of_classes_and_overall_is_over_samples():
+    label = np.array([0] * 9 + [1] + [2] * 2)
+    predicted = np.array([0] * 9 + [0] + [2, 0])
+    result = long_tail_accuracy(predicted, label, [500, 300, 5])
+    assert result["many"] == pytest.approx((100 + 0) / 2)
+    assert result["few"] == 50
+    assert result["overall"] == pytest.approx(100 * 10 / 12)
+    assert np.isnan(result["medium"])
+
+
+def test_class_without_samples_is_nan():
+    assert np.isnan(per_class_accuracy([0], [0], 2)[1])
+
+
+def test_interval_against_a_printed_t_table():
+    # t(0.975, 4) = 2.776
+    result = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert result.mean == 3
+    assert result.half_width == pytest.approx(2.776 * np.sqrt(2.5) / np.sqrt(5), rel=1e-3)
+    assert interval([2.0]).half_width == float("inf")
+    for bad in ([], [1.0, float("nan")]):
+        with pytest.raises(UserError, match="at least one value"):
+            interval(bad)
+
+
+def test_sign_needs_an_interval_off_zero():
+    assert [Interval(m, 1, 5).sign for m in (1.5, 0.5, -0.5, -1.5)] == [1, 0, 0, -1]
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=20), st.floats(-50, 50))
+def test_interval_moves_with_the_data(values, shift):
+    a, b = interval(values), interval(np.array(values) + shift)
+    assert b.mean == pytest.approx(a.mean + shift, abs=1e-6)
+    assert b.half_width == pytest.approx(a.half_width, abs=1e-6)
+
+
+def test_groups_of_class_and_context_by_hand():
+    #            group: 0  0  1  2  2  2  5       (2 contexts; class 2 context 0 is empty)
+    label = np.array([0, 0, 0, 1, 1, 1, 2])
+    context = np.array([0, 0, 1, 0, 0, 0, 1])
+    predicted = np.array([0, 1, 0, 1, 1, 2, 2])
+    result = group_accuracy(predicted, label, context, n_classes=3, n_contexts=2)
+    expected = [50, 100, 200 / 3, np.nan, np.nan, 100]
+    np.testing.assert_allclose(result["per_group"], expected)
+    assert result["average_accuracy"] == pytest.approx(100 * 5 / 7)
+    assert result["worst_group_accuracy"] == 50
+
+
+def test_predicting_another_class_of_the_same_context_is_a_miss():
+    assert group_accuracy([1], [0], [1], 2, 2)["worst_group_accuracy"] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (([0], [3], [0]), "Label 3 is out of range: give integers from 0 to 2"),
+        (([0], [-1], [0]), "Label -1"),
+        (([0], [0], [2]), "Context 2 is out of range: give integers from 0 to 1"),
+        (([0], [0], [0, 1]), "1 predictions, 1 labels and 2 contexts"),
+        (([], [], []), "at least one sample"),
+    ],
+)
+def test_groups_out_of_range_are_named(given, sentence):
+    with pytest.raises(UserError, match=sentence):
+        group_accuracy(*given, n_classes=3, n_contexts=2)
+
+
+def _methods(rng, n_seeds=5, n_classes=4, each=50, gap=0.1, seeds_differ=0.05):
+    """Hits of two methods, (2, n_seeds, n): pictures of every difficulty, seeds of some luck; labels.
+
+    The mean difference is 100 `gap` exactly: no chance leaves [0, 1].
+    """
+    label = np.repeat(np.arange(n_classes), each)
+    difficulty = rng.uniform(0.2, 0.7, len(label))
+    own = rng.uniform(-0.1, 0.1, (2, 1, len(label)))
+    luck = rng.uniform(-seeds_differ, seeds_differ, (2, n_seeds, 1))
+    chance = difficulty + own + luck + np.array([gap, 0]).reshape(2, 1, 1)
+    return rng.random(chance.shape) < chance, label
+
+
+def test_bootstrap_reports_the_observed_difference():
+    label = np.array([0, 0, 0, 0, 1, 1])
+    a = np.array([[1, 1, 1, 0, 1, 0], [1, 1, 1, 1, 0, 0]], bool)  # classes: 75, 50; 100, 0
+    b = np.array([[1, 0, 0, 0, 1, 1], [1, 1, 0, 0, 1, 0]], bool)  # classes: 25, 100; 50, 50
+    mean = paired_bootstrap(a, b, label, repeats=10).mean
+    assert mean == pytest.approx(((75 + 50 + 100 + 0) - (25 + 100 + 50 + 50)) / 4)
+    worst = paired_bootstrap(a, b, label, statistic="worst", repeats=10).mean
+    assert worst == pytest.approx((50 + 0) / 2 - (25 + 50) / 2)
+
+
+def test_bootstrap_equals_the_plain_loop():
+    rng = np.random.default_rng(0)
+    hits, label = _methods(rng, n_seeds=3, n_classes=2, each=30, seeds_differ=0.1)
+    for statistic, best in (("mean", np.mean), ("worst", np.min)):
+        loop = []
+        for _ in range(4000):
+            seeds = rng.integers(0, 3, 3)
+            rows = [rng.choice(np.flatnonzero(label == c), 30) for c in (0, 1)]
+            each = best([hits[:, seeds][:, :, r].mean(2) for r in rows], axis=0).mean(1)
+            loop.append(100 * (each[0] - each[1]))
+        result = paired_bootstrap(*hits, label, statistic=statistic, repeats=4000)
+        np.testing.assert_allclose([result.low, result.high], np.quantile(loop, [0.025, 0.975]), atol=1)
+
+
+@pytest.mark.parametrize("statistic", ["mean", "worst"])
+def test_a_method_against_itself_is_exactly_zero(statistic):
+    (a, _), label = _methods(np.random.default_rng(1))
+    result = paired_bootstrap(a, a.copy(), label, statistic=statistic)
+    assert (result.mean, result.low, result.high, result.sign) == (0, 0, 0, 0)
+
+
+def test_swapping_the_methods_swaps_the_ends():
+    (a, b), label = _methods(np.random.default_rng(2))
+    there, back = paired_bootstrap(a, a & b, label), paired_bootstrap(a & b, a, label)
+    assert there.sign == 1
+    assert back.sign == -1
+    # Hit patterns come in another order, so the draws differ a little.
+    np.testing.assert_allclose([back.low, back.high], [-there.high, -there.low], atol=1)
+
+
+def test_bootstrap_repeats_itself_and_listens_to_its_seed():
+    hits, label = _methods(np.random.default_rng(3))
+    assert paired_bootstrap(*hits, label, seed=1) == paired_bootstrap(*hits, label, seed=1)
+    assert paired_bootstrap(*hits, label, seed=1) != paired_bootstrap(*hits, label, seed=2)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 5])
+def test_bootstrap_covers_the_truth(n_seeds):
+    rng = np.random.default_rng(n_seeds)
+    luck = 0.0 if n_seeds == 1 else 0.05  # one seed cannot tell how seeds differ
+    covered = []
+    for _ in range(200):
+        hits, label = _methods(rng, n_seeds, seeds_differ=luck)
+        result = paired_bootstrap(*hits, label, repeats=400)
+        covered.append(result.low <= 10 <= result.high)
+    assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_bootstrap_says_what_does_not_fit():
+    a, label = np.ones((2, 3), bool), np.zeros(3, int)
+    cases = [
+        ((a.astype(int), a, label), {}, "Hits of type int64"),
+        ((a, a[:1], label), {}, r"Hits of shapes \(2, 3\) and \(1, 3\)"),
+        ((a[0], a[0], label), {}, "n_seeds, n"),
+        ((a, a, label[:2]), {}, "one label per picture"),
+        ((a, a, label), {"statistic": "median"}, "choose 'mean' or 'worst'"),
+    ]
+    for inputs, more, sentence in cases:
+        with pytest.raises(UserError, match=sentence):
+            paired_bootstrap(*inputs, **more)
+
+
+def test_bootstrap_prints_its_ends_and_knows_its_sign():
+    assert str(Bootstrap(1, 0.5, 1.25)) == "1.00 [0.50, 1.25]"
+    assert [Bootstrap(0, *ends).sign for ends in ((0.1, 1), (-1, 1), (-1, -0.1))] == [1, 0, -1]

@@ -1,0 +1,415 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny_sd
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler
+from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.utils import logging as diffusers_logging
+from tiny_unclip import WIDTH, save
+
+from fgsynth.generate.generator import Dropout, Generator
+from fgsynth.generate.pipelines import FAMILIES, MIRROR, WITHDRAWN
+from fgsynth.generate.resize import at_resolution
+from fgsynth.generate.synthesise import Feedback, Plan, synthesise
+from fgsynth.guidance.criteria import entropy
+from fgsynth.guidance.feedback import Guidance, guide
+from fgsynth.guidance.samplers import ddim
+from fgsynth.models.networks import small
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.seeds import stable_seed
+
+PROMPTS = ["apple in water", "car"]
+SEEDS = [11, 12]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("unclip"))
+
+
+@pytest.fixture(scope="module")
+def tiny(folder):
+    return Generator.load(folder, n_steps=5)
+
+
+@pytest.fixture(scope="module")
+def sd_folder(tmp_path_factory):
+    return tiny_sd.save(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="module")
+def tiny_text(sd_folder):
+    return Generator.load(sd_folder, n_steps=5)
+
+
+@pytest.fixture(scope="module")
+def guide_network():
+    return small(4).eval().requires_grad_(False)
+
+
+def tiny_decoder(folder, channels=4):
+    """A random TAESD of few blocks: eight pixels to a latent, as the model's own decoder."""
+    torch.manual_seed(1)
+    AutoencoderTiny(
+        encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(16,) * 4,
+        num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4, latent_channels=channels,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def pictures(n=2, side=48):
+    return [np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8) for i in range(n)]
+
+
+def assert_same_pictures(generator, prompts, image, cfg, z, theirs):
+    """Our sampler without feedback and the pictures of a pipeline's own call from the same noise."""
+    with torch.no_grad():
+        ours = generator.decode(
+            ddim(generator.predict(generator.embed_text(prompts), image, cfg), z, generator.schedule)
+        )
+    torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-4)
+    assert theirs.std() > 0.01
+
+
+def assert_diffusers_agrees(generator, pipe, prompts, embedding, seeds, cfg, noise_level=0):
+    """Our sampler without feedback and the pipeline's own call: same noise, embedding noise and prompts."""
+    pipe.set_progress_bar_config(disable=True)
+    z = generator.noise(seeds)
+    draws = [torch.Generator().manual_seed(stable_seed("embedding noise", s)) for s in seeds]
+    theirs = pipe(
+        prompt=prompts, image_embeds=embedding, latents=z, guidance_scale=cfg, noise_level=noise_level,
+        num_inference_steps=len(generator.schedule.steps), generator=draws, output_type="pt",
+    ).images  # fmt: skip
+    image = generator.condition_image(embedding, seeds, noise_level=noise_level)
+    assert_same_pictures(generator, prompts, image, cfg, z, theirs)
+
+
+@pytest.mark.parametrize(("cfg", "noise_level"), [(5.0, 0), (1.0, 0), (3.0, 400)])
+def test_without_feedback_it_is_diffusers_own_pipeline(tiny, cfg, noise_level):
+    embedding = tiny.clip_embedding(pictures())
+    assert_diffusers_agrees(tiny, tiny.pipe, PROMPTS, embedding, SEEDS, cfg, noise_level)
+    torch.testing.assert_close(
+        tiny.embed_image(pictures(), SEEDS, noise_level=noise_level),
+        tiny.condition_image(embedding, SEEDS, noise_level=noise_level),
+    )
+
+
+def test_a_scheduler_with_memory_is_replaced_at_the_door(tiny, folder):
+    assert "PNDM" in (folder / "scheduler" / "scheduler_config.json").read_text()
+    assert type(tiny.pipe.scheduler) is DDIMScheduler
+    assert tiny.pipe.scheduler.config.prediction_type == "v_prediction"
+    assert not tiny.pipe.scheduler.config.clip_sample
+    assert [t for t, _ in tiny.schedule.steps] == [801, 601, 401, 201, 1]
+
+
+def test_text_embeddings_are_kept_and_padded(tiny):
+    first = tiny.embed_text(["banana", "car", "banana"])
+    assert first.shape == (3, 77, WIDTH)
+    assert torch.equal(first[0], first[2])
+    calls = []
+    handle = tiny.pipe.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    assert torch.equal(tiny.embed_text(["banana"])[0], first[0])
+    assert not calls
+    tiny.embed_text(["car in water"])
+    assert calls
+    handle.remove()
+
+
+def test_a_prompt_that_is_too_long_is_named(tiny):
+    with pytest.raises(UserError, match=r"'apple apple.*has 102 tokens, the model takes 77"):
+        tiny.embed_text(["car", "apple " * 100])
+
+
+def test_the_image_condition_is_own_to_its_seed(tiny):
+    image = tiny.embed_image(pictures(), SEEDS, Dropout(0.5), noise_level=300)
+    assert image.shape == (2, 2 * WIDTH)
+    alone = tiny.embed_image(pictures()[1:], SEEDS[1:], Dropout(0.5), noise_level=300)
+    torch.testing.assert_close(image[1:], alone)
+    assert not torch.allclose(
+        image[:1], tiny.embed_image(pictures()[:1], [99], Dropout(0.5), noise_level=300)
+    )
+
+
+def test_text_only_is_unclips_unconditional_half(tiny):
+    assert torch.equal(tiny.no_image(3), torch.zeros(3, 2 * WIDTH))
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5, 0.75])
+def test_dropout_takes_its_share_of_units(p):
+    out = Dropout(p)(torch.ones(500, 40), range(500))
+    assert set(out.unique().tolist()) == {0.0, 1.0}
+    assert abs((out == 0).float().mean() - p) < 4 * (p * (1 - p) / 20000) ** 0.5
+    assert len({tuple(row) for row in out.tolist()}) == 500
+
+
+def test_whole_dropout_takes_all_or_nothing():
+    out = Dropout(0.5, "whole")(torch.ones(400, 40), range(400))
+    share = out.mean(1)
+    assert set(share.tolist()) == {0.0, 1.0}
+    assert abs(share.mean() - 0.5) < 0.1
+
+
+def test_dropout_can_be_off():
+    x = torch.ones(3, 4)
+    assert torch.equal(Dropout(0.9, "off")(x, range(3)), x)
+
+
+@pytest.mark.parametrize(("p", "kind", "said"), [(0.5, "some", "'some'"), (1.5, "units", "p = 1.5")])
+def test_bad_dropout(p, kind, said):
+    with pytest.raises(UserError, match=said):
+        Dropout(p, kind)
+
+
+def test_bad_noise_level(tiny):
+    with pytest.raises(UserError, match="Embedding noise level 1000: choose between 0 and 999"):
+        tiny.embed_image(pictures(), SEEDS, noise_level=1000)
+
+
+def test_the_decoder_keeps_float32_and_its_gradient_equals_the_checkpointed_one(tiny, folder, monkeypatch):
+    z = tiny.noise(SEEDS).double().requires_grad_(True)
+    (plain,) = torch.autograd.grad(tiny.decode(z).square().sum(), z)
+    monkeypatch.setattr("fgsynth.generate.generator.LARGE", 1)
+    large = Generator.load(folder)
+    seen, again = [], []
+    vae = large.pipe.vae
+    handles = [
+        vae.decoder.register_forward_hook(lambda _, given, __: seen.append(len(given[0]))),
+        # Ahead of the pass, as computing again ends as soon as all is there.
+        vae.decoder.up_blocks[0].resnets[0].norm1.register_forward_pre_hook(lambda *_: again.append(1)),
+    ]
+    x = large.decode(z)
+    assert x.dtype == torch.float32
+    assert len(again) == 2
+    (checkpointed,) = torch.autograd.grad(x.square().sum(), z)
+    for handle in handles:
+        handle.remove()
+    assert seen == [1, 1]
+    assert len(again) == 4
+    torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-3 * float(plain.abs().max()))
+    assert plain.abs().max() > 0
+
+
+def kept_for_the_gradient(function):
+    """Bytes of all tensors that autograd keeps of a call."""
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x), x)[1], lambda x: x):
+        function()
+    return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in kept}.values())
+
+
+@pytest.mark.parametrize("of_the_tiny_decoder", [False, True])
+def test_large_pictures_keep_little_for_the_gradient(folder, tmp_path, monkeypatch, of_the_tiny_decoder):
+    def kept():
+        g = Generator.load(folder, tiny_decoder=tiny_decoder(tmp_path / "tiny"))
+        z = g.noise([1]).requires_grad_(True)
+        return kept_for_the_gradient(lambda: (g.decode_for_guidance if of_the_tiny_decoder else g.decode)(z))
+
+    small = kept()
+    monkeypatch.setattr("fgsynth.generate.generator.LARGE", 1)
+    assert kept() < small / 3
+
+
+def test_a_missing_model_names_id_mirror_and_parameter(monkeypatch):
+    # The environment variable has been read long ago.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError) as caught:
+        Generator.load("stabilityai/no-such-unclip", revision="0123abc")
+    assert all(
+        word in str(caught.value) for word in ("stabilityai/no-such-unclip", MIRROR, "`generator`", "folder")
+    )
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"has no model_index\.json"):
+        Generator.load(tmp_path)
+
+
+def test_damaged_weights_are_one_sentence(folder, tmp_path):
+    broken = tmp_path / "unclip"
+    shutil.copytree(folder, broken)
+    (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Generator.load(broken)
+
+
+def test_an_embedding_wholly_dropped_is_no_image(tiny):
+    out = tiny.embed_image(pictures(8), range(8), Dropout(0.5, "whole"), noise_level=300)
+    gone = (out == 0).all(1)
+    assert 0 < gone.sum() < 8
+    assert torch.equal(out[gone], tiny.no_image(int(gone.sum())))
+    kept = tiny.embed_image(pictures(8), range(8), noise_level=300)
+    assert torch.equal(out[~gone], kept[~gone])
+
+
+def test_bars_of_loading_are_as_before(folder):
+    diffusers_logging.disable_progress_bar()
+    Generator.load(folder)
+    assert not diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.enable_progress_bar()
+    Generator.load(folder)
+    assert diffusers_logging.is_progress_bar_enabled()
+
+
+@pytest.mark.parametrize("model", sorted(WITHDRAWN))
+def test_a_withdrawn_model_is_said_to_be_and_its_mirror_named(monkeypatch, tmp_path, model):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=f"withdrew it from the hub, and the mirror '{WITHDRAWN[model]}'"):
+        Generator.load(model)
+
+
+@pytest.mark.parametrize("cfg", [7.5, 1.0])
+def test_stable_diffusion_without_feedback_is_diffusers_own_pipeline(tiny_text, cfg):
+    assert tiny_text.pipe.scheduler.config.prediction_type == "epsilon"
+    pipe, z = tiny_text.pipe, tiny_text.noise(SEEDS)
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        prompt=PROMPTS, latents=z, guidance_scale=cfg, num_inference_steps=5, eta=0.0, output_type="pt"
+    ).images
+    assert_same_pictures(tiny_text, PROMPTS, tiny_text.no_image(2), cfg, z, theirs)
+
+
+def test_the_folder_names_its_family(tiny, tiny_text):
+    assert [type(g.pipe).__name__ for g in (tiny, tiny_text)] == list(FAMILIES)
+    assert [g.image_width for g in (tiny, tiny_text)] == [2 * WIDTH, 0]
+    assert tiny_text.no_image(3).shape == (3, 0)
+
+
+def test_stable_diffusion_is_guided_like_unclip(tiny_text, guide_network):
+    seen = Feedback(guide_network, {"entropy": entropy}, 4, Guidance(0.1, every=1))
+    plan = Plan(PROMPTS, tiny_text.no_image(2), torch.tensor([0, 1]), SEEDS)
+    made, plain = (synthesise(tiny_text, plan, 3.0, feedback) for feedback in (seen, None))
+    assert made.non_finite.tolist() == [0, 0]
+    assert (made.pictures != plain.pictures).any()
+
+
+def test_a_text_only_model_refuses_pictures(tiny, tiny_text):
+    said = "StableDiffusionPipeline takes text only.*image: true"
+    with pytest.raises(UserError, match=said):
+        tiny_text.embed_image(pictures(), SEEDS)
+    with pytest.raises(UserError, match=said):
+        tiny_text.condition_image(torch.zeros(2, WIDTH), SEEDS)
+    with pytest.raises(UserError, match="image condition has 64 numbers, the model takes 0"):
+        tiny_text.predict(tiny_text.embed_text(PROMPTS), tiny.no_image(2), 3.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["StableDiffusionXLPipeline", None, ["pipeline.py", "StableDiffusionPipeline"]]
+)
+def test_another_family_is_named(sd_folder, tmp_path, name):
+    other = shutil.copytree(sd_folder, tmp_path / "other")
+    index = json.loads((other / "model_index.json").read_text())
+    (other / "model_index.json").write_text(json.dumps({**index, "_class_name": name}))
+    with pytest.raises(UserError, match="StableUnCLIPImg2ImgPipeline or a StableDiffusionPipeline"):
+        Generator.load(other)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_pickles_are_refused(sd_folder, tmp_path, part):
+    other = shutil.copytree(sd_folder, tmp_path / "other")
+    (weights,) = (other / part).glob("*.safetensors")
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UserError, match=rf"{part} holds its weights as a pickle") as caught:
+        Generator.load(other)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_with_its_own_code_is_refused(sd_folder, tmp_path):
+    other = shutil.copytree(sd_folder, tmp_path / "other")
+    index = json.loads((other / "model_index.json").read_text())
+    (other / "model_index.json").write_text(json.dumps({**index, "unet": ["own", "Own"]}))
+    (other / "unet" / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Generator.load(other)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_attention_is_torchs_own(tiny, tiny_text):
+    for g in (tiny, tiny_text):
+        processors = [*g.pipe.unet.attn_processors.values(), *g.pipe.vae.attn_processors.values()]
+        assert {type(p) for p in processors} == {AttnProcessor2_0}
+        assert g.pipe.text_encoder.config._attn_implementation == "sdpa"
+    assert tiny.pipe.image_encoder.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("through_network", [True, False])
+def test_half_precision_stays_close_to_float32(folder, guide_network, dtype, through_network):
+    made = {}
+    seen = Feedback(guide_network, {"entropy": entropy}, 4, Guidance(0.03, through_network=through_network))
+    for precision in (torch.float32, dtype):
+        g = Generator.load(folder, n_steps=5, dtype=precision)
+        assert g.dtype == precision
+        assert {p.dtype for p in g.pipe.vae.parameters()} == {torch.float32}
+        plan = Plan(PROMPTS, g.embed_image(pictures(), SEEDS), torch.tensor([0, 1]), SEEDS)
+        made[precision] = synthesise(g, plan, 3.0, seen)
+    exact, half = made.values()
+    assert half.non_finite.tolist() == [0, 0]
+    off = (exact.pictures.float() - half.pictures.float()).abs()
+    assert 0 < off.mean() < 4
+    torch.testing.assert_close(half.before, exact.before, rtol=0.02, atol=0)
+
+
+def test_the_autoencoder_is_read_in_float32_and_not_rounded(folder):
+    exact, half = (Generator.load(folder, dtype=dtype).pipe.vae for dtype in (torch.float32, torch.bfloat16))
+    for a, b in zip(exact.parameters(), half.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_guidance_looks_through_the_tiny_decoder_and_pictures_do_not(folder, tmp_path, guide_network):
+    g = Generator.load(folder, n_steps=5, tiny_decoder=tiny_decoder(tmp_path / "tiny"))
+    plain = Generator.load(folder, n_steps=5)
+    z, label = g.noise(SEEDS), torch.tensor([0, 1])
+    assert torch.equal(g.decode(z), plain.decode(z))
+    assert torch.equal(plain.decode(z), plain.decode_for_guidance(z))
+    seen = g.decode_for_guidance(z)
+    assert seen.shape == g.decode(z).shape
+    assert not torch.allclose(seen, g.decode(z))
+    calls = []
+    handle = g.pipe.vae.decoder.register_forward_hook(lambda *_: calls.append(1))
+    predict = g.predict(g.embed_text(PROMPTS), g.no_image(2), 3.0)
+    guided = guide(predict, guide_network, entropy, label, g.schedule, Guidance(0.1), g.decode_for_guidance)
+    out = ddim(guided, z, g.schedule)
+    handle.remove()
+    assert not calls
+    assert torch.isfinite(out).all()
+    assert not torch.allclose(out, ddim(predict, z, g.schedule))
+    assert guided.non_finite.tolist() == [0, 0]
+
+
+def test_a_tiny_decoder_of_other_latents_is_refused(folder, tmp_path):
+    with pytest.raises(UserError, match="takes latents of 8 channels, the generator's have 4"):
+        Generator.load(folder, tiny_decoder=tiny_decoder(tmp_path / "tiny", channels=8))
+
+
+def test_a_missing_tiny_decoder_is_one_sentence(folder, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    with pytest.raises(UserError, match="tiny' cannot be loaded"):
+        Generator.load(folder, tiny_decoder=tmp_path / "tiny")
+
+
+def test_compiling_is_asked_of_the_denoiser_alone(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: asked.append(type(self).__name__))
+    Generator.load(folder)
+    assert asked == []
+    Generator.load(folder, compiled=True)
+    assert asked == ["UNet2DConditionModel"]
+
+
+def test_the_guide_sees_pictures_at_its_own_size(tiny, guide_network):
+    sides = []
+
+    def guide_of_32(x):
+        sides.append(tuple(x.shape[-2:]))
+        return guide_network(x)
+
+    seen = Feedback(at_resolution(guide_of_32, 32), {"entropy": entropy}, 4)
+    plan = Plan(PROMPTS, tiny.no_image(2), torch.tensor([0, 1]), SEEDS)
+    made = synthesise(tiny, plan, 3.0, seen)
+    assert made.pictures.shape[1:3] == (64, 64)
+    assert set(sides) == {(32, 32)}
+    assert made.non_finite.tolist() == [0, 0]

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+from fgsynth.guidance.samplers import SOLVERS, ddim, dpm_solver_2m
+from fgsynth.guidance.schedule import Schedule, model_function, x0_from_eps
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("to_one", [True, False])
+def test_ddim_is_diffusers_own_loop(network, prediction_type, spacing, to_one):
+    scheduler = DDIMScheduler(
+        clip_sample=False, prediction_type=prediction_type, timestep_spacing=spacing, set_alpha_to_one=to_one,
+        steps_offset=1 if spacing == "leading" else 0,
+    )  # fmt: skip
+    schedule = Schedule.from_scheduler(scheduler, 30)
+    start = torch.randn(4, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    z = start
+    for t in scheduler.timesteps:
+        z = scheduler.step(network(z, int(t)), int(t), z, eta=0.0).prev_sample
+    ours = ddim(model_function(network, schedule, prediction_type), start, schedule)
+    torch.testing.assert_close(ours, z, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(ours, start, atol=0.1)
+
+
+def test_sampling_leaves_no_graph(schedule):
+    weight = torch.ones(3, requires_grad=True)
+    predict = model_function(lambda z, t: z * weight, schedule, "epsilon")
+    assert not ddim(predict, torch.randn(2, 3), schedule).requires_grad
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("n_steps", [3, 8, 14])
+def test_the_second_order_solver_is_diffusers_own_at_ddims_steps(network, prediction_type, n_steps):
+    ours = DDIMScheduler(clip_sample=False, prediction_type=prediction_type)
+    schedule = Schedule.from_scheduler(ours, n_steps)
+    theirs = DPMSolverMultistepScheduler.from_config(
+        ours.config, algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True,
+        final_sigmas_type="zero",
+    )  # fmt: skip
+    theirs.set_timesteps(timesteps=[t for t, _ in schedule.steps])
+    start = z = torch.randn(4, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    for t in theirs.timesteps:
+        z = theirs.step(network(z, int(t)), int(t), z).prev_sample
+    found = dpm_solver_2m(model_function(network, schedule, prediction_type), start, schedule)
+    torch.testing.assert_close(found, z, rtol=1e-4, atol=1e-5)
+
+
+def test_the_second_order_solver_is_nearer_to_the_end_of_the_path_than_ddim():
+    scheduler = DDIMScheduler(clip_sample=False)
+    start = torch.randn(64, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+
+    def ended(solver, n_steps):
+        schedule = Schedule.from_scheduler(scheduler, n_steps)
+
+        def predict(z, t):
+            # The exact prediction for data from N(0.5, 0.2^2).
+            abar = schedule.abar(t)
+            x0 = 0.5 + 0.04 * abar.sqrt() / (0.04 * abar + 1 - abar) * (z - abar.sqrt() * 0.5)
+            return x0, (z - abar.sqrt() * x0) / (1 - abar).sqrt()
+
+        return solver(predict, start, schedule)
+
+    path = ended(ddim, 1000)
+    apart = {name: float((ended(solve, 12) - path).abs().max()) for name, solve in SOLVERS.items()}
+    assert apart["dpm++2m"] < 0.5 * apart["ddim"]
+
+
+@pytest.mark.parametrize("solver", list(SOLVERS.values()))
+def test_a_guided_shift_moves_the_next_latent_alike_in_all_solvers(schedule, network, solver):
+    predict = model_function(network, schedule, "epsilon")
+    start = torch.randn(4, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    first, seen = schedule.steps[0][0], []
+
+    def watching(push):
+        seen.clear()
+
+        def shifted(z, t):
+            seen.append(z)
+            x0, eps = predict(z, t)
+            return (x0 + push, eps) if t == first else (x0, eps)
+
+        solver(shifted, start, schedule)
+        return seen[1]
+
+    moved = watching(0.25) - watching(0.0)
+    abar = schedule.abar(schedule.steps[0][1])
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.25 * float(abar.sqrt())))
+
+
+def test_shifted_noise_predictions_are_solved_as_any_other_model(schedule, network):
+    """Raw guidance changes the noise prediction, and x0 with it: nothing is left to be moved once."""
+    predict = model_function(network, schedule, "epsilon")
+
+    def guided(z, t):
+        eps = predict(z, t)[1] - 0.1
+        return x0_from_eps(z, eps, schedule.abar(t)), eps
+
+    start = torch.randn(4, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    as_model = model_function(lambda z, t: network(z, t) - 0.1, schedule, "epsilon")
+    torch.testing.assert_close(
+        dpm_solver_2m(guided, start, schedule), dpm_solver_2m(as_model, start, schedule)
+    )

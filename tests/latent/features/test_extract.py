@@ -1,0 +1,247 @@
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fgsynth.latent.features.extract import Views, extract
+from fgsynth.latent.features.extractors import Extractor
+from fgsynth.latent.features.files import read
+from fgsynth.train.batches import Pictures
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.seeds import generator
+
+
+class Corner(nn.Module):
+    """The colour of the first pixel, times a weight: says which picture it saw."""
+
+    def __init__(self, weight=1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight), requires_grad=False)
+
+    def forward(self, x):
+        return x[:, :, 0, 0] * self.weight
+
+
+def corner(weight=1.0, **changes):
+    def prepare(pictures):
+        return torch.stack([torch.tensor(p.getpixel((0, 0))).float().reshape(3, 1, 1) for p in pictures])
+
+    made = {"name": "corner", "revision": "", "preprocessing": "{}", "prepare": prepare}
+    return Extractor(**{**made, "network": Corner(weight), "device": torch.device("cpu"), **changes})
+
+
+def source(n=10, seed=0):
+    x = torch.randint(0, 256, (n, 8, 8, 3), generator=generator("pictures", seed)).to(torch.uint8)
+    return Pictures(x, torch.arange(n) % 3)
+
+
+class Counting:
+    """Pictures that note who was taken, and stop at a row once."""
+
+    def __init__(self, pictures, stop=None, error=KeyboardInterrupt):
+        self.pictures, self.stop, self.error = pictures, stop, error
+        self.label, self.digest, self.taken = pictures.label, "counting", []
+
+    def take(self, rows):
+        if self.stop in rows.tolist():
+            raise self.error("stopped")
+        self.taken += rows.tolist()
+        return self.pictures.x[rows]
+
+
+def expected(pictures):
+    return pictures.x[:, 0, 0].float()
+
+
+@pytest.mark.parametrize(("batch", "workers", "shard"), [(3, 0, 4), (1, 0, 100), (64, 0, 1), (2, 2, 5)])
+def test_features_are_in_order_whatever_the_batch_workers_and_shard(tmp_path, batch, workers, shard):
+    pictures = source()
+    features, label = extract(corner(), pictures, tmp_path, batch=batch, workers=workers, shard=shard)
+    assert torch.equal(features, expected(pictures))
+    assert torch.equal(label, pictures.label)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 13), st.integers(1, 13), st.integers(1, 3))
+def test_no_row_is_lost_or_twice(tmp_path_factory, n, batch, shard, views):
+    pictures, counting = source(n), Counting(source(n))
+    features, _ = extract(
+        corner(), counting, tmp_path_factory.mktemp("any"), batch=batch, shard=shard, views=Views(views)
+    )
+    assert torch.equal(features[::views], expected(pictures))
+    assert counting.taken == list(range(n))
+
+
+def test_what_is_kept_opens_no_picture(tmp_path):
+    first, again = Counting(source()), Counting(source())
+    made = extract(corner(), first, tmp_path)
+    kept = extract(corner(), again, tmp_path)
+    assert torch.equal(made[0], kept[0])
+    assert torch.equal(made[1], kept[1])
+    assert again.taken == []
+
+
+def test_the_note_says_what_the_features_are_of(tmp_path):
+    extract(corner(revision="abc"), source(), tmp_path)
+    note = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert (note["rows"], note["k"], note["dtype"]) == (10, 3, "F32")
+    assert (note["extractor"], note["revision"]) == ("corner", "abc")
+    assert note["weights"] == corner().digest
+    assert note["views"] == {"n": 1}
+    assert len(note["manifest"]) == 16
+
+
+def test_what_is_kept_is_a_ready_made_file(tmp_path):
+    features, label = extract(corner(), source(), tmp_path)
+    made = read(next(tmp_path.glob("*.safetensors")))
+    assert torch.equal(made.features, features)
+    assert torch.equal(made.label, label)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_stopped_run_goes_on_with_the_next_shard(tmp_path, error):
+    with pytest.raises(error):
+        extract(corner(), Counting(source(), stop=7, error=error), tmp_path, batch=2, shard=3)
+    assert not list(tmp_path.glob("*.json"))
+    again = Counting(source())
+    features, _ = extract(corner(), again, tmp_path, batch=2, shard=3)
+    assert again.taken == [6, 7, 8, 9]
+    assert torch.equal(features, expected(source()))
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_damaged_shard_is_made_again(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        extract(corner(), Counting(source(), stop=9), tmp_path, shard=3, batch=3)
+    (first, second, _) = sorted(tmp_path.glob("*.parts/*.safetensors"))
+    first.write_bytes(first.read_bytes()[:-4])
+    second.write_bytes(b"")
+    again = Counting(source())
+    features, _ = extract(corner(), again, tmp_path, shard=3, batch=3)
+    assert again.taken == [0, 1, 2, 3, 4, 5, 9]
+    assert torch.equal(features, expected(source()))
+
+
+def test_a_run_killed_between_features_and_note_is_joined_again(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fgsynth.latent.features.extract.write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            extract(corner(), Counting(source()), tmp_path)
+    again = Counting(source())
+    assert torch.equal(extract(corner(), again, tmp_path)[0], expected(source()))
+    assert again.taken == []
+
+
+def test_other_weights_pictures_preprocessing_and_views_are_kept_apart(tmp_path):
+    runs = [
+        (corner(), source(), Views()),
+        (corner(2.0), source(), Views()),
+        (corner(), source(seed=1), Views()),
+        (corner(preprocessing='{"size": 7}'), source(), Views()),
+        (corner(name="other"), source(), Views()),
+        (corner(revision="b"), source(), Views()),
+        (corner(), source(), Views(2)),
+        (corner(), source(), Views(2, ("flip",))),
+        (corner(), source(), Views(2, seed=1)),
+    ]
+    for extractor, pictures, views in runs:
+        extract(extractor, pictures, tmp_path, views=views)
+    assert len(list(tmp_path.glob("*.json"))) == len(runs)
+    # A seed that no view uses is no difference.
+    extract(corner(), source(), tmp_path, views=Views(1, ("flip",), seed=3))
+    assert len(list(tmp_path.glob("*.json"))) == len(runs)
+
+
+def test_views_are_the_picture_and_then_views_by_the_pictures_own_seed(tmp_path):
+    pictures = source()
+    views = Views(3, ("crop", "flip", "jitter"), seed=4)
+    a, label = extract(corner(), pictures, tmp_path / "a", views=views, batch=4)
+    b, _ = extract(corner(), pictures, tmp_path / "b", views=views, batch=3, shard=5)
+    assert a.shape == (30, 3)
+    assert torch.equal(label, pictures.label.repeat_interleave(3))
+    assert torch.equal(a, b)
+    each = a.reshape(10, 3, 3)
+    assert torch.equal(each[:, 0], expected(pictures))
+    assert not torch.equal(each[:, 1], each[:, 2])
+    other, _ = extract(corner(), pictures, tmp_path / "a", views=Views(3, views.names, seed=5))
+    assert not torch.equal(other, a)
+
+
+@pytest.mark.parametrize(("key", "value"), [("rows", 11), ("k", 4), ("dtype", "F16"), ("sha256", "0")])
+def test_a_note_that_does_not_fit_its_features_is_refused(tmp_path, key, value):
+    extract(corner(), source(), tmp_path)
+    note = next(tmp_path.glob("*.json"))
+    note.write_text(json.dumps(json.loads(note.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=rf"safetensors has {key} .*says {value}: delete {note.name}"):
+        extract(corner(), source(), tmp_path)
+
+
+def test_features_that_were_changed_or_lost_are_refused(tmp_path):
+    extract(corner(), source(), tmp_path)
+    file, note = next(tmp_path.glob("*.safetensors")), next(tmp_path.glob("*.json"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"has sha256"):
+        extract(corner(), source(), tmp_path)
+    for spoil in (lambda: file.write_bytes(b"x"), file.unlink, lambda: note.write_text("{")):
+        spoil()
+        with pytest.raises(UserError, match=r"is missing or damaged: delete .*json to extract"):
+            extract(corner(), source(), tmp_path)
+    note.unlink()
+    assert torch.equal(extract(corner(), source(), tmp_path)[0], expected(source()))
+
+
+def test_a_feature_that_is_not_finite_names_its_picture(tmp_path):
+    class Spoiled(Corner):
+        def forward(self, x):
+            e = super().forward(x)
+            return torch.where(e == marked, torch.inf, e)
+
+    pictures = source()
+    marked = float(pictures.x[7, 0, 0, 1])
+    pictures.x[:7, 0, 0] = 0
+    with pytest.raises(UserError, match=r"'corner' gives picture 7 a feature that is not finite"):
+        extract(corner(network=Spoiled()), pictures, tmp_path, batch=5, views=Views(2, ("blur",)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_is_one_sentence(tmp_path, workers):
+    broken = Counting(source(), stop=4, error=UserError)
+    with pytest.raises(UserError) as caught:
+        extract(corner(), broken, tmp_path, workers=workers)
+    assert str(caught.value) == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"batch": 0}, "Features of 0 pictures per batch: at least 1"),
+        ({"shard": 0}, "Features of 0 pictures per shard: at least 1"),
+        ({"source": source(0)}, "Features of 0 pictures: at least 1"),
+    ],
+)
+def test_nothing_to_do_is_refused(tmp_path, arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        extract(corner(), **{"source": source(), "folder": tmp_path, **arguments})
+
+
+def test_views_that_do_not_exist_are_refused():
+    with pytest.raises(UserError, match=r"0 views of each picture"):
+        Views(0)
+    with pytest.raises(UserError, match=r"Unknown augmentation 'warp'"):
+        Views(2, ("warp",))
+
+
+def test_the_global_generator_is_left_alone(tmp_path):
+    torch.manual_seed(3)
+    state = torch.random.get_rng_state()
+    extract(corner(), source(), tmp_path, views=Views(2), workers=1)
+    assert torch.equal(torch.random.get_rng_state(), state)

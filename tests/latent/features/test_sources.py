@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_bench import bench
+
+from fgsynth.latent.features.sources import Drawn, Files, digest, take
+from fgsynth.train.batches import Pictures
+from fgsynth.utils.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three grey pictures of different size and brightness."""
+    for i in range(3):
+        path = tmp_path / "train" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((4 + i, 5, 3), 10 * i, np.uint8)).save(path)
+    return tmp_path
+
+
+def files(folder, paths=("train/0.png", "train/1.png", "train/2.png"), label=(0, 1, 0)):
+    return Files(folder, tuple(paths), torch.tensor(label))
+
+
+def test_files_are_opened_when_they_are_taken(folder):
+    source = files(folder)
+    (folder / "train/1.png").unlink()
+    taken = take(source, torch.tensor([2, 0]))
+    assert [tuple(x.shape) for x in taken] == [(6, 5, 3), (4, 5, 3)]
+    assert [int(x.max()) for x in taken] == [20, 0]
+    assert source[2][1] == 0
+    with pytest.raises(UserError, match=r"There is no picture at .*1\.png"):
+        take(source, torch.tensor([1]))
+
+
+def test_the_digest_of_files_is_of_paths_sizes_and_labels_not_of_the_folder(folder, tmp_path_factory):
+    before = digest(files(folder))
+    assert before == digest(files(folder))
+    assert before != digest(files(folder, label=(0, 1, 1)))
+    assert before != digest(files(folder, paths=("train/1.png", "train/0.png", "train/2.png")))
+    moved = tmp_path_factory.mktemp("moved") / "all"
+    folder.rename(moved)
+    assert before == digest(files(moved))
+    (moved / "train/0.png").write_bytes(b"another picture")
+    assert before != digest(files(moved))
+
+
+def test_a_file_that_is_not_there_is_named_before_any_is_read(folder):
+    (folder / "train/2.png").unlink()
+    with pytest.raises(UserError, match=r"There is no picture at .*train/2\.png: complete"):
+        digest(files(folder))
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../a.png", "train/../../a.png"])
+def test_paths_that_leave_the_folder_are_refused(folder, path):
+    with pytest.raises(
+        UserError, match=f"The list of pictures below .* has the path '{path}': give one below"
+    ):
+        Files(folder, (path,), torch.tensor([0]))
+
+
+def test_one_label_per_file(folder):
+    with pytest.raises(UserError, match="3 pictures and 2 labels"):
+        files(folder, label=(0, 1))
+
+
+def test_pictures_in_memory_have_a_digest_of_every_pixel():
+    x, label = torch.zeros(3, 4, 4, 3, dtype=torch.uint8), torch.tensor([0, 1, 0])
+    other = x.clone()
+    other[2, 3, 3, 2] = 1
+    assert digest(Pictures(x, label)) != digest(Pictures(other, label))
+    assert torch.equal(take(Pictures(other, label), torch.tensor([2])), other[2:])
+
+
+def test_rows_of_a_benchmark_are_rendered_when_they_are_taken():
+    made = bench({"train": [4, 2], "test": [1, 1]})
+    source = Drawn(made, made.manifest.table)
+    rows = torch.tensor([5, 0])
+    expected = made.pictures(made.manifest.table.iloc[[5, 0]].reset_index(drop=True))
+    assert torch.equal(source.take(rows), expected)
+    assert torch.equal(source[5][0], expected[0])
+    assert source[5][1] == 1
+    assert source.label.tolist() == made.manifest.table["label"].tolist()
+    assert len(source) == 8
+
+
+def test_other_rows_of_a_benchmark_have_another_digest():
+    made = bench({"train": [4, 2], "test": [1, 1]})
+    table = made.manifest.table
+    assert digest(Drawn(made, table)) == digest(Drawn(made, table.copy()))
+    assert digest(Drawn(made, table)) != digest(Drawn(made, table.iloc[::-1]))

@@ -1,0 +1,78 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fgsynth.latent.probe.objective import Objective, columns_of, cross_entropy_and_slope, log_prior, rows_of
+from fgsynth.train.losses import balanced_softmax
+from fgsynth.utils.seeds import generator
+
+HEADS = [("linear", 1.0, 0.05), ("cosine", 7.0, 0.0)]
+
+
+def problem(head="linear", scale=1.0, weight_decay=0.05, balanced=0.7, seed=0, dtype=torch.double):
+    g = generator("objective", seed)
+    features = torch.randn(40, 5, generator=g, dtype=dtype)
+    label = torch.randint(3, (40,), generator=g)
+    prior = log_prior(torch.tensor([30.0, 8.0, 2.0], dtype=dtype))
+    at = torch.randn(5, 3, generator=g, dtype=dtype), torch.randn(3, generator=g, dtype=dtype)
+    return Objective(rows_of(features, head), label, prior, balanced, weight_decay, head, scale), at
+
+
+@pytest.mark.parametrize(("head", "scale", "weight_decay"), HEADS)
+def test_gradient_agrees_with_finite_differences(head, scale, weight_decay):
+    objective, (weight, bias) = problem(head, scale, weight_decay)
+    _, slope, slope_b = objective(weight, bias)
+    h = 1e-6
+    for i in range(weight.shape[0]):
+        for j in range(weight.shape[1]):
+            step = torch.zeros_like(weight)
+            step[i, j] = h
+            difference = objective(weight + step, bias)[0] - objective(weight - step, bias)[0]
+            assert float(slope[i, j]) == pytest.approx(difference / (2 * h), abs=1e-7)
+    for j in range(len(bias)):
+        step = torch.zeros_like(bias)
+        step[j] = h
+        difference = objective(weight, bias + step)[0] - objective(weight, bias - step)[0]
+        assert float(slope_b[j]) == pytest.approx(difference / (2 * h), abs=1e-7)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0, 1), st.integers(0, 1000))
+def test_value_is_balanced_softmax_plus_weight_decay_on_the_weight_alone(balanced, seed):
+    objective, (weight, bias) = problem(balanced=balanced, seed=seed)
+    logits = objective.features @ weight + bias
+    counts = objective.prior.exp()
+    expected = balanced_softmax(logits, objective.label, counts, balanced) + 0.05 * weight.square().sum()
+    assert objective(weight, bias)[0] == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_chunks_do_not_change_the_objective(monkeypatch):
+    objective, at = problem()
+    whole = objective(*at)
+    monkeypatch.setattr("fgsynth.latent.probe.objective.CHUNK", 7)
+    cut = objective(*at)
+    assert cut[0] == pytest.approx(whole[0], rel=1e-12)
+    torch.testing.assert_close(cut[1:], whole[1:])
+
+
+def test_extreme_logits_stay_finite():
+    value, slope = cross_entropy_and_slope(torch.tensor([[1e4, -1e4], [1e4, -1e4]]), torch.tensor([0, 1]))
+    assert value == 2e4
+    assert slope.tolist() == [[0.0, 0.0], [1.0, -1.0]]
+
+
+def test_slope_at_zero_is_the_gradient_at_zero_logits():
+    objective, (weight, bias) = problem(weight_decay=0.0)
+    share = objective.label.bincount() / 40.0
+    means = torch.stack([objective.features[objective.label == y].mean(0) for y in range(3)])
+    expected = objective(torch.zeros_like(weight), torch.zeros_like(bias))[1:]
+    torch.testing.assert_close(objective.slope_at_zero(means, share.double()), expected)
+
+
+def test_cosine_objective_depends_on_directions_only():
+    objective, (weight, bias) = problem("cosine", 7.0, 0.0)
+    value, slope, _ = objective(weight, bias)
+    assert objective(weight * torch.tensor([1.0, 10.0, 0.1]), bias + 3)[0] == pytest.approx(value, rel=1e-12)
+    torch.testing.assert_close((slope * weight).sum(0), torch.zeros(3, dtype=torch.double))
+    torch.testing.assert_close(columns_of(weight, "cosine", 7.0).norm(dim=0), torch.full((3,), 7.0).double())

@@ -1,0 +1,128 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from imblearn.over_sampling import SMOTE
+from scipy.stats import gaussian_kde, ks_2samp
+
+from fgsynth.latent.samplers.neighbours import KernelDensity, Smote, bandwidth_factor
+from fgsynth.utils.errors import UserError
+
+
+@pytest.fixture
+def data():
+    g = torch.Generator().manual_seed(0)
+    parts = [torch.randn(40, 3, generator=g), 2 * torch.randn(6, 3, generator=g) + 9, torch.ones(1, 3) * 30]
+    return torch.cat(parts), torch.tensor([0] * 40 + [1] * 6 + [2])
+
+
+@pytest.mark.parametrize("rule", ["scott", "silverman"])
+def test_bandwidth_rules_are_scipys(rule):
+    x = np.random.default_rng(0).normal(size=(4, 50))
+    assert bandwidth_factor(rule, 50, 4) == pytest.approx(gaussian_kde(x, bw_method=rule).factor)
+    assert bandwidth_factor(0.3, 50, 4) == 0.3
+
+
+@pytest.mark.parametrize("bandwidth", ["wide", -0.1, math.inf, math.nan])
+def test_unknown_bandwidths_are_refused(bandwidth):
+    with pytest.raises(UserError, match="choose 'scott', 'silverman' or a number"):
+        KernelDensity(bandwidth)
+
+
+@pytest.mark.parametrize("spread", ["pooled", "class"])
+@pytest.mark.parametrize("y", [0, 1])
+def test_density_has_the_moments_of_the_class_plus_the_bandwidth(data, spread, y):
+    features, label = data
+    groups = [features[label == c] for c in (0, 1)]
+    x = groups[y]
+    within = torch.cat([g - g.mean(0) for g in groups]) if spread == "pooled" else x - x.mean(0)
+    # The class of one row cannot be fitted by its own spread.
+    keep = label < 2
+    drawn = KernelDensity(0.5, spread).fit(features[keep], label[keep]).sample(y, 40_000, 0)
+    covariance = torch.cov(x.T, correction=0) + 0.25 * within.square().mean(0).diag()
+    torch.testing.assert_close(drawn.mean(0), x.mean(0), atol=0.06, rtol=0)
+    torch.testing.assert_close(torch.cov(drawn.T), covariance, atol=0.15, rtol=0.03)
+
+
+def test_bandwidth_zero_repeats_the_features(data):
+    drawn = KernelDensity(0).fit(*data).sample(1, 300, 0)
+    assert {tuple(x) for x in drawn.tolist()} == {tuple(x) for x in data[0][40:46].tolist()}
+
+
+def test_a_column_all_alike_stays_so(data):
+    features, label = data
+    features[:, 1] = 4
+    assert (KernelDensity().fit(features, label).sample(0, 100, 0)[:, 1] == 4).all()
+
+
+def test_density_of_one_row_needs_the_pooled_spread(data):
+    drawn = KernelDensity().fit(*data).sample(2, 5000, 0)
+    torch.testing.assert_close(drawn.mean(0), torch.full((3,), 30.0), atol=0.1, rtol=0)
+    assert drawn.std() > 0.5
+    with pytest.raises(UserError, match="Class 2 has 1 feature and no variance"):
+        KernelDensity(spread="class").fit(*data)
+    with pytest.raises(UserError, match="Class 0 has 1 feature and no variance"):
+        KernelDensity().fit(data[0][:2], torch.arange(2))
+
+
+def test_unknown_spread_is_refused():
+    with pytest.raises(UserError, match="Unknown spread 'own'"):
+        KernelDensity(spread="own")
+
+
+def on_segments(drawn, x, k):
+    """Whether every row drawn lies between a row of x and one of that row's k nearest others."""
+    near = torch.cdist(x, x).fill_diagonal_(math.inf).topk(min(k, len(x) - 1), largest=False).indices
+    a, b = x[:, None, :].expand(-1, near.shape[1], -1).flatten(0, 1), x[near].flatten(0, 1)
+    along = b - a
+    # The nearest point of each segment to each draw.
+    t = ((drawn[:, None] - a) * along).sum(2) / along.square().sum(1)
+    gap = (drawn[:, None] - a - t.clamp(0, 1)[..., None] * along).norm(dim=2)
+    return gap.min(1).values < 1e-4
+
+
+@pytest.mark.parametrize(("y", "k"), [(0, 5), (0, 1), (1, 5), (1, 9)])
+def test_smote_is_on_a_segment_to_a_near_neighbour_of_the_class(data, y, k):
+    features, label = data
+    drawn = Smote(k).fit(features, label).sample(y, 500, 0)
+    assert on_segments(drawn, features[label == y], k).all()
+
+
+def test_smote_in_chunks_has_the_distribution_of_one_call(data):
+    features, label = data
+    keep = label < 2
+    theirs, its_label = SMOTE(k_neighbors=5, random_state=0, sampling_strategy={1: 6 + 4000}).fit_resample(
+        features[keep].numpy(), label[keep].numpy()
+    )
+    theirs = theirs[46:]
+    assert (its_label[46:] == 1).all()
+    assert on_segments(torch.from_numpy(theirs), features[label == 1], 5).all()
+    ours = Smote(5).fit(features, label).sample(1, 4000, 0).numpy()
+    directions = np.random.default_rng(0).normal(size=(3, 6))
+    for mine, other in zip((ours @ directions).T, (theirs @ directions).T, strict=True):
+        assert ks_2samp(mine, other).pvalue > 0.001
+
+
+def test_smote_reaches_every_neighbour_and_repeats_a_single_row(data):
+    features, label = data
+    sampler = Smote().fit(features, label)
+    assert torch.equal(sampler.sample(2, 7, 0), features[[46] * 7])
+    pair = Smote().fit(torch.tensor([[0.0], [1.0], [9.0], [9.0]]), torch.tensor([0, 0, 1, 1]))
+    drawn = pair.sample(0, 2000, 0)
+    assert 0 <= drawn.min() < 0.01 < 0.99 < drawn.max() <= 1
+    assert (pair.sample(1, 100, 0) == 9).all()
+
+
+def test_smote_needs_a_neighbour():
+    with pytest.raises(UserError, match="SMOTE with 0 neighbours"):
+        Smote(0)
+
+
+@pytest.mark.parametrize("make", [Smote, lambda: KernelDensity(spread="class")])
+def test_a_class_knows_nothing_of_the_others(data, make):
+    features, label = data[0][:46], data[1][:46]
+    other = features.clone()
+    other[label == 0] = 5 - 3 * other[label == 0]
+    first, second = (make().fit(x, label).sample(1, 50, 0) for x in (features, other))
+    assert torch.equal(first, second)

@@ -1,0 +1,74 @@
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+
+import pytest
+import yaml
+
+from fgsynth.utils import environment
+from fgsynth.utils.errors import UserError
+
+PIN = re.compile(r"([A-Za-z0-9_.\-]+)==([A-Za-z0-9_.!]+)( ; platform_system == \"Linux\")?")
+
+
+@pytest.fixture(scope="module")
+def lock(root):
+    lines = [line for line in (root / "requirements.lock").read_text().splitlines() if line[:1] != "#"]
+    matches = [PIN.fullmatch(line) for line in lines]
+    assert all(matches), [line for line, match in zip(lines, matches, strict=True) if not match]
+    return {m[1].lower().replace("_", "-"): m[2] for m in matches}
+
+
+def test_conda_and_pip_install_the_lock_and_nothing_else(root):
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    assert "dependencies" in project["project"]["dynamic"]
+    assert "dependencies" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.lock"]}
+    conda = yaml.safe_load((root / "environment.yml").read_text())["dependencies"]
+    pip = [entry["pip"] for entry in conda if isinstance(entry, dict)]
+    assert pip == [["-r requirements.lock", "-e ."]]
+    names = {re.split(r"[=<>]", entry)[0] for entry in conda if isinstance(entry, str)}
+    assert names == {"python", "pip", "git", "make"}
+
+
+def test_everything_asked_for_is_locked(root, lock):
+    wanted = [line for line in (root / "requirements.in").read_text().splitlines() if line[:1] != "#"]
+    assert all(re.fullmatch("[a-z0-9-]+", line) for line in wanted)
+    assert set(wanted) <= set(lock)
+
+
+def test_this_environment_is_the_locked_one(lock):
+    for name in ("torch", "torchvision", "diffusers", "transformers", "timm", "pandas", "papermill", "dvc"):
+        assert version(name).split("+")[0] == lock[name], name
+
+
+def test_torch_and_torchvision_are_a_pair(lock):
+    minor = int(lock["torch"].split(".")[1])
+    assert lock["torchvision"].split(".")[1] == str(minor + 14)  # 2.0 goes with 0.15
+
+
+def test_the_lock_names_no_address(root):
+    for name in ("requirements.lock", "requirements.in", "environment.yml", "pyproject.toml"):
+        assert not re.search(r"https?://|index-url|find-links", (root / name).read_text()), name
+
+
+def test_check_env_prints_versions():
+    out = subprocess.run(
+        [sys.executable, "-m", "fgsynth", "check-env"], capture_output=True, text=True, check=True
+    )
+    assert f"torch {version('torch')}" in out.stdout
+
+
+def test_a_library_that_does_not_import_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "mismatched.py").write_text(
+        "raise RuntimeError('operator torchvision::nms\\ndoes not exist')"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as caught:
+        environment.check(("mismatched",))
+    assert "'import mismatched' fails (RuntimeError: operator torchvision::nms does not exist)" in str(
+        caught.value
+    )
+    assert "make env" in str(caught.value)
