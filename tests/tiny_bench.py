@@ -1,4 +1,4 @@
-"""Tiny benchmarks by hand: as many pictures of each group and split as a test asks for."""
+"""Tiny benchmarks by hand: as many images of each group and split as a test asks for."""
 
 import pandas as pd
 import torch
@@ -10,7 +10,7 @@ CLASSES = ("ant", "bee", "cat", "dog", "elk")
 
 
 def table(counts, n_contexts=1):
-    """counts: split -> pictures of each group, at context + n_contexts * class."""
+    """counts: split -> images of each group, at context + n_contexts * class."""
     rows = [
         (f"{split}-{group}-{i}", split, *divmod(group, n_contexts))
         for split, each in counts.items()
@@ -27,9 +27,9 @@ def manifest(counts, contexts=("",), **changes):
 
 
 def bench(counts, contexts=("",), factors=True):
-    """Noise, brighter by class. Appearance: pictures 0, 1, 2, 3 ... of a group are of mode 0, 1, 0, 1 ..."""
+    """Noise, brighter by class. Appearance: images 0, 1, 2, 3 ... of a group are of mode 0, 1, 0, 1 ..."""
 
-    def pictures(rows):
+    def images(rows):
         noise = [torch.rand(32, 32, 3, generator=generator(key)) for key in rows["key"]]
         level = torch.tensor(rows["label"].to_numpy()).float().reshape(-1, 1, 1, 1)
         return (50 * torch.stack(noise) + 50 * level).to(torch.uint8)
@@ -37,4 +37,4 @@ def bench(counts, contexts=("",), factors=True):
     def modes(rows):
         return pd.DataFrame({"mode": [int(key.split("-")[-1]) % 2 for key in rows["key"]]})
 
-    return Benchmark(manifest(counts, contexts), pictures, modes if factors else None)
+    return Benchmark(manifest(counts, contexts), images, modes if factors else None)

@@ -1,4 +1,4 @@
-"""Makers of the engines' tests: cheap pictures with something that goes wrong, and those of a tiny unCLIP."""
+"""Makers of the engines' tests: cheap images with something that goes wrong, and those of a tiny unCLIP."""
 
 import os
 import time
@@ -69,6 +69,6 @@ class Unclip:
             made = synthesise(generator, asked, 3.0, feedback)
             numbers = {"before": made.before.double().numpy(), "after": made.after.double().numpy()}
             notes = {"criterion": "entropy", **numbers, "non_finite": made.non_finite.numpy()}
-            return made.pictures, pd.DataFrame(notes)
+            return made.images, pd.DataFrame(notes)
 
         return make

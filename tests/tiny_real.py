@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from functools import partial
 
-from tiny_files import SPLIT_NAMES, picture
+from tiny_files import SPLIT_NAMES, image
 
 from fgsynth.config.schema import OfficialLists
 from fgsynth.data import registry
@@ -18,11 +18,11 @@ FILES = {
 }
 NICO = ("car", "owl")
 GROUPS = {("car", "autumn"): 8, ("car", "water"): 6, ("car", "rock"): 3, ("owl", "dim"): 7}
-"""Pictures by class and context; 4 of each are held out."""
+"""Images by class and context; 4 of each are held out."""
 
 
 def lines_of(name):
-    """The official lists in small: as many training pictures as COUNTS, one for val, two for test."""
+    """The official lists in small: as many training images as COUNTS, one for val, two for test."""
     lines, number = {split: [] for split in SPLIT_NAMES}, 0
     train, val = FILES[name]
     for label, (line, n) in enumerate(zip(CLASSES[name], COUNTS[name], strict=True)):
@@ -46,7 +46,7 @@ def long_tailed(monkeypatch, folder, name, lines=None):
         (folder / "lists" / SPLIT_NAMES[split]).write_bytes(data)
         files[split] = (SPLIT_NAMES[split], hashlib.sha256(data).hexdigest())
         for i, line in enumerate(listed):
-            picture(folder / "images" / line.split()[0], hash_of(line), size=36 + 4 * (i % 3))
+            image(folder / "images" / line.split()[0], hash_of(line), size=36 + 4 * (i % 3))
     (folder / "names.txt").write_text("".join(f"{line}\n" for line in CLASSES[name]))
     tiny = dataclasses.replace(official, files=files, classnames=folder / "names.txt")
     both = partial(real.long_tailed, tiny), partial(real.long_tailed_counts, tiny)
@@ -64,7 +64,7 @@ def groups(monkeypatch, folder):
         (base / context).mkdir(parents=True)
     for (name, context), n in GROUPS.items():
         for i in range(n):
-            picture(base / context / name / f"{i:06}.jpg", hash_of((name, context, i)), size=36 + 4 * (i % 3))
+            image(base / context / name / f"{i:06}.jpg", hash_of((name, context, i)), size=36 + 4 * (i % 3))
     return {"source": "disk", "root": str(folder / "images"), "splits": str(folder / "splits"), "seed": 0}
 
 

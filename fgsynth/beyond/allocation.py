@@ -1,4 +1,4 @@
-"""A fixed budget of synthetic pictures, spent where a power law of the errors expects them to gain most."""
+"""A fixed budget of synthetic images, spent where a power law of the errors expects them to gain most."""
 
 import heapq
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from fgsynth.experiments.experiment import Experiment
 from fgsynth.utils.errors import UserError
 
 WORTH = 0.5
-"""Real pictures that a synthetic one counts as: our choice."""
+"""Real images that a synthetic one counts as: our choice."""
 
 
 def validation_errors(exp: Experiment, seeds: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Smoothed validation errors of classifiers of real pictures alone, and training counts: (g,) twice.
+    """Smoothed validation errors of classifiers of real images alone, and training counts: (g,) twice.
 
-    Groups are classes in contexts. (wrong + 1) / (n + 2) of n validation pictures (Laplace's rule), wrong
-    being the mean over seeds; a group without validation pictures has the error of its class in all contexts.
-    Raises UserError for no seeds, and a class without validation pictures.
+    Groups are classes in contexts. (wrong + 1) / (n + 2) of n validation images (Laplace's rule), wrong
+    being the mean over seeds; a group without validation images has the error of its class in all contexts.
+    Raises UserError for no seeds, and a class without validation images.
     """
     if not seeds:
         raise UserError("Validation errors need a classifier: give at least one seed.")
@@ -37,7 +37,7 @@ def validation_errors(exp: Experiment, seeds: Sequence[int]) -> tuple[NDArray[np
     missed = np.bincount(group, wrong, minlength=n.size).reshape(shape)
     if (unseen := np.flatnonzero(n.sum(1) == 0)).size:
         raise UserError(
-            f"{m.name}: class '{m.classes[unseen[0]]}' has no validation picture to tell its error: add "
+            f"{m.name}: class '{m.classes[unseen[0]]}' has no validation image to tell its error: add "
             "some, or fill up to equal counts."
         )
     pooled = (missed.sum(1, keepdims=True) + 1) / (n.sum(1, keepdims=True) + 2)
@@ -49,8 +49,8 @@ def exponent(errors: ArrayLike, counts: ArrayLike) -> float:
     """B of the power law e_g(n) = a_g (n + 1)^-b by least squares of log error on log (count + 1).
 
     One b for all groups, as one group has one count (Cortes et al. 1994; Hestness et al. 2017: errors fall
-    with the training set by a power law). n + 1, as a group may have no real picture. Groups of few pictures
-    may be hard for another reason too, which b takes for want of pictures.
+    with the training set by a power law). n + 1, as a group may have no real image. Groups of few images
+    may be hard for another reason too, which b takes for want of images.
     Raises UserError for errors outside (0, 1], shapes that do not fit, equal counts, and where errors
     do not fall as counts grow.
     """
@@ -58,15 +58,15 @@ def exponent(errors: ArrayLike, counts: ArrayLike) -> float:
     x = np.log(n + 1.0)
     if np.ptp(x) == 0:
         raise UserError(
-            "All groups have as many training pictures, which fits no power law: give each as many new ones."
+            "All groups have as many training images, which fits no power law: give each as many new ones."
         )
     x = x - x.mean()
     b = -float((x * np.log(e)).sum() / (x * x).sum())
     # Errors that are equal but for rounding show no gain either.
     if b < 1e-9:
         raise UserError(
-            f"Validation errors do not fall as training pictures grow (exponent {b:.3g}): they show no gain "
-            "from more pictures; fill up to equal counts instead, or ask more seeds or validation pictures."
+            f"Validation errors do not fall as training images grow (exponent {b:.3g}): they show no gain "
+            "from more images; fill up to equal counts instead, or ask more seeds or validation images."
         )
     return b
 
@@ -79,13 +79,13 @@ def allocate(
     worst: bool = False,
     law: float | None = None,
 ) -> NDArray[np.int64]:
-    """Greedy allocation: each picture goes where the modelled error falls most, (g,) that sum to the budget.
+    """Greedy allocation: each image goes where the modelled error falls most, (g,) that sum to the budget.
 
-    errors, counts: (g,), the groups' validation errors and real pictures. The law of `exponent`, a_g by the
-    group's own error; a synthetic picture counts as `worth` real ones, in (0, 1]. The mean error over groups
-    is lowered, or with `worst` the largest one, which the next picture goes to. law: its exponent b where it
+    errors, counts: (g,), the groups' validation errors and real images. The law of `exponent`, a_g by the
+    group's own error; a synthetic image counts as `worth` real ones, in (0, 1]. The mean error over groups
+    is lowered, or with `worst` the largest one, which the next image goes to. law: its exponent b where it
     is known, else it is fitted. Of equal groups the first
-    comes first. Gains of a group shrink from picture to picture, so that greedy is the optimum (Fox 1966).
+    comes first. Gains of a group shrink from image to image, so that greedy is the optimum (Fox 1966).
     Raises UserError as `exponent`, and for a budget below 1, another worth or a law that does not fall.
     """
     b = exponent(errors, counts) if law is None else law
@@ -93,9 +93,9 @@ def allocate(
         raise UserError(f"A power law with exponent {b}: give a positive one, or none to have it fitted.")
     e, n = _checked(errors, counts)
     if budget < 1:
-        raise UserError(f"A budget of {budget} synthetic pictures: give at least 1.")
+        raise UserError(f"A budget of {budget} synthetic images: give at least 1.")
     if not 0 < worth <= 1:
-        raise UserError(f"Worth {worth}: a synthetic picture counts as more than 0 and at most 1 real one.")
+        raise UserError(f"Worth {worth}: a synthetic image counts as more than 0 and at most 1 real one.")
 
     def modelled(group: int, made: int) -> float:
         # a_g cancels: the group's own error is where its curve starts.
@@ -122,5 +122,5 @@ def _checked(errors: ArrayLike, counts: ArrayLike) -> tuple[NDArray[np.float64],
     if not ((e > 0) & (e <= 1)).all():
         raise UserError("Errors are shares above 0 and at most 1: smooth them, as validation_errors does.")
     if not np.issubdtype(n.dtype, np.integer) or (n < 0).any():
-        raise UserError("Counts of training pictures are whole numbers from 0 up: give one per group.")
+        raise UserError("Counts of training images are whole numbers from 0 up: give one per group.")
     return e, n

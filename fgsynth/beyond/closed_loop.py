@@ -1,8 +1,8 @@
 """Closed loop: cycles of synthesis, training and feedback by the classifier in training, at FG's budget.
 
-One-shot FG (steps 1 to 5) asks a guide once, which never sees a synthetic picture. Here the set comes in K
+One-shot FG (steps 1 to 5) asks a guide once, which never sees a synthetic image. Here the set comes in K
 parts, and each part after the first is guided by the classifier that the parts before it made. Neither paper
-did so; Deliberate Practice (Askari-Hemmat et al. 2025, arXiv 2502.15588) asks for more pictures when
+did so; Deliberate Practice (Askari-Hemmat et al. 2025, arXiv 2502.15588) asks for more images when
 validation accuracy no longer rises, as `triggered` does. The K parts together are one-shot FG's plan, and
 all cycles together take its updates, so that K = 1 is one-shot FG.
 """
@@ -86,14 +86,14 @@ Job = tuple[Experiment, LoopSettings, Method]
 
 @dataclass(frozen=True)
 class Loop:
-    """The last classifier of a closed loop, all synthetic pictures, and what each cycle did.
+    """The last classifier of a closed loop, all synthetic images, and what each cycle did.
 
     records: a row per cycle: cycle (from 0), start (updates of the loop ahead of it, when its part came),
-    updates (its own), pictures (synthetic ones trained on), val (average validation accuracy at its end, in
-    percent; NaN without validation pictures), before (mean criterion of its part's guide at the first guided
+    updates (its own), images (synthetic ones trained on), val (average validation accuracy at its end, in
+    percent; NaN without validation images), before (mean criterion of its part's guide at the first guided
     step, entropy in nats for FG's entropy; NaN without feedback).
     guide_updates: updates of classifiers that guided and are not the last one, a part of the budget; the
-    first part's guide, trained on real pictures alone as in one-shot FG, is not counted.
+    first part's guide, trained on real images alone as in one-shot FG, is not counted.
     """
 
     trained: Trained
@@ -109,7 +109,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Looped:
-    """A closed loop as it is kept: classes predicted of a split, (n,), synthetic pictures made, records."""
+    """A closed loop as it is kept: classes predicted of a split, (n,), synthetic images made, records."""
 
     predicted: NDArray[np.int64]
     n_synthetic: int
@@ -117,13 +117,13 @@ class Looped:
 
 
 def closed_loop(exp: Experiment, settings: LoopSettings, method: Method, seed: int) -> Loop:
-    """Synthesise, train and ask for feedback in cycles, at the pictures and updates of one-shot FG.
+    """Synthesise, train and ask for feedback in cycles, at the images and updates of one-shot FG.
 
-    The first part is guided as in one-shot FG, by a classifier of real pictures (FG step 1). seed: of the
+    The first part is guided as in one-shot FG, by a classifier of real images (FG step 1). seed: of the
     classifier. On one kind of CPU equal calls give equal weights. Parts are kept as all synthetic sets are:
     a loop that was stopped trains again, up to rounding on a GPU, but finds the parts of equal guides.
-    Raises UserError for more cycles than updates or than pictures of any group, a triggered loop without
-    validation pictures, several processes started to train together, and sets too large for memory.
+    Raises UserError for more cycles than updates or than images of any group, a triggered loop without
+    validation images, several processes started to train together, and sets too large for memory.
     """
     _check(exp, settings)
     keep_freed_memory()
@@ -137,7 +137,7 @@ def total_updates(exp: Experiment) -> int:
 
 
 def shares(total: int, cycles: int) -> list[int]:
-    """Updates of a restarted loop's cycles: in proportion to their pictures, at least one, `total` in sum.
+    """Updates of a restarted loop's cycles: in proportion to their images, at least one, `total` in sum.
 
     Cycle k has k + 1 of K parts, hence 2 (k + 1) / (K (K + 1)) of the total; rounded at the cycles' ends.
     """
@@ -188,7 +188,7 @@ def run_loop(exp: Experiment, settings: LoopSettings, method: Method, seed: int,
     # Read back even when it is new, so that both ways give the same numbers.
     records = pd.read_csv(folder / RECORDS)
     predicted = exp.predicted(load(folder).network, split, folder)
-    return Looped(predicted, int(records["pictures"].iloc[-1]), records)
+    return Looped(predicted, int(records["images"].iloc[-1]), records)
 
 
 def run_loops(
@@ -229,7 +229,7 @@ def _check(exp: Experiment, settings: LoopSettings) -> None:
         raise UserError("Closed loops train in one process each: start without torchrun or accelerate.")
     if k > most:
         raise UserError(
-            f"{name}: a closed loop of {k} cycles, but no group gets more than {most} synthetic pictures: "
+            f"{name}: a closed loop of {k} cycles, but no group gets more than {most} synthetic images: "
             "lower cycles or raise fill_to."
         )
     if settings.kind != "triggered" and k > (updates := total_updates(exp)):
@@ -238,7 +238,7 @@ def _check(exp: Experiment, settings: LoopSettings) -> None:
             "raise epochs."
         )
     if settings.kind == "triggered" and not has_validation(exp):
-        raise UserError(f"{name} has no validation pictures, which trigger parts: choose 'continued'.")
+        raise UserError(f"{name} has no validation images, which trigger parts: choose 'continued'.")
 
 
 def _restarted(exp: Experiment, settings: LoopSettings, method: Method, seed: int) -> Loop:
@@ -282,13 +282,13 @@ def _grown(exp: Experiment, settings: LoopSettings, method: Method, seed: int) -
 
 
 def _threads(exp: Experiment, us: Ranks) -> AbstractContextManager[None]:
-    """As `training.train` has it: small pictures are faster on one core, with the same weights on any."""
+    """As `training.train` has it: small images are faster on one core, with the same weights on any."""
     return one_thread() if us.device.type == "cpu" and exp.recipe.side is None else nullcontext()
 
 
 def _keep(folder: Path, exp: Experiment, settings: LoopSettings, seed: int, loop: Loop) -> None:
     """Write a loop; the network comes last, as its presence says that all is there."""
-    made = loop.synthetic.pictures
+    made = loop.synthetic.images
     sources = {"real": exp.real, "synthetic": made, "val": selecting(exp)}
     told = record(exp.recipe, seed, exp.n_classes, counts_with(exp, made), sources)
     with atomic(folder / RECORDS) as partial_file:

@@ -26,7 +26,7 @@ class Committee(Classifier):
         self.members = nn.ModuleList(members)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: pictures (n, 3, h, w) in [-1, 1]."""
+        """x: images (n, 3, h, w) in [-1, 1]."""
         return _agreed(torch.stack([member(x)[0] for member in self.members], 1))
 
 
@@ -51,7 +51,7 @@ class Heads(Classifier):
             self.register_buffer(name, value)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: pictures (n, 3, h, w) in [-1, 1]."""
+        """x: images (n, 3, h, w) in [-1, 1]."""
         embedding = (self.backbone(x)[1] - self.mean) / self.scale
         return _agreed(torch.einsum("nk,mck->nmc", embedding, self.weight) + self.bias)
 
@@ -73,7 +73,7 @@ def ensemble(exp: Experiment, size: int) -> Committee:
 def epistemic_heads(
     exp: Experiment, size: int, *, updates: int = 300, rate: float = 0.05, decay: float = 0.01
 ) -> Heads:
-    """Heads on the guide's embedding of the real pictures, each fitted to its own bootstrap sample.
+    """Heads on the guide's embedding of the real images, each fitted to its own bootstrap sample.
 
     Cross entropy, full batches, AdamW from random weights: our choice, as is the bootstrap (Breiman 1996).
     Raises UserError for less than two.

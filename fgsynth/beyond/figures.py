@@ -54,7 +54,7 @@ def frontier(table: pd.DataFrame, ylabel: str) -> Figure:
             va="center", arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "grey"},
         )  # fmt: skip
     ax.axvline(1.1, color="grey", lw=1, ls="--")
-    ax.set(xlabel="cost of the set, times unguided sampling of as many pictures to fill", ylabel=ylabel)
+    ax.set(xlabel="cost of the set, times unguided sampling of as many images to fill", ylabel=ylabel)
     return figure
 
 

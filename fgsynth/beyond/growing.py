@@ -1,4 +1,4 @@
-"""A training in whose midst synthetic pictures are made by its own feedback and added to its set."""
+"""A training in whose midst synthetic images are made by its own feedback and added to its set."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -29,7 +29,7 @@ def part_of(
     Raises UserError as `Experiment.synthetic`.
     """
     asking = exp if guide is None else replace(exp, guided_by=guide)
-    # Whether pictures are made or found must not show in the dropout masks of the training around them.
+    # Whether images are made or found must not show in the dropout masks of the training around them.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         return asking.synthetic(method, part=(k, cycles))
 
@@ -39,18 +39,18 @@ def cycle(start: int, updates: int, parts: Sequence[SyntheticSet], val: float) -
 
     start, updates: ahead of it and its own; val: accuracy at its end, in percent.
     """
-    pictures, before = sum(len(part.index) for part in parts), float(parts[-1].index["before"].mean())
-    row = {"cycle": len(parts) - 1, "start": start, "updates": updates, "pictures": pictures}
+    images, before = sum(len(part.index) for part in parts), float(parts[-1].index["before"].mean())
+    row = {"cycle": len(parts) - 1, "start": start, "updates": updates, "images": images}
     return {**row, "val": val, "before": before}
 
 
 def selecting(exp: Experiment) -> Source | None:
-    """The validation pictures, where the recipe selects an epoch by them."""
-    return exp.pictures("val") if exp.recipe.select != "last" else None
+    """The validation images, where the recipe selects an epoch by them."""
+    return exp.images("val") if exp.recipe.select != "last" else None
 
 
 def counts_with(exp: Experiment, made: Source) -> Tensor:
-    """The n_c of balanced softmax on real and these synthetic pictures, (c,), as `training.train` takes them.
+    """The n_c of balanced softmax on real and these synthetic images, (c,), as `training.train` takes them.
 
     Raises UserError for labels out of range, and for a class that has none.
     """
@@ -58,12 +58,12 @@ def counts_with(exp: Experiment, made: Source) -> Tensor:
 
 
 def has_validation(exp: Experiment) -> bool:
-    """Whether the benchmark has validation pictures."""
+    """Whether the benchmark has validation images."""
     return bool((exp.bench.manifest.table["split"] == "val").any())
 
 
 def validation_accuracy(exp: Experiment, network: Classifier) -> float:
-    """Average accuracy on the validation pictures, in percent; NaN where there are none."""
+    """Average accuracy on the validation images, in percent; NaN where there are none."""
     if not has_validation(exp):
         return nan
     label = exp.bench.manifest.rows("val")["label"].to_numpy()
@@ -91,8 +91,8 @@ class Growing:
 
     @property
     def made(self) -> Source:
-        """All synthetic pictures so far."""
-        return SyntheticSet.joined(self.parts).pictures
+        """All synthetic images so far."""
+        return SyntheticSet.joined(self.parts).images
 
     def advance(self, end: int) -> None:
         """Train up to an update of the whole training; an epoch may be interrupted."""
@@ -131,7 +131,7 @@ class Growing:
         return group_counts(self.exp.real, self.made, self.exp.n_classes, self.exp.recipe)
 
     def _feed(self) -> None:
-        """Batches of the set as it is now; those of real pictures go on as if it had not grown."""
+        """Batches of the set as it is now; those of real images go on as if it had not grown."""
         exp, fit, pin = self.exp, self.fit, self.us.device.type == "cuda"
         self.feed = training_batches(
             exp.real, self.made, exp.recipe, fit.updates, self.seed, exp.workers, pin, start=fit.done

@@ -55,7 +55,7 @@ def closed_loops(
 
 
 def loop_costs(ideas: Ideas, named: Mapping[str, Loop], ran: Mapping[str, Sequence[Looped]]) -> pd.DataFrame:
-    """What closed loops take, as `costs`; pictures are means over seeds, each made for its own classifier."""
+    """What closed loops take, as `costs`; images are means over seeds, each made for its own classifier."""
     base = ideas["unguided"]
     rows = []
     for name, runs in ran.items():

@@ -30,7 +30,7 @@ class Settings:
     """What the ideas need beyond the experiment's own settings.
 
     members: of the ensemble; heads: of the epistemic guide; level, grid: of the scale rule (`scale_rule`);
-    pilot: pictures per class at each of its scales; worth: of a synthetic picture in real ones,
+    pilot: images per class at each of its scales; worth: of a synthetic image in real ones,
     and law, an exponent or None (`allocation`); confidence: least probability of the filter; seeds: of the
     classifiers whose validation errors decide allocations.
     """
@@ -48,10 +48,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Way:
-    """A way to a synthetic set: an experiment (its sampling, its guide), a method, and how many pictures.
+    """A way to a synthetic set: an experiment (its sampling, its guide), a method, and how many images.
 
-    per_group: pictures of every group instead of filling. keep: which of the pictures are trained on, and a
-    name of that filter. pilots: pictures made beforehand to decide something. trained: classifiers trained
+    per_group: images of every group instead of filling. keep: which of the images are trained on, and a
+    name of that filter. pilots: images made beforehand to decide something. trained: classifiers trained
     for it beyond the guide.
     """
 
@@ -64,12 +64,12 @@ class Way:
 
     @cached_property
     def made(self) -> SyntheticSet:
-        """All pictures, before any filter."""
+        """All images, before any filter."""
         return self.exp.synthetic(self.method, per_group=self.per_group)
 
     @cached_property
     def kept(self) -> SyntheticSet:
-        """The pictures that classifiers are trained on."""
+        """The images that classifiers are trained on."""
         if self.keep is None:
             return self.made
         mask, name = self.keep(self.made)
@@ -130,7 +130,7 @@ class Ideas:
 
     @cached_property
     def errors(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Validation errors and training pictures of every group, by classifiers of real pictures alone."""
+        """Validation errors and training images of every group, by classifiers of real images alone."""
         return allocation.validation_errors(self.exp, range(self.settings.seeds))
 
     @cached_property
@@ -146,7 +146,7 @@ class Ideas:
         return Way(exp, replace(self.fg, scale=share * self.fg.scale))
 
     def each(self, way: Way) -> float:
-        """Operations per picture (10^9), counted once for ways that differ by their scales alone."""
+        """Operations per image (10^9), counted once for ways that differ by their scales alone."""
         method = replace(way.method, scale=0.0, weights=())
         for exp, known, counted in self._counted:
             if exp is way.exp and known == method:
@@ -155,11 +155,11 @@ class Ideas:
         return self._counted[-1][-1]
 
     def operations(self, way: Way) -> float:
-        """Of all pictures of a way, pilots included (10^9)."""
+        """Of all images of a way, pilots included (10^9)."""
         return self.each(way) * (len(way.made.index) + way.pilots)
 
     def affordable(self, way: Way) -> Way:
-        """As many pictures as the printed method's operations buy, in proportion to what is missing."""
+        """As many images as the printed method's operations buy, in proportion to what is missing."""
         times = self.each(self["FG entropy"]) / self.each(way)
         # Rounded down, so that it is never dearer.
         each = np.maximum(1, np.floor(times * self.exp.missing)).astype(np.int64)
@@ -259,12 +259,12 @@ IDEAS: Mapping[str, Callable[[Ideas], Way]] = {
     "half the steps": _halved(),
     "half the steps, second order": _halved(solver="dpm++2m"),
     "half the steps, unguided": _unguided_halved,
-    "half the steps, more pictures": lambda ideas: ideas.affordable(ideas["half the steps"]),
-    "unguided, more pictures": lambda ideas: ideas.affordable(ideas["unguided"]),
-    "guided early, more pictures": lambda ideas: ideas.affordable(ideas["guided early"]),
-    "early BALD, more pictures": lambda ideas: ideas.affordable(_early_heads(ideas)),
+    "half the steps, more images": lambda ideas: ideas.affordable(ideas["half the steps"]),
+    "unguided, more images": lambda ideas: ideas.affordable(ideas["unguided"]),
+    "guided early, more images": lambda ideas: ideas.affordable(ideas["guided early"]),
+    "early BALD, more images": lambda ideas: ideas.affordable(_early_heads(ideas)),
 }
-"""The ideas by name; "more pictures" are as many as the printed method's operations buy."""
+"""The ideas by name; "more images" are as many as the printed method's operations buy."""
 
 
 def check(names: Iterable[str]) -> None:
@@ -274,13 +274,13 @@ def check(names: Iterable[str]) -> None:
             raise UserError(f"No idea '{name}': choose from {', '.join(IDEAS)}, or 'w = NUMBER'.")
 
 
-COST = ["method", "pictures", "kept", "per_picture", "cost", "trained"]
+COST = ["method", "images", "kept", "per_image", "cost", "trained"]
 
 
 def costs(ideas: Ideas, names: Sequence[str]) -> pd.DataFrame:
     """What each way takes, times unguided sampling of the same set.
 
-    Columns method, pictures, kept, per_picture (times an unguided one's operations), cost (of all, pilots
+    Columns method, images, kept, per_image (times an unguided one's operations), cost (of all, pilots
     included), trained (classifiers beyond the guide).
     """
     base = ideas["unguided"]

@@ -1,4 +1,4 @@
-"""A feedback scale per class from few pilot pictures, by what a held-out classifier still recognises."""
+"""A feedback scale per class from few pilot images, by what a held-out classifier still recognises."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import stable_seed
 
 LEVEL = 0.9
-"""How much of the unguided pictures' recognisability the guided ones keep: our choice."""
+"""How much of the unguided images' recognisability the guided ones keep: our choice."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class ScaleRule:
     """What the rule found.
 
     method: its scale is the largest of the scales, its weights are what that is times for every group.
-    scales: feedback scale of every group, equal within a class. n_pilot: pictures made to find them.
-    table: one row per class and pilot scale with class, w, raw (mean over the class's pilot pictures), shrunk
+    scales: feedback scale of every group, equal within a class. n_pilot: images made to find them.
+    table: one row per class and pilot scale with class, w, raw (mean over the class's pilot images), shrunk
     (towards the mean over classes) and recognised (monotone in w), as fractions.
     """
 
@@ -36,18 +36,18 @@ class ScaleRule:
 
 
 def held_out(exp: Experiment) -> Classifier:
-    """The held-out estimate: balanced softmax by the experiment's recipe, on real pictures, of its own seed.
+    """The held-out estimate: balanced softmax by the experiment's recipe, on real images, of its own seed.
 
-    Not the guide, which feedback makes unsure of a picture whatever the picture shows. Both know the same
-    real pictures, so that what neither can tell remains unseen.
+    Not the guide, which feedback makes unsure of an image whatever the image shows. Both know the same
+    real images, so that what neither can tell remains unseen.
     """
     recipe = replace(exp.recipe, balanced=1.0, objective=None)
     return exp.train(recipe, stable_seed("held out", exp.seed)).network
 
 
 def asked_probability(exp: Experiment, made: SyntheticSet, network: Classifier) -> NDArray[np.float64]:
-    """Softmax probability of the class that each picture was asked for, (n,), by a network."""
-    probability = exp.seen(made.pictures).by(network)[0].double().softmax(1).numpy()
+    """Softmax probability of the class that each image was asked for, (n,), by a network."""
+    probability = exp.seen(made.images).by(network)[0].double().softmax(1).numpy()
     return probability[np.arange(len(probability)), made.index["label"].to_numpy()]
 
 
@@ -62,10 +62,10 @@ def feedback_scales(
     """Feedback scales without a sweep: a class's w at which a share `level` of its recognisability is left.
 
     method: what guides; its own scale and weights are not used. grid: pilot scales from 0 up. per_group:
-    pilot pictures of every group at each of them, of equal seeds; the groups of a class are pooled.
+    pilot images of every group at each of them, of equal seeds; the groups of a class are pooled.
     Recognisability is the probability of the class asked for, by `network`, else by `held_out`: shrunk, made
     monotone and read off by `shrunk`, `monotone` and `read_off`. Costs len(grid) * per_group * groups
-    pictures and one training; a sweep costs a full set and a training at every point. FG chooses one w for
+    images and one training; a sweep costs a full set and a training at every point. FG chooses one w for
     all classes by a sweep; this rule is ours.
     Raises UserError for a method without feedback, as `shrunk` and `read_off`, and for a wrong grid.
     """
@@ -93,9 +93,9 @@ def feedback_scales(
 def pilot(
     exp: Experiment, method: Method, grid: Sequence[float], per_group: int, network: Classifier
 ) -> list[list[NDArray[np.float64]]]:
-    """Recognisability of pilot pictures: by grid scale and class, one value per picture.
+    """Recognisability of pilot images: by grid scale and class, one value per image.
 
-    The seeds are those of every synthetic set, the same at every scale, so that the pictures are paired.
+    The seeds are those of every synthetic set, the same at every scale, so that the images are paired.
     """
     groups = exp.n_classes * len(exp.bench.manifest.contexts)
     each = np.full(groups, per_group, dtype=np.int64)
@@ -115,14 +115,14 @@ def shrunk(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     The posterior mean m + k_c (r_c - m), k_c = n_c rho / (1 + (n_c - 1) rho), of a beta-binomial model with
     mean m over classes and intraclass correlation rho; of 0/1 values and equal n_c, Kleinman (1973), JASA 68.
     rho is that of the analysis of variance, (MSB - MSW) / (MSB + (n - 1) MSW) with n the mean number, from 0
-    to 1, which takes probabilities too; then k = 1 - MSW / MSB: where classes differ no more than pictures of
+    to 1, which takes probabilities too; then k = 1 - MSW / MSB: where classes differ no more than images of
     a class do, all get the mean. A single class is left as it is.
     Raises UserError for a class of fewer than two values.
     """
     n = np.array([len(one) for one in values])
     if (n < 2).any():
         raise UserError(
-            f"Class {int((n < 2).argmax())} has fewer than two pilot pictures: make two of each at least."
+            f"Class {int((n < 2).argmax())} has fewer than two pilot images: make two of each at least."
         )
     r = np.array([one.mean() for one in values])
     if len(values) == 1:

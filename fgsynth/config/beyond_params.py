@@ -26,9 +26,9 @@ SHOWN = {
         "scale rule",
         "allocated",
         "filtered by prototype",
-        "unguided, more pictures",
+        "unguided, more images",
     ),
-    "nicopp": (*REFERENCES, "unguided, more pictures"),
+    "nicopp": (*REFERENCES, "unguided, more images"),
 }
 """The ideas that the notebook's figures and tables cannot do without."""
 

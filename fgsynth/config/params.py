@@ -90,11 +90,11 @@ class Ablations(Frozen):
         return self
 
 
-class OwnPictures(Frozen):
-    """Parameters of one's own pictures: an image folder, or "" for one of the mini world as `sample` says."""
+class OwnImages(Frozen):
+    """Parameters of one's own images: an image folder, or "" for one of the mini world as `sample` says."""
 
     work: str
-    pictures: str
+    images: str
     side: Annotated[int, Field(ge=8)]
     seeds: Annotated[int, Field(ge=2)]
     weakest: Count
@@ -120,7 +120,7 @@ class Worlds(Frozen):
 
 
 class FillTo(Frozen):
-    """Pictures per class or group that synthetic ones fill up to, for each table."""
+    """Images per class or group that synthetic ones fill up to, for each table."""
 
     imagenet_lt: Count | None
     places_lt: Count | None
@@ -175,7 +175,7 @@ class Stages(Frozen):
     places_lt: PlacesLt
     nicopp: Nicopp
     baselines: Baselines
-    own_pictures: OwnPictures
+    own_images: OwnImages
     beyond: Beyond
 
 
@@ -194,7 +194,7 @@ class Training(Frozen):
 
 
 class Conditioning(Frozen):
-    """What of its condition a training picture of the denoiser loses; meanings in params.yaml."""
+    """What of its condition a training image of the denoiser loses; meanings in params.yaml."""
 
     no_text: Share
     no_image: Share
@@ -207,7 +207,7 @@ class Conditioning(Frozen):
 class Pretrain(Frozen):
     """The recipe of the mini unCLIP: sizes of its corpora, the training of its parts."""
 
-    pictures: Count
+    images: Count
     judged: Count
     judge: Training
     features: Training
@@ -226,7 +226,7 @@ class FeedbackMap(Frozen):
     sampling: Sampling
     training: Classification
     early: Training
-    early_pictures: Count
+    early_images: Count
 
 
 class Params(Frozen):

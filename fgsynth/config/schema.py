@@ -1,4 +1,4 @@
-"""Settings of the experiments on pictures as typed, frozen models; their meanings stand in params.yaml."""
+"""Settings of the experiments on images as typed, frozen models; their meanings stand in params.yaml."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -61,7 +61,7 @@ class Groups(Frozen):
 
 
 class OfficialLists(Frozen):
-    """ImageNet-LT or Places-LT on disk: the folder of the pictures, that of the official lists (None: root).
+    """ImageNet-LT or Places-LT on disk: the folder of the images, that of the official lists (None: root).
 
     Relative folders are below the project's root.
     """
@@ -72,7 +72,7 @@ class OfficialLists(Frozen):
 
 
 class DrawnSplit(Frozen):
-    """NICO++ on disk: the folder of the pictures, and that where the split of a seed is written or found."""
+    """NICO++ on disk: the folder of the images, and that where the split of a seed is written or found."""
 
     source: Literal["disk"]
     root: str
@@ -98,11 +98,11 @@ GroupsWorld = Annotated[Annotated[Groups, Tag(MADE)] | Annotated[DrawnSplit, Tag
 
 
 class Sampling(Frozen):
-    """How synthetic pictures are sampled.
+    """How synthetic images are sampled.
 
     revision: of a generator on the hub; dtype: of its denoiser and encoders; tiny_decoder: folder or hub id
     of a small decoder that guidance looks through; reuse: push by the last gradient between guided steps;
-    solver: a name of `sampler.SOLVERS`; batch: pictures at a time; side: in pixels, of the pictures as they
+    solver: a name of `sampler.SOLVERS`; batch: images at a time; side: in pixels, of the images as they
     are kept (None: as the generator draws them).
     """
 
@@ -135,7 +135,7 @@ class Sampling(Frozen):
 
 
 class Split(Frozen):
-    """What the experiments on pictures share: where work is kept, and what is evaluated."""
+    """What the experiments on images share: where work is kept, and what is evaluated."""
 
     work: str
     split: Literal["test", "final"]
@@ -218,7 +218,7 @@ class LatentProbe(Frozen):
     per_class: Count
 
     @model_validator(mode="after")
-    def _has_features_of_pictures(self) -> "LatentProbe":
+    def _has_features_of_images(self) -> "LatentProbe":
         if not any(name.endswith("_features") for name in self.sets):
             raise ValueError("sets must contain one that ends in _features, whose backbone is fine-tuned")
         return self
@@ -250,7 +250,7 @@ class Nicopp(Split):
 class Classification(Frozen):
     """How classifiers are trained, the guide among them.
 
-    side: in pixels, of what the classifier sees (None: pictures as they are); workers: processes that read
+    side: in pixels, of what the classifier sees (None: images as they are); workers: processes that read
     files ahead; precision and accumulate: how a machine computes it (`recipe.Compute`).
     """
 

@@ -9,6 +9,6 @@ NOTEBOOKS = {
     "nicopp": "06_nicopp",
     "beyond": "08_beyond",
     "baselines": "09_baselines",
-    "own_pictures": "07_own_pictures",
+    "own_images": "07_own_images",
 }
 """Stage -> notebook, as in dvc.yaml; the order of the report."""

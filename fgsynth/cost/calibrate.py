@@ -1,4 +1,4 @@
-"""Calibration in a minute: seconds per picture on the card at hand, for synthesis and for training."""
+"""Calibration in a minute: seconds per image on the card at hand, for synthesis and for training."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from fgsynth.generate.synthesise import Feedback, Plan, synthesise
 from fgsynth.guidance.criteria import CRITERIA
 from fgsynth.guidance.feedback import Guidance
 from fgsynth.models.networks import Classifier
-from fgsynth.train.train import Pictures, Recipe, train
+from fgsynth.train.train import Images, Recipe, train
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import write_text
 from fgsynth.utils.seeds import generator as seeded
@@ -34,7 +34,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Seconds per picture by batch, as measured on a device; bytes per picture in a tar (0: not stored)."""
+    """Seconds per image by batch, as measured on a device; bytes per image in a tar (0: not stored)."""
 
     device: str
     seconds: dict[int, float]
@@ -47,7 +47,7 @@ class Calibration:
 
     @property
     def best(self) -> float:
-        """Seconds per picture in the fastest batch."""
+        """Seconds per image in the fastest batch."""
         return self.seconds[self.batch]
 
 
@@ -63,19 +63,19 @@ def calibrate(
 ) -> Calibration:
     """Time the synthesis of a method in batches of 1, 2, 4, ... until `seconds` or the memory are used up.
 
-    All that a picture costs is in it: condition, sampling, guidance, PNG. classifier: the guide, or an
-    untrained network as large, that sees pictures at `side`; whatever the criterion, entropy is timed. Of
-    every batch the second run counts. Raises UserError where not one picture fits into memory, and for
+    All that an image costs is in it: condition, sampling, guidance, PNG. classifier: the guide, or an
+    untrained network as large, that sees images at `side`; whatever the criterion, entropy is timed. Of
+    every batch the second run counts. Raises UserError where not one image fits into memory, and for
     feedback without a classifier.
     """
     feedback = _feedback(generator, sampling, method, classifier, side)
     sizes: list[int] = []
 
     def trial(batch: int) -> None:
-        pictures = _pictures(generator, sampling, method, feedback, batch)
+        images = _images(generator, sampling, method, feedback, batch)
         file, tar = io.BytesIO(), Path("calibration.tar")
-        for i, picture in enumerate(pictures):
-            tars.append(file, tar, str(i), picture)
+        for i, image in enumerate(images):
+            tars.append(file, tar, str(i), image)
         sizes.append(file.tell() // batch)
 
     return Calibration(hardware(generator.device), _growing(trial, seconds, clock), float(np.mean(sizes)))
@@ -86,11 +86,11 @@ def calibrate_training(
 ) -> Calibration:
     """Time updates of a recipe on noise of `side` pixels, twice as many each time until `seconds` are over.
 
-    Reading and augmenting pictures is not in it: give training enough workers to do that meanwhile.
+    Reading and augmenting images is not in it: give training enough workers to do that meanwhile.
     Raises UserError as `fgsynth.train.train.train`.
     """
     noise = torch.randint(256, (n_classes, side, side, 3), dtype=torch.uint8, generator=seeded("calibration"))
-    real = Pictures(noise, torch.arange(n_classes))
+    real = Images(noise, torch.arange(n_classes))
     n, begun = 1, clock()
     while True:
         asked = replace(recipe, epochs=1, updates_per_epoch=n, select="last")
@@ -142,7 +142,7 @@ def _feedback(
     return Feedback(guide, {"entropy": CRITERIA["entropy"]}, n_classes, guidance)
 
 
-def _pictures(
+def _images(
     generator: Generator, sampling: Sampling, method: Method, feedback: Feedback | None, batch: int
 ) -> NDArray[np.uint8]:
     """A batch as the engine makes it, of one prompt and a grey condition."""
@@ -154,11 +154,11 @@ def _pictures(
         image = generator.no_image(batch)
     plan = Plan(["a picture"] * batch, image, torch.zeros(batch, dtype=torch.long), seeds)
     cfg = sampling.cfg if method.image else sampling.cfg_text
-    return shrunk(synthesise(generator, plan, cfg, feedback, batch=batch).pictures, sampling.side).numpy()
+    return shrunk(synthesise(generator, plan, cfg, feedback, batch=batch).images, sampling.side).numpy()
 
 
 def _growing(trial: Callable[[int], None], seconds: float, clock: Clock) -> dict[int, float]:
-    """Seconds per picture of batches that double; the next one would take twice as long, twice over."""
+    """Seconds per image of batches that double; the next one would take twice as long, twice over."""
     measured: dict[int, float] = {}
     batch, begun = 1, clock()
     while batch <= LARGEST:

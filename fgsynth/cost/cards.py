@@ -1,4 +1,4 @@
-"""What the paper's tables take on known cards: batches that fit, seconds per picture, hours (estimates).
+"""What the paper's tables take on known cards: batches that fit, seconds per image, hours (estimates).
 
 Operations and memory are counted at the published shapes (fgsynth.true_counts); seconds follow from a card's
 data sheet and an assumed share of it, unless the card itself was measured (fgsynth.true_size).
@@ -55,7 +55,7 @@ GUIDES = {"imagenet_lt": "resnext50_32x4d", "nicopp": "resnet50"}
 TABLES = {"1 and 6": "imagenet_lt", "2": "places_lt", "3": "nicopp", "4": "imagenet_lt"}
 """Of FG, by number, and the benchmark of each."""
 LARGEST_GROUP = 811
-"""Of NICO++'s training pictures, as printed; the groups' own counts depend on the split."""
+"""Of NICO++'s training images, as printed; the groups' own counts depend on the split."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Counted:
         return cls(*found.values())
 
     def seconds(self, card: str, guide: str, sampling: Sampling, method: Method) -> tuple[float, bool]:
-        """Seconds of a picture on a card, and whether they were measured there."""
+        """Seconds of an image on a card, and whether they were measured there."""
         measured = self._measured(card, guide, sampling, method)
         if not math.isnan(measured):
             return measured, True
@@ -123,14 +123,14 @@ def _gradient(sampling: Sampling, method: Method) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Synthetic sets behind a table of the paper: pictures and method of each, at the printed sizes."""
+    """Synthetic sets behind a table of the paper: images and method of each, at the printed sizes."""
 
     benchmark: str
     sampling: Sampling
     sets: tuple[tuple[int, Method], ...]
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """Of all sets."""
         return sum(n for n, _ in self.sets)
 
@@ -154,17 +154,17 @@ def tables(root: Path, *, exact: bool) -> dict[str, Table]:
             n = given.overrides("ablations")["table_per_class"] * len(published_counts(root, benchmark))
             each = tuple((n, way) for way in table_4_rows(s).values())
         else:
-            n = missing_pictures(root, benchmark, s.fill_to)
+            n = missing_images(root, benchmark, s.fill_to)
             each = tuple((n, way) for way, _ in sets(benchmark, {}, s).values())
         made[number] = Table(benchmark, s, each)
     return made
 
 
-def missing_pictures(root: Path, benchmark: str, fill_to: int | None) -> int:
-    """Pictures that fill a benchmark, None to its largest class or group (FG step 4)."""
+def missing_images(root: Path, benchmark: str, fill_to: int | None) -> int:
+    """Images that fill a benchmark, None to its largest class or group (FG step 4)."""
     if benchmark == nicopp.NAME:
         groups = len(nicopp.class_names()) * len(nicopp.CONTEXTS)
-        # The largest group gets its one picture too; if others were as large, it would be one more each.
+        # The largest group gets its one image too; if others were as large, it would be one more each.
         return groups * (fill_to or LARGEST_GROUP) - nicopp.PRINTED["train"] + 1
     return int(missing_per_group(published_counts(root, benchmark), fill_to).sum())
 
@@ -192,7 +192,7 @@ def batches_markdown(counted: Counted) -> str:
 
 
 def seconds_markdown(counted: Counted, root: Path) -> str:
-    """Seconds per picture by card and gradient, guided by ImageNet-LT's classifier."""
+    """Seconds per image by card and gradient, guided by ImageNet-LT's classifier."""
     lines = [
         "| card | no feedback | cheap gradient | exact gradient | |",
         "| --- |" + " ---: |" * 3 + " --- |",
@@ -215,13 +215,13 @@ def hours_markdown(counted: Counted, root: Path) -> str:
         "cheap": tables(root, exact=False),
     }
     titles = [f"{kind}, {n} card{'s' * (n > 1)}" for kind in kinds for n in GPUS]
-    lines = [f"| FG table | sets | pictures | card | {' | '.join(titles)} |"]
+    lines = [f"| FG table | sets | images | card | {' | '.join(titles)} |"]
     lines.append("| --- | ---: | ---: | --- |" + " ---: |" * len(titles))
     for number in TABLES:
         one = kinds["exact"][number]
         for card in CARDS:
             cells = [_digits(kind[number].hours(counted, card, n)) for kind in kinds.values() for n in GPUS]
-            lines.append(f"| {number} | {len(one.sets)} | {one.pictures:,} | {card} | {' | '.join(cells)} |")
+            lines.append(f"| {number} | {len(one.sets)} | {one.images:,} | {card} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

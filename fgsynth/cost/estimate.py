@@ -30,7 +30,7 @@ KEPT = "calibration.json"
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Pictures that pass each network, forwards and, for gradients, backwards; two in a batch are two.
+    """Images that pass each network, forwards and, for gradients, backwards; two in a batch are two.
 
     What checkpointing computes again on the way back is not counted, nor are the encoders of the conditions.
     """
@@ -47,7 +47,7 @@ class Evaluations:
 class Estimate:
     """What a synthetic set takes; seconds of one GPU and bytes are NaN where nothing is known of them."""
 
-    pictures: int
+    images: int
     shards: int
     per_shard: int
     evaluations: Evaluations
@@ -61,15 +61,15 @@ class Estimate:
 
     def hours(self, gpus: int) -> float:
         """Hours on several GPUs, each of which makes whole shards, one after the other."""
-        largest = min(self.per_shard, self.pictures)
-        return min(math.ceil(self.shards / gpus) * largest / self.pictures, 1.0) * self.gpu_hours
+        largest = min(self.per_shard, self.images)
+        return min(math.ceil(self.shards / gpus) * largest / self.images, 1.0) * self.gpu_hours
 
 
 def evaluations(n: int, sampling: Sampling, method: Method) -> Evaluations:
-    """Network evaluations of n pictures: steps x 2 under classifier-free guidance (FG eq. 2), and feedback.
+    """Network evaluations of n images: steps x 2 under classifier-free guidance (FG eq. 2), and feedback.
 
     Every guided step decodes its prediction, classifies it and goes back (FG eq. 3 and 3.1.2); the finished
-    picture is decoded and, under feedback, classified once more.
+    image is decoded and, under feedback, classified once more.
     """
     halves = 2 if (sampling.cfg if method.image else sampling.cfg_text) > 1 else 1
     window = range(sampling.n_steps)[sampling.start : sampling.stop : sampling.every]
@@ -85,56 +85,56 @@ def evaluations(n: int, sampling: Sampling, method: Method) -> Evaluations:
 
 
 def estimate(
-    n_pictures: int,
+    n_images: int,
     sampling: Sampling,
     method: Method = Method(),  # noqa: B008, frozen
     cost: Calibration | Mapping[str, float] | None = None,
-    bytes_per_picture: float = math.nan,
+    bytes_per_image: float = math.nan,
 ) -> Estimate:
-    """What n pictures of a method take.
+    """What n images of a method take.
 
     cost: a calibration of the method, or seconds per evaluation by the names of Evaluations; None leaves the
-    hours out. bytes_per_picture: of the PNG in its tar, where no calibration knows it. Raises UserError for
-    no pictures, and for a kind of evaluation whose seconds are not given.
+    hours out. bytes_per_image: of the PNG in its tar, where no calibration knows it. Raises UserError for
+    no images, and for a kind of evaluation whose seconds are not given.
     """
-    if n_pictures < 1:
-        raise UserError(f"{n_pictures} pictures to estimate: at least 1 is needed.")
-    count, seconds = evaluations(n_pictures, sampling, method), math.nan
+    if n_images < 1:
+        raise UserError(f"{n_images} images to estimate: at least 1 is needed.")
+    count, seconds = evaluations(n_images, sampling, method), math.nan
     if isinstance(cost, Calibration):
-        seconds, bytes_per_picture = n_pictures * cost.best, cost.bytes
+        seconds, bytes_per_image = n_images * cost.best, cost.bytes
     elif cost is not None:
         each = {f.name: getattr(count, f.name) for f in fields(count) if getattr(count, f.name)}
         if unknown := sorted(set(each) - set(cost)):
             raise UserError(f"No seconds per evaluation of '{unknown[0]}': give those of {', '.join(each)}.")
         seconds = sum(number * cost[name] for name, number in each.items())
-    shards = -(-n_pictures // sampling.per_shard)
-    size = bytes_per_picture * n_pictures
-    return Estimate(n_pictures, shards, sampling.per_shard, count, seconds, size)
+    shards = -(-n_images // sampling.per_shard)
+    size = bytes_per_image * n_images
+    return Estimate(n_images, shards, sampling.per_shard, count, seconds, size)
 
 
 @dataclass(frozen=True)
 class TrainingEstimate:
-    """What one classifier takes: updates, pictures seen, seconds of one GPU (NaN if not known)."""
+    """What one classifier takes: updates, images seen, seconds of one GPU (NaN if not known)."""
 
     updates: int
-    pictures: int
+    images: int
     seconds: float
 
 
 def estimate_training(
     recipe: Recipe, n_real: int, with_synthetic: bool, cost: Calibration | None = None
 ) -> TrainingEstimate:
-    """Updates and pictures of a training on n_real real and, if so, synthetic pictures."""
+    """Updates and images of a training on n_real real and, if so, synthetic images."""
     updates = recipe.epochs * recipe.updates(n_real, with_synthetic)
-    pictures = updates * recipe.batch
-    return TrainingEstimate(updates, pictures, pictures * cost.best if cost else math.nan)
+    images = updates * recipe.batch
+    return TrainingEstimate(updates, images, images * cost.best if cost else math.nan)
 
 
 @dataclass(frozen=True)
 class _Stage:
     """A stage at a scale, and where its calibrations are kept.
 
-    counts: training pictures by class and context, (c, contexts); side: of what classifiers see.
+    counts: training images by class and context, (c, contexts); side: of what classifiers see.
     """
 
     name: str
@@ -224,7 +224,7 @@ def table(stage: _Stage, known: Mapping[str, Calibration], gpus: int, price: flo
     numbers |= dict.fromkeys(("GPU hours", "GB"), _short)
     real = int(stage.counts.sum())
     lines = [
-        f"{stage.name}: {len(stage.counts):,} classes, {real:,} real pictures",
+        f"{stage.name}: {len(stage.counts):,} classes, {real:,} real images",
         rows.to_string(formatters=numbers, na_rep="-"),
         *(_classifier(stage, known, real, synthetic) for synthetic in (False, True)),
         _machine(stage, known, sum(one.hours(gpus) for one in made.values()), gpus, price),
@@ -236,14 +236,14 @@ def _row(one: Estimate) -> dict[str, float]:
     e = one.evaluations
     counted = {"denoiser": e.denoiser, "its gradients": e.denoiser_back, "decoder": e.decoder}
     sizes = {"GPU hours": one.gpu_hours, "GB": one.bytes / 1e9}
-    return {"pictures": one.pictures, "shards": one.shards, **counted, "classifier": e.classifier, **sizes}
+    return {"images": one.images, "shards": one.shards, **counted, "classifier": e.classifier, **sizes}
 
 
 def _classifier(stage: _Stage, known: Mapping[str, Calibration], n_real: int, synthetic: bool) -> str:
     one = estimate_training(stage.recipe, n_real, synthetic, known.get(stage.key(None)))
     what = "real and synthetic" if synthetic else "real"
     hours = f", {_short(one.seconds / 3600)} GPU hours" if one.seconds > 0 else ""
-    return f"a classifier on {what} pictures: {one.updates:,} updates, {one.pictures:,} pictures{hours}"
+    return f"a classifier on {what} images: {one.updates:,} updates, {one.images:,} images{hours}"
 
 
 def _machine(

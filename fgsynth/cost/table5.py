@@ -1,4 +1,4 @@
-"""Cost of feedback guidance (FG table 5): seconds, memory and network evaluations per picture."""
+"""Cost of feedback guidance (FG table 5): seconds, memory and network evaluations per image."""
 
 import ctypes
 import gc
@@ -98,7 +98,7 @@ class _Case:
     cfg: float
 
     def time(self, name: str) -> dict[str, float]:
-        """One run of a row: seconds per picture, passes of denoiser and decoder, peak memory."""
+        """One run of a row: seconds per image, passes of denoiser and decoder, peak memory."""
         criterion, guidance = ROWS[name]
         feedback, n = None, len(self.plan.seeds)
         if criterion is not None:
@@ -116,7 +116,7 @@ def cost(
 ) -> pd.DataFrame:
     """Every row at every batch size, rows in turn so that a busy machine slows all alike.
 
-    Columns: batch, method, seconds (per picture, median of the repeats), relative (to LDM; median of the
+    Columns: batch, method, seconds (per image, median of the repeats), relative (to LDM; median of the
     ratios within a repeat), denoiser, decoder (passes per batch), peak_mib (of process or allocator).
     """
     side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
@@ -165,7 +165,7 @@ def write(table: pd.DataFrame, generator: Generator, folder: Path) -> str:
         seconds=table["seconds"].map("{:.4f}".format), relative=table["relative"].map("{:.2f}x".format),
         **{c: table[c].map("{:.0f}".format) for c in ("denoiser", "decoder", "peak_mib")},
     )  # fmt: skip
-    note = f"{len(generator.schedule.steps)} DDIM steps; seconds per picture; passes per batch"
+    note = f"{len(generator.schedule.steps)} DDIM steps; seconds per image; passes per batch"
     printed = f"{shown.to_string(index=False)}\n\n{hardware(generator.device)}; {note}\n"
     write_text(folder / "cost.txt", printed)
     return printed

@@ -1,4 +1,4 @@
-"""What a guided picture takes at true size, counted instead of run: floating-point operations, memory.
+"""What a guided image takes at true size, counted instead of run: floating-point operations, memory.
 
 The networks are built of tensors without numbers (PyTorch's FakeTensorMode), the sampler's own code runs on
 them, and what passes is counted: minutes on any machine, however little memory it has.

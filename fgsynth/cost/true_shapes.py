@@ -112,7 +112,7 @@ def _values(name: str, shape: torch.Size, pool: Tensor) -> Tensor:
 
 
 def true_size(n_steps: int, dtype: torch.dtype, device: str = "cpu") -> Generator:
-    """A generator of true size: float32 decoder, everything else in `dtype`. Its pictures are noise."""
+    """A generator of true size: float32 decoder, everything else in `dtype`. Its images are noise."""
     parts = {
         name: fill(part, torch.float32 if name == "vae" else dtype, device)
         for name, part in networks().items()

@@ -1,4 +1,4 @@
-"""Cost of feedback guidance at true size (FG table 5): where a picture's time goes, and how much memory."""
+"""Cost of feedback guidance at true size (FG table 5): where an image's time goes, and how much memory."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -52,7 +52,7 @@ PEAKS = {
 """Dense half-precision TFLOP/s by a part of the name, from the makers' data sheets; longer names first."""
 KEY = ["hardware", "precision", "classifier", "gradient", "batch", "steps"]
 COLUMNS = [*KEY, "date", "guided", "seconds", *PARTS, "peak_gib", "tflop", "share_of_peak"]
-"""seconds, each part's seconds and tflop: per picture. peak_gib: of the process, or the GPU's allocator."""
+"""seconds, each part's seconds and tflop: per image. peak_gib: of the process, or the GPU's allocator."""
 
 
 class Stopwatch:
@@ -114,7 +114,7 @@ class Case:
     side: int
 
     def sample(self, guidance: Guidance | None, batch: int) -> dict[str, float]:
-        """One batch end to end, text and picture to pictures: seconds in all and of each part."""
+        """One batch end to end, text and image to images: seconds in all and of each part."""
         # A fresh one, as text embeddings are kept.
         generator = Generator(self.generator.pipe, self.generator.schedule, self.generator.tiny)
         seeds, feedback = range(batch), None
@@ -122,7 +122,7 @@ class Case:
             guide = at_resolution(self.classifier, self.side)
             feedback = Feedback(guide, {"entropy": entropy}, self.n_classes, guidance)
         with Stopwatch(generator, self.classifier) as watch:
-            image = generator.embed_image([_picture()] * batch, seeds)
+            image = generator.embed_image([_image()] * batch, seeds)
             label = torch.zeros(batch, dtype=torch.long)
             synthesise(generator, Plan(["a"] * batch, image, label, seeds), CFG, feedback, batch=batch)
         return {"seconds": sum(watch.seconds.values()), **watch.seconds}
@@ -152,11 +152,11 @@ class Case:
             }
         tflop = counter.get_total_flops() / 1e12
         share = tflop / seconds["seconds"] / peak_of(device)
-        per_picture = {name: value / batch for name, value in {**seconds, "tflop": tflop}.items()}
-        return {**row, **per_picture, "peak_gib": table5._peak(device) / 1024, "share_of_peak": share}
+        per_image = {name: value / batch for name, value in {**seconds, "tflop": tflop}.items()}
+        return {**row, **per_image, "peak_gib": table5._peak(device) / 1024, "share_of_peak": share}
 
 
-def _picture() -> Tensor:
+def _image() -> Tensor:
     return torch.arange(256 * 256 * 3).reshape(256, 256, 3).to(torch.uint8)
 
 
@@ -227,12 +227,12 @@ def _markdown(table: pd.DataFrame) -> str:
         "# Feedback guidance at true size",
         "",
         "Stable unCLIP 2-1 in its published shapes with random weights, 768 x 768 pixels, classifier-free",
-        "guidance, end to end from prompt and picture to pictures. What it costs is measured here; what it",
+        "guidance, end to end from prompt and image to images. What it costs is measured here; what it",
         f"draws is noise. Parameters: {named}.",
         "",
-        "Seconds are per picture; each part's are those of its forward passes, `backward` holds the gradient",
+        "Seconds are per image; each part's are those of its forward passes, `backward` holds the gradient",
         "with what checkpoints compute again, `rest` everything between the networks. Decoder and guide are",
-        "in float32. TFLOP are per picture, repeated work included; the share is of the card's dense",
+        "in float32. TFLOP are per image, repeated work included; the share is of the card's dense",
         "half-precision peak. Memory is the peak of the process or of the GPU's allocator, in GiB. A row",
         "without numbers did not fit into memory.",
     ]

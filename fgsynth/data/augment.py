@@ -20,34 +20,34 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def augment(
-    pictures: Tensor | Sequence[Tensor], names: Sequence[str], seed: int, side: int | None = None
+    images: Tensor | Sequence[Tensor], names: Sequence[str], seed: int, side: int | None = None
 ) -> Tensor:
-    """Random views of pictures by torchvision's transforms (FG 4.1 names them; strengths are our choice).
+    """Random views of images by torchvision's transforms (FG 4.1 names them; strengths are our choice).
 
-    pictures: uint8, (n, h, w, 3) or a sequence of (h, w, 3). Returns uint8 (n, h, w, 3).
-    Without `side` all pictures have one size and keep it: "crop" pads by an eighth with the border's
-    colours and cuts. With it (pictures from files) "crop" is Inception's random resized crop to
+    images: uint8, (n, h, w, 3) or a sequence of (h, w, 3). Returns uint8 (n, h, w, 3).
+    Without `side` all images have one size and keep it: "crop" pads by an eighth with the border's
+    colours and cuts. With it (images from files) "crop" is Inception's random resized crop to
     side x side; without "crop" the view is `plain`'s. "flip": left-right, probability 1/2. "jitter":
     brightness, contrast, saturation by 0.4. "blur": Gaussian, probability 1/2. "grey": probability 0.2.
     The seed decides the views of the batch; torch's global generator is left as it was.
-    Raises UserError for unknown names, and for pictures of several sizes without a side.
+    Raises UserError for unknown names, and for images of several sizes without a side.
     """
     check_names(names)
     with torch.random.fork_rng(devices=[]):
         # Of the CPU alone: torch.manual_seed would also reset the accelerators' generators.
         torch.default_generator.manual_seed(seed)
         if side is not None:
-            return _map([*_geometry(names, side), *_colours(names, side)], pictures)
-        x = _shift(_together(pictures), "crop" in names, "flip" in names)
+            return _map([*_geometry(names, side), *_colours(names, side)], images)
+        x = _shift(_together(images), "crop" in names, "flip" in names)
         each = _colours(names, min(x.shape[1:3]))
         return _map(each, x) if each else x
 
 
-def plain(pictures: Tensor | Sequence[Tensor], side: int | None = None) -> Tensor:
+def plain(images: Tensor | Sequence[Tensor], side: int | None = None) -> Tensor:
     """The evaluation's view: as it is, or with `side` the centre, 7/8 of the shorter edge (224 of 256)."""
     if side is None:
-        return _together(pictures)
-    return _map(_geometry((), side), pictures)
+        return _together(images)
+    return _map(_geometry((), side), images)
 
 
 def _geometry(names: Sequence[str], side: int) -> list[nn.Module]:
@@ -67,9 +67,9 @@ def _colours(names: Sequence[str], side: int) -> list[nn.Module]:
 
 
 def _shift(x: Tensor, crop: bool, flip: bool) -> Tensor:
-    """Crop with padding and flip of a whole batch (n, h, w, 3), one draw per picture.
+    """Crop with padding and flip of a whole batch (n, h, w, 3), one draw per image.
 
-    One gather of pixels: torchvision draws once per call, and its loop over 64 pictures of 32 x 32
+    One gather of pixels: torchvision draws once per call, and its loop over 64 images of 32 x 32
     takes an eighth of the time of an update (2.4 ms; this takes 0.3 ms).
     """
     if not (crop or flip):
@@ -85,19 +85,19 @@ def _shift(x: Tensor, crop: bool, flip: bool) -> Tensor:
     return x.reshape(n, h * w, channels).gather(1, pixel).reshape(x.shape)
 
 
-def _map(transforms: list[nn.Module], pictures: Tensor | Sequence[Tensor]) -> Tensor:
-    """Transforms of each picture by itself; torchvision takes channels first."""
+def _map(transforms: list[nn.Module], images: Tensor | Sequence[Tensor]) -> Tensor:
+    """Transforms of each image by itself; torchvision takes channels first."""
     transform = v2.Compose(transforms)
-    views = [transform(picture.permute(2, 0, 1)) for picture in pictures]
+    views = [transform(image.permute(2, 0, 1)) for image in images]
     return torch.stack(views).permute(0, 2, 3, 1).contiguous()
 
 
-def _together(pictures: Tensor | Sequence[Tensor]) -> Tensor:
-    if isinstance(pictures, Tensor):
-        return pictures
-    sizes = {tuple(picture.shape) for picture in pictures}
+def _together(images: Tensor | Sequence[Tensor]) -> Tensor:
+    if isinstance(images, Tensor):
+        return images
+    sizes = {tuple(image.shape) for image in images}
     if len(sizes) > 1:
         raise UserError(
-            f"Pictures of several sizes ({sorted(sizes)[:2]} ...): set side to the network's input."
+            f"Images of several sizes ({sorted(sizes)[:2]} ...): set side to the network's input."
         )
-    return torch.stack(list(pictures))
+    return torch.stack(list(images))

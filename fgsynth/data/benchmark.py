@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fgsynth.utils.errors import UserError, missing
-from fgsynth.data.images import Picture
+from fgsynth.data.images import ImageLike
 
 COLUMNS = ["key", "split", "label", "context"]
 SPLITS = ("train", "val", "test", "final")
@@ -23,13 +23,13 @@ TITLES = {"imagenet_lt": "ImageNet-LT", "places_lt": "Places-LT", "nicopp": "NIC
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set: one row per picture, with key, split, label (a class) and context (0 where there is none).
+    """A data set: one row per image, with key, split, label (a class) and context (0 where there is none).
 
-    The key says where the picture comes from: a path below the data folder, or a seed of the mini world.
-    source: what else decides the pictures, so that other pictures have another digest.
+    The key says where the image comes from: a path below the data folder, or a seed of the mini world.
+    source: what else decides the images, so that other images have another digest.
     Groups are classes in contexts: group = context + number of contexts * label (SubpopBench).
     Raises UserError, with name and class, for columns, splits, labels or keys that are wrong, and for a class
-    that is evaluated but has no training picture in any context.
+    that is evaluated but has no training image in any context.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Manifest:
         return hashlib.sha256((names + "\n" + rows).encode()).hexdigest()
 
     def rows(self, split: str) -> pd.DataFrame:
-        """The pictures of a split, in the manifest's order. Raises UserError where there are none."""
+        """The images of a split, in the manifest's order. Raises UserError where there are none."""
         rows = self.table[self.table["split"] == split].reset_index(drop=True)
         if rows.empty:
             there = self.table["split"].unique()
@@ -62,17 +62,17 @@ class Manifest:
         return rows
 
     def counts(self, split: str = "train") -> Tensor:
-        """Pictures per class, (c,)."""
+        """Images per class, (c,)."""
         return torch.tensor(self.rows(split)["label"].to_numpy()).bincount(minlength=len(self.classes))
 
     def group_counts(self, split: str = "train") -> Tensor:
-        """Pictures per group, (c * contexts,)."""
+        """Images per group, (c * contexts,)."""
         rows = self.rows(split)
         group = torch.tensor(group_of(rows, self).to_numpy())
         return group.bincount(minlength=len(self.classes) * len(self.contexts))
 
     def fill_counts(self) -> Tensor:
-        """What synthesis fills up: training pictures per group where there are contexts, else per class."""
+        """What synthesis fills up: training images per group where there are contexts, else per class."""
         return self.group_counts() if len(self.contexts) > 1 else self.counts()
 
     def _check(self) -> None:
@@ -90,19 +90,19 @@ class Manifest:
             if len(wrong):
                 key, value = wrong.iloc[0][["key", column]]
                 raise UserError(
-                    f"{name}: picture {key} has {column} {value}: give integers from 0 to {len(names) - 1}."
+                    f"{name}: image {key} has {column} {value}: give integers from 0 to {len(names) - 1}."
                 )
         twice = table["key"][table["key"].duplicated()]
         if len(twice):
             raise UserError(
-                f"{name}: picture {twice.iloc[0]} is there twice; splits must not share pictures."
+                f"{name}: image {twice.iloc[0]} is there twice; splits must not share images."
             )
         train = set(table["label"][table["split"] == "train"])
         unseen = sorted(set(table["label"]) - train)
         if unseen:
             split = table["split"][table["label"] == unseen[0]].iloc[0]
             raise UserError(
-                f"{name}: class '{self.classes[unseen[0]]}' is in {split} but has no training picture: "
+                f"{name}: class '{self.classes[unseen[0]]}' is in {split} but has no training image: "
                 "add some or leave the class out."
             )
 
@@ -114,15 +114,15 @@ def group_of(rows: pd.DataFrame, manifest: Manifest) -> pd.Series:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A manifest and how to get at its pictures.
+    """A manifest and how to get at its images.
 
-    pictures: rows -> uint8 (n, h, w, 3). factors: rows -> hidden factors, where they are known (the mini
-    world); for measuring only, a classifier never sees them. files: rows -> paths, where pictures are files
-    of several sizes that are opened one by one; `pictures` is for a look at some of them then.
+    images: rows -> uint8 (n, h, w, 3). factors: rows -> hidden factors, where they are known (the mini
+    world); for measuring only, a classifier never sees them. files: rows -> paths, where images are files
+    of several sizes that are opened one by one; `images` is for a look at some of them then.
     """
 
     manifest: Manifest
-    pictures: Callable[[pd.DataFrame], Tensor]
+    images: Callable[[pd.DataFrame], Tensor]
     factors: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     files: Callable[[pd.DataFrame], list[str]] | None = None
 
@@ -133,7 +133,7 @@ class Benchmark:
         return title if self.factors is None else f"{title} mini"
 
     def hidden(self, split: str) -> pd.DataFrame:
-        """The hidden factors of a split's pictures, drawn once. Raises UserError where they are not known."""
+        """The hidden factors of a split's images, drawn once. Raises UserError where they are not known."""
         if self.factors is None:
             raise UserError(f"The hidden factors of {self.manifest.name} are not known.")
         if split not in self._hidden:
@@ -144,9 +144,9 @@ class Benchmark:
     def _hidden(self) -> dict[str, pd.DataFrame]:
         return {}
 
-    def shown(self, rows: pd.DataFrame) -> Sequence[Picture]:
-        """The pictures of rows as a generator is shown them: files, or arrays where there are none."""
-        return self.files(rows) if self.files is not None else list(self.pictures(rows))
+    def shown(self, rows: pd.DataFrame) -> Sequence[ImageLike]:
+        """The images of rows as a generator is shown them: files, or arrays where there are none."""
+        return self.files(rows) if self.files is not None else list(self.images(rows))
 
     def prompt(self, label: int, context: int) -> str:
         """The papers' prompt: the class's name, on NICO++ "name in context"."""

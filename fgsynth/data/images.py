@@ -1,4 +1,4 @@
-"""Pictures at the door: whatever a file or an array holds becomes 8-bit RGB, or a sentence says why not."""
+"""Images at the door: whatever a file or an array holds becomes 8-bit RGB, or a sentence says why not."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,79 +11,79 @@ from torch import Tensor
 
 from fgsynth.utils.errors import UserError
 
-Picture = Image.Image | NDArray[np.uint8] | Tensor | Path | str
+ImageLike = Image.Image | NDArray[np.uint8] | Tensor | Path | str
 
 
-def as_rgb(picture: Picture, name: str = "the picture") -> Image.Image:
-    """A picture as 8-bit RGB, upright.
+def as_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
+    """An image as 8-bit RGB, upright.
 
     Takes a file, a PIL image of any mode, or a uint8 array (h, w, 3) or (h, w). Grey becomes three equal
     channels, transparency white, 16 bit are scaled to 8, and a camera's orientation mark is obeyed.
     Raises UserError, with the name, for what cannot be read or has no area.
     """
-    if isinstance(picture, Path | str):
-        return as_rgb(_open(Path(picture)), str(picture))
-    if isinstance(picture, Tensor):
-        picture = picture.cpu().numpy()
-    if isinstance(picture, np.ndarray):
+    if isinstance(image, Path | str):
+        return as_rgb(_open(Path(image)), str(image))
+    if isinstance(image, Tensor):
+        image = image.cpu().numpy()
+    if isinstance(image, np.ndarray):
         if (
-            picture.dtype != np.uint8
-            or picture.ndim not in (2, 3)
-            or (picture.ndim == 3 and picture.shape[2] != 3)
+            image.dtype != np.uint8
+            or image.ndim not in (2, 3)
+            or (image.ndim == 3 and image.shape[2] != 3)
         ):
             raise UserError(
-                f"{name} is an array of {picture.dtype} and shape {picture.shape}: a uint8 array of shape "
+                f"{name} is an array of {image.dtype} and shape {image.shape}: a uint8 array of shape "
                 "(height, width, 3) or (height, width) is needed."
             )
-        picture = Image.fromarray(picture)
-    if 0 in picture.size:
-        raise UserError(f"{name} has no pixels (size {picture.size}).")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        return _from_deep(picture, name)
-    if picture.mode == "La":
-        picture = picture.convert("LA")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
+        image = Image.fromarray(image)
+    if 0 in image.size:
+        raise UserError(f"{name} has no pixels (size {image.size}).")
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        return _from_deep(image, name)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
-def as_rgb_all(pictures: Sequence[Picture], first: int = 0) -> list[Image.Image]:
-    """`as_rgb` of each; an error names the picture's number, counted from `first`."""
-    return [as_rgb(picture, f"Picture {i}") for i, picture in enumerate(pictures, first)]
+def as_rgb_all(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image]:
+    """`as_rgb` of each; an error names the image's number, counted from `first`."""
+    return [as_rgb(image, f"Image {i}") for i, image in enumerate(images, first)]
 
 
 def _open(path: Path) -> Image.Image:
     if not path.is_file():
-        raise UserError(f"There is no picture at {path}: check the path.")
+        raise UserError(f"There is no image at {path}: check the path.")
     try:
         with Image.open(path) as image:
             image.load()
             return image
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is not a readable picture ({error}): replace or remove it.") from error
+        raise UserError(f"{path} is not a readable image ({error}): replace or remove it.") from error
 
 
-def _from_deep(picture: Image.Image, name: str) -> Image.Image:
+def _from_deep(image: Image.Image, name: str) -> Image.Image:
     """16-bit, 32-bit and float grey; the scale is told by the largest value."""
-    values = np.asarray(picture, dtype=np.float64)
+    values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
         raise UserError(
-            f"{name} has values outside 0 to 65535 (mode {picture.mode}): convert it to 8 or 16 bit."
+            f"{name} has values outside 0 to 65535 (mode {image.mode}): convert it to 8 or 16 bit."
         )
-    if picture.mode == "F" and values.max() <= 1:
+    if image.mode == "F" and values.max() <= 1:
         values = values * 255
-    elif picture.mode.startswith("I;16") or values.max() > 255:
+    elif image.mode.startswith("I;16") or values.max() > 255:
         values = values / 257
     return Image.fromarray(np.round(values).astype(np.uint8)).convert("RGB")
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Pictures in [-1, 1], (n, 3, h, w), as 8-bit (n, h, w, 3) on the CPU."""
+    """Images in [-1, 1], (n, 3, h, w), as 8-bit (n, h, w, 3) on the CPU."""
     return ((x.cpu() + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def from_uint8(pictures: Tensor) -> Tensor:
-    """8-bit pictures (n, h, w, 3) as networks take them, float32 (n, 3, h, w) in [-1, 1]."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+def from_uint8(images: Tensor) -> Tensor:
+    """8-bit images (n, h, w, 3) as networks take them, float32 (n, 3, h, w) in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -22,7 +22,7 @@ IMAGENET_LT, PLACES_LT, NICOPP = "imagenet_lt", "places_lt", "nicopp"
 
 
 def tail_counts(tail: LongTail) -> NDArray[np.int64]:
-    """Training pictures per class, largest first: geometric within each stratum, steepest in few."""
+    """Training images per class, largest first: geometric within each stratum, steepest in few."""
     many, medium, few = tail.strata
     ends = [
         (tail.n_max, MANY_ABOVE + 5, many),
@@ -33,10 +33,10 @@ def tail_counts(tail: LongTail) -> NDArray[np.int64]:
 
 
 def pools(groups: Groups) -> NDArray[np.int64]:
-    """Pictures per group before the split, in drawn order; empty groups have fewer than are held out."""
+    """Images per group before the split, in drawn order; empty groups have fewer than are held out."""
     n = groups.classes * len(CONTEXTS)
     if groups.empty >= n:
-        raise UserError(f"{groups.empty} empty groups of {n}: leave some with training pictures.")
+        raise UserError(f"{groups.empty} empty groups of {n}: leave some with training images.")
     train = np.geomspace(groups.n_max, groups.n_min, n - groups.empty).round().astype(np.int64)
     short = np.full(groups.empty, -(groups.held_out // 5))
     return groups.held_out + np.concatenate([train, short])[_order(n, NICOPP, groups.seed)]
@@ -102,7 +102,7 @@ def _benchmark(
     asked: LongTail | Groups,
 ) -> Benchmark:
     draw: Draw = replace(BENCHMARK, modes=asked.modes)
-    # The same keys show other pictures under another seed or draw.
+    # The same keys show other images under another seed or draw.
     manifest = Manifest(name, table, classes, contexts, f"seed {asked.seed}, {draw}")
 
     def factors(rows: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +111,7 @@ def _benchmark(
         contexts = [manifest.contexts[context] for context in rows["context"]]
         return sample(seeds, kinds, draw, contexts)
 
-    def pictures(rows: pd.DataFrame) -> torch.Tensor:
+    def images(rows: pd.DataFrame) -> torch.Tensor:
         return torch.from_numpy(render(factors(rows)))
 
-    return Benchmark(manifest, pictures, factors)
+    return Benchmark(manifest, images, factors)

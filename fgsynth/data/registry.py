@@ -24,7 +24,7 @@ REAL: dict[str, tuple[type[Frozen], Callable[[Any], Benchmark], Callable[[Any], 
     },
     mini.NICOPP: (DrawnSplit, real.groups, real.group_counts),
 }
-"""The same names on disk, with what counts their training pictures without opening any."""
+"""The same names on disk, with what counts their training images without opening any."""
 
 
 def draw(name: str, world: Any) -> Benchmark:
@@ -38,9 +38,9 @@ def draw(name: str, world: Any) -> Benchmark:
 
 
 def train_counts(name: str, world: Any) -> Tensor:
-    """Training pictures by class and context, (c, contexts); on disk, of the lists alone.
+    """Training images by class and context, (c, contexts); on disk, of the lists alone.
 
-    Raises UserError as `draw`, but not for pictures that are missing.
+    Raises UserError as `draw`, but not for images that are missing.
     """
     if is_on_disk(world):
         settings, _, counted = REAL[_known(name)]

@@ -1,4 +1,4 @@
-"""Tars of PNGs in the layout of WebDataset: the same bytes from every run, pictures found by offset."""
+"""Tars of PNGs in the layout of WebDataset: the same bytes from every run, images found by offset."""
 
 import hashlib
 import io
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 PLACE = {"shard": "str", "offset": "int64", "size": "int64", "sha256": "str"}
-"""The tar of a picture, and the first byte, number of bytes and SHA-256 of its PNG therein."""
+"""The tar of an image, and the first byte, number of bytes and SHA-256 of its PNG therein."""
 BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
 
 
-def append(file: BinaryIO, tar: Path, key: str, picture: NDArray[np.uint8]) -> dict[str, str | int]:
+def append(file: BinaryIO, tar: Path, key: str, image: NDArray[np.uint8]) -> dict[str, str | int]:
     """Append one member; returns its row of PLACE."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     data, offset = buffer.getvalue(), file.tell() + BLOCK
     file.write(header(key, len(data)) + data + bytes(-len(data) % BLOCK))
     return dict(zip(PLACE, (tar.name, offset, len(data), sha256(data)), strict=True))

@@ -14,7 +14,7 @@ from torch import Tensor
 from fgsynth.utils.errors import UserError
 
 Features = Tensor | NDArray[Any]
-"""Features of pictures: (n, d), any real type."""
+"""Features of images: (n, d), any real type."""
 
 ROUNDING = 1e-12  # of a squared distance, relative to the squared norms; doubles are good to 1e-13
 
@@ -25,7 +25,7 @@ def fid(real: Features, fake: Features) -> float:
 
     real (n, d), fake (m, d). |mu_r - mu_f|^2 + tr(S_r) + tr(S_f) - 2 tr((S_r S_f)^(1/2)), with unbiased
     covariances, in double precision; at least 0. Unit: squared features. Biased upwards for few
-    pictures (Chong and Forsyth 2020): compare sets of one size only.
+    images (Chong and Forsyth 2020): compare sets of one size only.
     Raises UserError for fewer than 2 rows, a NaN or infinity, or different d.
     """
     x, y = _checked(real, fake)

@@ -1,4 +1,4 @@
-"""One look for every figure, and a slider that becomes a picture where nothing can slide."""
+"""One look for every figure, and a slider that becomes an image where nothing can slide."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -106,8 +106,8 @@ def gains(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     return figure
 
 
-def pictures(rows: Mapping[str, NDArray[np.uint8]], titles: Sequence[str] = (), side: float = 0.72) -> Figure:
-    """Rows of pictures (n, h, w, 3), each row with its name; titles over the columns, at most n."""
+def images(rows: Mapping[str, NDArray[np.uint8]], titles: Sequence[str] = (), side: float = 0.72) -> Figure:
+    """Rows of images (n, h, w, 3), each row with its name; titles over the columns, at most n."""
     columns = max(map(len, rows.values()))
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(side * columns + 1.6, side * len(rows) + 0.3), squeeze=False,
@@ -118,28 +118,28 @@ def pictures(rows: Mapping[str, NDArray[np.uint8]], titles: Sequence[str] = (), 
         ax.spines[:].set_visible(False)
     for line, (name, shown) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-        for ax, picture in zip(line, shown, strict=False):
-            ax.imshow(picture, interpolation="nearest")
+        for ax, image in zip(line, shown, strict=False):
+            ax.imshow(image, interpolation="nearest")
     for ax, title in zip(axes[0], titles, strict=False):
         ax.set_title(title, fontsize=8)
     return figure
 
 
 def slider(draw: Callable[[float], Figure], values: Sequence[float], label: str) -> None:
-    """A slider over pictures drawn beforehand; a strip of the same pictures where it cannot work.
+    """A slider over images drawn beforehand; a strip of the same images where it cannot work.
 
     One output carries both: JupyterLab shows the widget, everything else (papermill's stored
-    copy, HTML, GitHub) the strip. Slider and pictures are linked in the browser, so that it answers
+    copy, HTML, GitHub) the strip. Slider and images are linked in the browser, so that it answers
     while the kernel is busy with the cells below.
     """
-    pictures = [_png(draw(value)) for value in values]
+    images = [_png(draw(value)) for value in values]
     control = ipywidgets.SelectionSlider(options=list(values), description=label)
     narrow = ipywidgets.Layout(width="26rem")
-    images = [ipywidgets.Image(value=picture, format="png", layout=narrow) for picture in pictures]
-    stack = ipywidgets.Stack(images, selected_index=0)
+    frames = [ipywidgets.Image(value=image, format="png", layout=narrow) for image in images]
+    stack = ipywidgets.Stack(frames, selected_index=0)
     ipywidgets.jslink((control, "index"), (stack, "selected_index"))
     bundle = dict(ipywidgets.VBox([control, stack])._repr_mimebundle_()) | {
-        "image/png": _strip(pictures),
+        "image/png": _strip(images),
         "text/plain": f"slider: {label}",
     }
     display(bundle, raw=True)
@@ -152,13 +152,13 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _strip(pictures: Sequence[bytes]) -> bytes:
-    """The pictures side by side, at most five in a row, as one PNG."""
-    columns = min(5, len(pictures))
-    rows = -(-len(pictures) // columns)
+def _strip(images: Sequence[bytes]) -> bytes:
+    """The images side by side, at most five in a row, as one PNG."""
+    columns = min(5, len(images))
+    rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.5 * rows), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
-    for ax, picture in zip(axes.flat, pictures, strict=False):
-        ax.imshow(plt.imread(io.BytesIO(picture)))
+    for ax, image in zip(axes.flat, images, strict=False):
+        ax.imshow(plt.imread(io.BytesIO(image)))
     return _png(figure)

@@ -1,4 +1,4 @@
-"""Accuracies by class, stratum and group, and intervals over seeds and pictures."""
+"""Accuracies by class, stratum and group, and intervals over seeds and images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -147,14 +147,14 @@ def paired_bootstrap(
     repeats: int = 2000,
     seed: int = 0,
 ) -> Bootstrap:
-    """Paired percentile bootstrap of a - b over seeds and pictures (Owen 2007, pigeonhole bootstrap).
+    """Paired percentile bootstrap of a - b over seeds and images (Owen 2007, pigeonhole bootstrap).
 
     hits_a, hits_b: (n_seeds, n) booleans, right or wrong; row s of both was trained with seed s, column i
-    is the same picture. label: (n,), its class or group. statistic: over the classes present, the "mean"
+    is the same image. label: (n,), its class or group. statistic: over the classes present, the "mean"
     or the "worst" accuracy of a trained network, in percent, averaged over seeds. Each repeat draws
-    seeds, and pictures within every class, with replacement and the same for a and b.
+    seeds, and images within every class, with replacement and the same for a and b.
     The interval is wide where seeds differ by chance only, and too narrow where a few seeds differ
-    much; with one seed it is of the pictures alone. The worst of resampled groups is lower than the
+    much; with one seed it is of the images alone. The worst of resampled groups is lower than the
     worst group, so that interval need not be centred on `mean`.
     Raises UserError for hits that are no booleans, shapes that do not fit, or an unknown statistic.
     """
@@ -166,7 +166,7 @@ def paired_bootstrap(
     hits, label = _paired_hits(hits_a, hits_b), np.asarray(label)
     n_seeds, n = hits.shape[1:]
     if label.shape != (n,):
-        raise UserError(f"Labels of shape {label.shape} for {n} pictures: give one label per picture.")
+        raise UserError(f"Labels of shape {label.shape} for {n} images: give one label per image.")
     rng = np.random.default_rng(stable_seed("paired bootstrap", seed))
     # (1 + repeats, n_seeds): the first row is what was observed.
     weights = np.vstack([np.ones(n_seeds), rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), repeats)])
@@ -183,7 +183,7 @@ def _paired_hits(hits_a: ArrayLike, hits_b: ArrayLike) -> NDArray[np.bool_]:
         raise UserError(f"Hits of type {a.dtype} and {b.dtype}: give booleans, predicted == label.")
     if a.ndim != 2 or a.shape != b.shape or a.size == 0:
         raise UserError(
-            f"Hits of shapes {a.shape} and {b.shape}: give (n_seeds, n) twice, on the same pictures."
+            f"Hits of shapes {a.shape} and {b.shape}: give (n_seeds, n) twice, on the same images."
         )
     return np.stack([a, b])
 
@@ -197,7 +197,7 @@ def _resampled(
     total = np.full((1 + repeats, 2 * hits.shape[1]), start)
     for c in classes:
         members = hits[:, :, label == c].reshape(total.shape[1], -1)
-        # Pictures with the same hits are alike, so counts of patterns do for draws of pictures.
+        # Images with the same hits are alike, so counts of patterns do for draws of images.
         patterns, counts = np.unique(members, axis=1, return_counts=True)
         n = counts.sum()
         drawn = np.vstack([counts, rng.multinomial(n, counts / n, repeats)])

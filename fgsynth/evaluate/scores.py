@@ -20,7 +20,7 @@ def evaluate(bench: Benchmark, predicted: PREDICTED, split: str) -> dict[str, An
 
     Strata by training counts; an empty one is NaN. Groups only where there are contexts. Modes only
     where hidden factors are known: `balanced` is the mean over classes and their appearances, `few, balanced`
-    the same within the classes of few training pictures, `few, common` and `few, rare` of one kind of them.
+    the same within the classes of few training images, `few, common` and `few, rare` of one kind of them.
     """
     m, rows = bench.manifest, bench.manifest.rows(split)
     label = rows["label"].to_numpy()
@@ -75,7 +75,7 @@ def contents(index: pd.DataFrame, seen: pd.DataFrame, bench: Benchmark) -> dict[
     index: of the set; seen: the judge's readings, a row each. recognised: shows its class; context_right:
     shows the context of its prompt (where there is one); photographs; rare_share: shows its class in a rare
     appearance; covered: combinations of class, appearance, context and style among the recognised;
-    the same with "few" in front within the classes of few training pictures.
+    the same with "few" in front within the classes of few training images.
     """
     m = bench.manifest
     wanted = np.array(m.classes, dtype=object)[index["label"]]

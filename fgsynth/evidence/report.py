@@ -21,7 +21,7 @@ from fgsynth.utils import paths
 class Figure:
     """A figure of the report; paths relative to reports/."""
 
-    picture: str
+    image: str
     data: str
     caption: str
     width: int
@@ -143,10 +143,10 @@ def with_block(text: str, mark: str, block: str, gap: str = "\n\n") -> str:
 
 def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict[str, object]:
     figures = []
-    for picture in sorted((reports / "figures" / stage).glob("*.png")):
-        with Image.open(picture) as image:
-            caption, (width, height) = image.text.get("Description", ""), image.size  # type: ignore[attr-defined]
-        relative = picture.relative_to(reports)
+    for image in sorted((reports / "figures" / stage).glob("*.png")):
+        with Image.open(image) as opened:
+            caption, (width, height) = opened.text.get("Description", ""), opened.size  # type: ignore[attr-defined]
+        relative = image.relative_to(reports)
         figures.append(Figure(str(relative), str(relative.with_suffix(".csv")), caption, width, height))
     file = reports / "results" / f"{stage}.csv"
     benchmarks = set(pd.read_csv(file)["benchmark"]) if file.is_file() else set()

@@ -35,7 +35,7 @@ class Ours:
     compared: pd.DataFrame
 
     def over(self, method: str, reference: str, metric: str) -> Bootstrap | None:
-        """The bootstrap interval of method - reference over seeds and test pictures; None where not run.
+        """The bootstrap interval of method - reference over seeds and test images; None where not run.
 
         Where only the opposite difference was written down, it is that one turned round.
         """
@@ -113,20 +113,20 @@ def worst_group(ours: Ours) -> list[Evidence]:
 
 
 ABOUT_TWICE = 1.9
-"""Fill-Up has twice as many pictures, up to the rounding of classes that lack few."""
+"""Fill-Up has twice as many images, up to the rounding of classes that lack few."""
 
 
 def half_as_many(ours: Ours) -> list[Evidence]:
-    """C2: over Fill-Up with half of its synthetic pictures."""
+    """C2: over Fill-Up with half of its synthetic images."""
     theirs, fewer = by_seed(ours.rows, "Fill-Up", "n_synthetic"), by_seed(ours.rows, FG, "n_synthetic")
     return [
         Evidence("Few, points over Fill-Up", ours.over(FG, "Fill-Up", "few")),
-        Evidence(f"pictures of Fill-Up beyond {ABOUT_TWICE} times FG's", over(theirs - ABOUT_TWICE * fewer)),
+        Evidence(f"images of Fill-Up beyond {ABOUT_TWICE} times FG's", over(theirs - ABOUT_TWICE * fewer)),
     ]
 
 
 def combined(ours: Ours) -> list[Evidence]:
-    """C16: VL-LTR with synthetic pictures over VL-LTR alone, on Few and Medium as printed."""
+    """C16: VL-LTR with synthetic images over VL-LTR alone, on Few and Medium as printed."""
     both, alone = "LDM-FG (Entropy) + VL-LTR", "VL-LTR"
     return [Evidence(f"{m}, points over {alone}", ours.over(both, alone, m)) for m in ("few", "medium")]
 
@@ -192,7 +192,7 @@ def unpredicted(ours: Ours) -> list[Evidence]:
 
 
 def amounts(ours: Ours) -> list[Evidence]:
-    """C11: Few rises from none to a full set of synthetic pictures, and more than Many does."""
+    """C11: Few rises from none to a full set of synthetic images, and more than Many does."""
     none, full = (f"{FG}, amount {a}" for a in (0.0, 1.0))
     few, many = (by_seed(ours.rows, full, m) - by_seed(ours.rows, none, m) for m in ("few", "many"))
     return [

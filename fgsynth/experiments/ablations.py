@@ -30,10 +30,10 @@ NAMES = list(CLASSES)
 
 @dataclass(frozen=True)
 class RealSet:
-    """A long-tailed draw: factors, pictures (n, 32, 32, 3) uint8, label (n,), counts (c,)."""
+    """A long-tailed draw: factors, images (n, 32, 32, 3) uint8, label (n,), counts (c,)."""
 
     factors: pd.DataFrame
-    pictures: Tensor
+    images: Tensor
     label: Tensor
     counts: Tensor
 
@@ -51,7 +51,7 @@ def long_tail(n_max: int, n_min: int, seed: int) -> RealSet:
 
 @dataclass(frozen=True)
 class World:
-    """What sampling needs; embedding: CLIP's, of the real pictures."""
+    """What sampling needs; embedding: CLIP's, of the real images."""
 
     generator: Generator
     judge: Classifier
@@ -65,10 +65,10 @@ class World:
 def world(generator: Generator, judge: Classifier, n_max: int, n_min: int, updates: int, seed: int) -> World:
     """Draws the real set of a seed and trains its guide, by ERM on that imbalanced set (FG step 1)."""
     real = long_tail(n_max, n_min, seed)
-    x = from_uint8(real.pictures)
+    x = from_uint8(real.images)
     network = train_erm(x, real.label, len(NAMES), updates, seed)
     hardness = Hardness.fit(embed(network, x)[1], real.label, len(NAMES))
-    embedding = generator.clip_embedding(list(real.pictures))
+    embedding = generator.clip_embedding(list(real.images))
     return World(generator, judge, real, network, {**CRITERIA, "hardness": hardness}, embedding, seed)
 
 
@@ -85,7 +85,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Asking:
-    """What every arm is asked for alike: labels, one picture each, and the settings of the generator."""
+    """What every arm is asked for alike: labels, one image each, and the settings of the generator."""
 
     label: Tensor
     cfg: float
@@ -94,7 +94,7 @@ class Asking:
 
 
 def plan(w: World, asked: Asking, arm: Arm) -> Plan:
-    """Prompt: the class's name; condition: a real picture of the class, drawn by the sample's own seed."""
+    """Prompt: the class's name; condition: a real image of the class, drawn by the sample's own seed."""
     seeds = [stable_seed("ablations", w.seed, int(y), i) for i, y in enumerate(asked.label)]
     if arm.image:
         shown = w.embedding[
@@ -107,32 +107,30 @@ def plan(w: World, asked: Asking, arm: Arm) -> Plan:
 
 
 def conditioning_row(real: RealSet, label: int, seed: int) -> int:
-    """A real picture of the class, drawn with replacement by the sample's seed (FG step 2)."""
+    """A real image of the class, drawn with replacement by the sample's seed (FG step 2)."""
     rows = torch.nonzero(real.label == label)[:, 0]
     if not len(rows):
-        raise UserError(
-            f"Class '{NAMES[label]}' has no real picture to condition on: sample it by text only."
-        )
+        raise UserError(f"Class '{NAMES[label]}' has no real image to condition on: sample it by text only.")
     return int(rows[torch.randint(len(rows), (), generator=seeded("condition", seed))])
 
 
 def run(w: World, asked: Asking, arm: Arm) -> tuple[pd.DataFrame, Synthetic]:
-    """One row per picture: what the judge reads and the guide's criteria; and the pictures.
+    """One row per image: what the judge reads and the guide's criteria; and the images.
 
     Columns: arm, seed, wanted, kind, context, mode, style, recognised, each criterion at the finished
-    picture, non_finite.
+    image, non_finite.
     """
     feedback = None
     if arm.criterion is not None:
         feedback = Feedback(w.guide, {arm.criterion: w.criteria[arm.criterion]}, len(NAMES), arm.guidance)
     cfg = asked.cfg if arm.image else asked.cfg_text
     out = synthesise(w.generator, plan(w, asked, arm), cfg, feedback)
-    return readings(w, asked.label, out.pictures, arm.name).assign(non_finite=out.non_finite.numpy()), out
+    return readings(w, asked.label, out.images, arm.name).assign(non_finite=out.non_finite.numpy()), out
 
 
-def readings(w: World, label: Tensor, pictures: Tensor, arm: str) -> pd.DataFrame:
-    """What judge and guide say of pictures (n, h, w, 3) asked for by label: the columns of `run`."""
-    x = from_uint8(pictures)
+def readings(w: World, label: Tensor, images: Tensor, arm: str) -> pd.DataFrame:
+    """What judge and guide say of images (n, h, w, 3) asked for by label: the columns of `run`."""
+    x = from_uint8(images)
     table = read(w.judge, x)
     logits, embedding = embed(w.guide, x)
     for name, criterion in w.criteria.items():
@@ -143,24 +141,24 @@ def readings(w: World, label: Tensor, pictures: Tensor, arm: str) -> pd.DataFram
 
 
 def real_arm(w: World, label: Tensor, name: str) -> pd.DataFrame:
-    """As many fresh real pictures of the same classes: what a set of this size would score at best."""
+    """As many fresh real images of the same classes: what a set of this size would score at best."""
     seeds = [stable_seed("real arm", w.seed, i) for i in range(len(label))]
     factors = sample(seeds, [NAMES[y] for y in label.tolist()])
     return readings(w, label, torch.from_numpy(render(factors)), name)
 
 
 def rarest(real: RealSet, n: int) -> Tensor:
-    """The n classes with the fewest real pictures."""
+    """The n classes with the fewest real images."""
     return real.counts.argsort(stable=True)[:n]
 
 
 def summary(table: pd.DataFrame) -> pd.Series:
     """One arm and seed in numbers, percentages unless said otherwise.
 
-    rare_share: pictures that show their class in a rare appearance. distance: total variation between the
-    shares of (right kind, mode, style) here and in the real world; a finite set of real pictures is not at
+    rare_share: images that show their class in a rare appearance. distance: total variation between the
+    shares of (right kind, mode, style) here and in the real world; a finite set of real images is not at
     0 either, see `real_arm`. covered: hidden-factor combinations (class, mode, context, style) among the
-    recognised pictures, a count.
+    recognised images, a count.
     """
     seen = table[table["recognised"]]
     made = pd.Series(list(zip(table["recognised"], table["mode"], table["style"], strict=True)))
@@ -188,14 +186,14 @@ NATURAL = _natural()
 
 
 def unlikeness(a: Synthetic, b: Synthetic) -> float:
-    """Root mean square difference of two sets of pictures from the same seeds, in grey levels."""
-    return float((a.pictures.float() - b.pictures.float()).square().mean().sqrt())
+    """Root mean square difference of two sets of images from the same seeds, in grey levels."""
+    return float((a.images.float() - b.images.float()).square().mean().sqrt())
 
 
 def cosines(w: World, asked: Asking, arm: Arm) -> pd.DataFrame:
     """Cosine similarity of the exact gradient with the cheap one, and with its own of some steps before.
 
-    Along the unguided path of the arm, at every step; columns step, pair, picture, cosine.
+    Along the unguided path of the arm, at every step; columns step, pair, image, cosine.
     """
     asked_for, gen = plan(w, asked, arm), w.generator
     predict = gen.predict(gen.embed_text(asked_for.prompts), asked_for.image, asked.cfg)
@@ -218,12 +216,12 @@ def cosines(w: World, asked: Asking, arm: Arm) -> pd.DataFrame:
         return x0, eps
 
     ddim(watching, gen.noise(asked_for.seeds), gen.schedule)
-    return pd.DataFrame(rows, columns=["step", "pair", "picture", "cosine"])
+    return pd.DataFrame(rows, columns=["step", "pair", "image", "cosine"])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arms on the same labels, seeds and conditions: a summary row, the pictures and the readings of each."""
+    """Arms on the same labels, seeds and conditions: a summary row, the images and the readings of each."""
 
     summary: pd.DataFrame
     made: dict[str, Synthetic]
@@ -231,7 +229,7 @@ class Comparison:
 
 
 def compare(w: World, asked: Asking, arms: Sequence[Arm], real: str = "real") -> Comparison:
-    """Runs every arm of a comparison, beside fresh real pictures, an arm of the name `real`."""
+    """Runs every arm of a comparison, beside fresh real images, an arm of the name `real`."""
     made, tables = {}, [real_arm(w, asked.label, real)]
     for arm in progress(arms, f"ways to sample, seed {w.seed}"):
         table, made[arm.name] = run(w, asked, arm)
@@ -244,8 +242,8 @@ def same_push(c: Comparison, pairs: Mapping[str, str], unguided: str = "base") -
     """How near ways to guide come to guiding every step with the same total push (FG appendix F; C10).
 
     pairs: arm -> the arm that guides every step. Columns arm, seed; moved: how far guiding every step moves
-    the pictures, apart: how far the arm's are from those, both in grey levels; kept: the share of the way
-    that the arm goes with it, 100 (1 - apart / moved) in %: 100 if the pictures are the same, 0 or less if
+    the images, apart: how far the arm's are from those, both in grey levels; kept: the share of the way
+    that the arm goes with it, 100 (1 - apart / moved) in %: 100 if the images are the same, 0 or less if
     no guidance would be as near; NaN if guidance moves nothing.
     """
     rows, seed = [], int(c.summary["seed"].iloc[0])

@@ -33,7 +33,7 @@ NOT_PRINTED = (
 )
 """Rows that the papers' tables do not have."""
 TWICE = 2.0
-"""Fill-Up's pictures, times FG's, as printed for ImageNet-LT (2.6 and 1.3 million)."""
+"""Fill-Up's images, times FG's, as printed for ImageNet-LT (2.6 and 1.3 million)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def imagenet_lt(exp: Experiment, options: Options, guided: SyntheticSet) -> dict
     """Rows of FG table 1 by their printed names, and what a reader would miss.
 
     guided: the set of LDM-FG (Entropy). ERM, Balanced Softmax, Decouple-cRT and FG's rows are notebook 04's.
-    Makes Fill-Up's pictures where they are not there yet.
+    Makes Fill-Up's images where they are not there yet.
     """
     erm = replace(exp.recipe, balanced=0.0)
     visual_text = Row(with_text(exp, options))
@@ -74,7 +74,7 @@ def imagenet_lt(exp: Experiment, options: Options, guided: SyntheticSet) -> dict
 def places_lt(exp: Experiment, options: Options) -> dict[str, Row]:
     """Rows of FG table 2 by their printed names, and what a reader would miss; as `imagenet_lt`.
 
-    Fill-Up has as many pictures as FG here, as printed.
+    Fill-Up has as many images as FG here, as printed.
     """
     erm = replace(exp.recipe, balanced=0.0)
     return {
@@ -90,7 +90,7 @@ def nicopp(exp: Experiment, options: Options) -> dict[str, Row]:
     """Rows of FG table 3 by their printed names, and what a reader would miss.
 
     The epoch of the best average validation accuracy is kept; learning rate and batch size are for
-    `study.searched` to choose. DFR fits the last layer to the pictures by which epochs are chosen too.
+    `study.searched` to choose. DFR fits the last layer to the images by which epochs are chosen too.
     """
     erm = replace(exp.recipe, balanced=0.0, select="best_average_val")
     methods = {"Mixup": Mixup(), "GroupDRO": GroupDRO(), "IRM": IRM(), "LISA": LISA()}
@@ -110,15 +110,15 @@ def with_text(exp: Experiment, options: Options) -> Recipe:
 
 
 def filled_up(exp: Experiment, options: Options, whole: float) -> Row:
-    """Fill-Up's row: balanced softmax, real pictures and `whole` times the missing ones, then real alone."""
+    """Fill-Up's row: balanced softmax, real images and `whole` times the missing ones, then real alone."""
     made = exp.synthetic(fill_up.fill_up(options.inversion), whole)
     return Row(exp.recipe, made, _second(exp, options, fill_up.fine_tuned))
 
 
 def costs(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int]) -> pd.DataFrame:
-    """What training each row took: method, updates and pictures of a first stage, seconds (mean over seeds).
+    """What training each row took: method, updates and images of a first stage, seconds (mean over seeds).
 
-    Seconds are of the machine that trained it, waiting for pictures included; of trainings kept in `work`.
+    Seconds are of the machine that trained it, waiting for images included; of trainings kept in `work`.
     """
     table = []
     for name, row in rows.items():
@@ -126,7 +126,7 @@ def costs(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int]) -> pd.
         updates = r.epochs * r.updates(len(exp.real), row.synthetic is not None)
         took = [exp.train(r, seed, row.synthetic).history["seconds"].sum() for seed in seeds]
         table.append((name, updates, updates * r.batch, sum(took) / len(took)))
-    return pd.DataFrame(table, columns=["method", "updates", "pictures", "seconds"])
+    return pd.DataFrame(table, columns=["method", "updates", "images", "seconds"])
 
 
 def _missed(exp: Experiment) -> dict[str, Row]:
@@ -156,7 +156,7 @@ def _second(exp: Experiment, options: Options, trained: Callable[..., Classifier
 
 def _normalised(exp: Experiment) -> SecondStage:
     """tau-normalisation, tau by average validation accuracy."""
-    val, side, workers = exp.pictures("val"), exp.recipe.side, exp.workers
+    val, side, workers = exp.images("val"), exp.recipe.side, exp.workers
 
     def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
         tau = rescale.best_tau(network, val, side=side, workers=workers)
@@ -166,8 +166,8 @@ def _normalised(exp: Experiment) -> SecondStage:
 
 
 def _refit(exp: Experiment, group: Tensor) -> SecondStage:
-    """DFR on the validation pictures."""
-    val, side, workers = exp.pictures("val"), exp.recipe.side, exp.workers
+    """DFR on the validation images."""
+    val, side, workers = exp.images("val"), exp.recipe.side, exp.workers
 
     def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
         return dfr.dfr(network, val, group, seed, side=side, workers=workers)

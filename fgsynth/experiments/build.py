@@ -42,13 +42,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Loads an experiment's generator and guide where it is called, to make a method's pictures there."""
+    """Loads an experiment's generator and guide where it is called, to make a method's images there."""
 
     asked: Asked
     method: Method
 
     def __call__(self) -> Make:
-        """What makes the method's pictures."""
+        """What makes the method's images."""
         return self.asked.experiment().maker(self.method)
 
 
@@ -74,13 +74,13 @@ def of_benchmark(
 ) -> Experiment:
     """An experiment on a benchmark that is there, by checked settings; work: a folder below the root.
 
-    Raises UserError for an unknown or mistyped key, and for pictures in files without a side to see them at.
+    Raises UserError for an unknown or mistyped key, and for images in files without a side to see them at.
     """
     s: Sampling = validated(Sampling, sampling, "sampling")
     t: Classification = validated(Classification, training, "training")
     if bench.files is not None and t.side is None:
         raise UserError(
-            f"training: key 'side' is missing: the pictures of {bench.manifest.name} are files of several "
+            f"training: key 'side' is missing: the images of {bench.manifest.name} are files of several "
             "sizes, so say at how many pixels classifiers see them."
         )
     more |= {"workers": t.workers, "compute": Compute(t.precision, t.accumulate)}

@@ -15,16 +15,16 @@ from fgsynth.utils.seeds import stable_seed
 
 
 def early(
-    generator: Generator, plan: Training, conditioning: Conditioning, pictures: int, work: Path
+    generator: Generator, plan: Training, conditioning: Conditioning, images: int, work: Path
 ) -> Generator:
-    """The same autoencoder and CLIP with a fresh denoiser after `plan`, on that many pictures of the web.
+    """The same autoencoder and CLIP with a fresh denoiser after `plan`, on that many images of the web.
 
     work: for checkpoints; a stopped training goes on from there.
     """
-    corpus = web(pictures)
+    corpus = web(images)
     distinct = sorted({"", *corpus.captions})
     row = {caption: i for i, caption in enumerate(distinct)}
-    shown = list(corpus.pictures.permute(0, 2, 3, 1))
+    shown = list(corpus.images.permute(0, 2, 3, 1))
     data = Encoded(
         latents(generator.pipe.vae, corpus) * generator.pipe.vae.config.scaling_factor,
         generator.clip_embedding(shown),

@@ -1,4 +1,4 @@
-"""One experiment on pictures: a real imbalanced set, its guide, synthetic sets, classifiers (FG 3, 4)."""
+"""One experiment on images: a real imbalanced set, its guide, synthetic sets, classifiers (FG 3, 4)."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Experiment(Trainings):
     again, so that a killed run goes on where it was, and the folder can be deleted at any time.
     seed: of guide and synthesis. guide_folder: a classifier that was trained before, to guide instead;
     guided_by: such a network itself.
-    elsewhere: from a method, what makes its pictures on other machines. workers: processes that read files;
+    elsewhere: from a method, what makes its images on other machines. workers: processes that read files;
     compute: how a machine computes trainings.
     """
 
@@ -72,7 +72,7 @@ class Experiment(Trainings):
     def side(self) -> int:
         """Pixels of what the classifiers see: the recipe's, else the benchmark's own."""
         first = self.bench.manifest.rows("train").head(1)
-        return self.recipe.side or self.bench.pictures(first).shape[1]
+        return self.recipe.side or self.bench.images(first).shape[1]
 
     @cached_property
     def guide(self) -> Classifier:
@@ -98,27 +98,27 @@ class Experiment(Trainings):
 
     @cached_property
     def hardness(self) -> Hardness:
-        """Hardness fitted to the guide's embeddings of the real pictures.
+        """Hardness fitted to the guide's embeddings of the real images.
 
-        Raises UserError for a class of one picture, which says nothing of how its pictures differ.
+        Raises UserError for a class of one image, which says nothing of how its images differ.
         """
         if (lonely := (self.bench.manifest.counts() < 2).nonzero()).numel():
             named = self.bench.manifest.classes[int(lonely[0])]
             raise UserError(
-                f"{self.bench.manifest.name}: class '{named}' has fewer than two training pictures: "
+                f"{self.bench.manifest.name}: class '{named}' has fewer than two training images: "
                 "add some, leave the class out, or guide without hardness."
             )
         return Hardness.fit(self._embedding, self.real.label, self.n_classes).to(self.generator.device)
 
     @cached_property
     def exemplars(self) -> NearExemplars:
-        """Entropy near the real pictures of the class, in the guide's embedding."""
+        """Entropy near the real images of the class, in the guide's embedding."""
         found = NearExemplars.fit(self._embedding, self.real.label, self.n_classes)
         return found.to(self.generator.device)
 
     @cached_property
     def _embedding(self) -> Tensor:
-        """The guide's of the real pictures, on the CPU."""
+        """The guide's of the real images, on the CPU."""
         return self.seen(self.real).by(self.guide.to(self.generator.device))[1]
 
     def criterion(self, name: str) -> Criterion:
@@ -130,7 +130,7 @@ class Experiment(Trainings):
 
     @cached_property
     def missing(self) -> NDArray[np.int64]:
-        """Synthetic pictures per class or group: what it lacks to the largest, or to `fill_to`."""
+        """Synthetic images per class or group: what it lacks to the largest, or to `fill_to`."""
         return self._missing(1.0)
 
     def _missing(self, whole: float) -> NDArray[np.int64]:
@@ -145,8 +145,8 @@ class Experiment(Trainings):
     ) -> SyntheticSet:
         """The synthetic set of a method, made or completed where it is not there yet.
 
-        whole: times the missing pictures; per_group: another number for every group instead. part (k, n):
-        of every group each n-th picture from the k-th on, so that the n parts together are the set.
+        whole: times the missing images; per_group: another number for every group instead. part (k, n):
+        of every group each n-th image from the k-th on, so that the n parts together are the set.
         """
         store, digest = self.complete(method, whole, per_group, part=part)
         return SyntheticSet.of(store, digest)
@@ -174,11 +174,11 @@ class Experiment(Trainings):
         maker: Maker = partial(self.maker, method)
         if engine.name != "local" and self.elsewhere is not None:
             maker = self.elsewhere(method)
-        fill(store, maker, f"{self.bench.manifest.name}, synthetic pictures", engine)
+        fill(store, maker, f"{self.bench.manifest.name}, synthetic images", engine)
         return store, digest
 
     def maker(self, method: Method) -> Make:
-        """What makes a method's pictures of rows of a plan."""
+        """What makes a method's images of rows of a plan."""
 
         def make(rows: pd.DataFrame) -> tuple[NDArray[np.uint8], pd.DataFrame]:
             speaker, feedback = self.speaking(method), self._feedback(method)
@@ -187,7 +187,7 @@ class Experiment(Trainings):
         return make
 
     def speaking(self, method: Method) -> Generator:
-        """The generator that makes a method's pictures, as `plans.speaking`; words are learned here, once."""
+        """The generator that makes a method's images, as `plans.speaking`; words are learned here, once."""
         inversion = method.inversion
         if inversion is None:
             return self.generator

@@ -1,4 +1,4 @@
-"""Fill-Up (Shin et al. 2023): synthetic pictures by learned words, then a second stage on real ones alone."""
+"""Fill-Up (Shin et al. 2023): synthetic images by learned words, then a second stage on real ones alone."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -21,19 +21,19 @@ SLOWER = 0.1
 
 
 def fill_up(inversion: Inversion) -> Method:
-    """How Fill-Up makes pictures: by text alone, a class's name being a word learned from its pictures."""
+    """How Fill-Up makes images: by text alone, a class's name being a word learned from its images."""
     return Method(image=False, inversion=inversion)
 
 
 def fine_tuned(
     network: Classifier, real: Source, recipe: Recipe, seed: int, *, workers: int = 0
 ) -> Classifier:
-    """Fill-Up's second stage: all weights fine-tuned on real pictures alone, by balanced softmax.
+    """Fill-Up's second stage: all weights fine-tuned on real images alone, by balanced softmax.
 
-    The first is the trainer's, on real and synthetic pictures. That there are two is the paper's; that the
-    second sees real pictures only is how we read it; its loss and SLOWER are our choice. Of the recipe:
+    The first is the trainer's, on real and synthetic images. That there are two is the paper's; that the
+    second sees real images only is how we read it; its loss and SLOWER are our choice. Of the recipe:
     optimiser, weight_decay, epochs, updates_per_epoch, batch, warmup, augment and side; n_c are real counts.
-    Returns a new frozen network. Raises UserError for a class without real pictures.
+    Returns a new frozen network. Raises UserError for a class without real images.
     """
     device = next(network.parameters()).device
     recipe = replace(recipe, rate=SLOWER * recipe.rate, objective=None)

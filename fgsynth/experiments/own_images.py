@@ -1,4 +1,4 @@
-"""One's own pictures: an image folder through all of FG, from checks to an exported synthetic set."""
+"""One's own images: an image folder through all of FG, from checks to an exported synthetic set."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -37,8 +37,8 @@ def experiment(
     """The experiment of a folder with train/<class>/, or of a CSV, seen at `side` x `side` pixels.
 
     Without val a fifth of every class is held out; without test half of val is it. in_memory: bytes that the
-    training pictures may take; more are read from their files in every epoch. Raises UserError for settings
-    that are wrong and pictures that are missing.
+    training images may take; more are read from their files in every epoch. Raises UserError for settings
+    that are wrong and images that are missing.
     """
     found = folders.with_test(folders.load(Path(place)))
     found.require_files()
@@ -54,7 +54,7 @@ def per_class(exp: Experiment, scored: Scored, split: str) -> NDArray[np.float64
 
 
 def weakest(exp: Experiment, scored: Scored, split: str, n: int) -> list[int]:
-    """The n classes of the lowest mean accuracy, of equal ones those of fewer training pictures.
+    """The n classes of the lowest mean accuracy, of equal ones those of fewer training images.
 
     split: another one than what is reported later, as the lowest of many are low by chance too.
     """
@@ -64,14 +64,14 @@ def weakest(exp: Experiment, scored: Scored, split: str, n: int) -> list[int]:
 
 
 def mixed(exp: Experiment, made: SyntheticSet) -> Recipe:
-    """The experiment's recipe with batches mixed as the two sets are large, one picture of each at least."""
+    """The experiment's recipe with batches mixed as the two sets are large, one image of each at least."""
     n, least = len(exp.real), 1 / exp.recipe.batch
     share = n / (n + len(made.index))
     return replace(exp.recipe, real_share=min(max(share, least), 1 - least))
 
 
 def changes(exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, split: str) -> pd.DataFrame:
-    """What synthetic pictures changed, by class: counts, accuracies, gain (points, paired over seeds)."""
+    """What synthetic images changed, by class: counts, accuracies, gain (points, paired over seeds)."""
     first, second = (per_class(exp, scored, split) for scored in (before, after))
     counts = exp.bench.manifest.counts()
     added = made.index["label"].value_counts()
@@ -90,7 +90,7 @@ def changes(exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, 
 def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
     """A synthetic set as an image folder: train/<class>/<key>.png, and index.csv with what made each.
 
-    The index can be read as a data set again (path, label, split). Pictures that are there, of the same set,
+    The index can be read as a data set again (path, label, split). Images that are there, of the same set,
     are left. Returns the index. Raises UserError for a folder that holds another set.
     """
     classes = [name.replace(" ", "_").replace("/", "-") for name in exp.bench.manifest.classes]
@@ -102,24 +102,24 @@ def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
     if there.is_file() and there.read_text(encoding="utf-8") != text:
         raise UserError(f"{folder} holds another synthetic set: give another folder or remove it.")
     write_text(there, text)
-    pictures = made.pictures
+    images = made.images
     for i, path in enumerate(progress(paths, "exported")):
-        _keep(folder / path, pictures[i][0].numpy())
+        _keep(folder / path, images[i][0].numpy())
     return index
 
 
 def as_folder(bench: Benchmark, folder: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> None:
-    """Pictures of a benchmark as an image folder <split>/<class>/<number>.png: something to try this on."""
+    """Images of a benchmark as an image folder <split>/<class>/<number>.png: something to try this on."""
     for split in splits:
         rows = bench.manifest.rows(split)
-        for i, (y, picture) in enumerate(zip(rows["label"], bench.pictures(rows).numpy(), strict=True)):
+        for i, (y, image) in enumerate(zip(rows["label"], bench.images(rows).numpy(), strict=True)):
             name = bench.manifest.classes[y].replace(" ", "_")
-            _keep(folder / split / name / f"{i:05d}.png", picture)
+            _keep(folder / split / name / f"{i:05d}.png", image)
 
 
-def _keep(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a picture that is not there yet."""
+def _keep(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image that is not there yet."""
     if path.is_file():
         return
     with atomic(path) as partial:
-        Image.fromarray(picture).save(partial, format="png")
+        Image.fromarray(image).save(partial, format="png")

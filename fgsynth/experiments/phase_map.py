@@ -61,7 +61,7 @@ def points() -> list[Point]:
     return [
         BASE,
         *moved("appearance modes", **{name: {"modes": tail} for name, tail in tails.items()}),
-        *moved("real pictures", **{"400 to 12": {"real": (400, 12)}}),
+        *moved("real images", **{"400 to 12": {"real": (400, 12)}}),
         *each("feedback scale", "scale", [0.01, 0.1]),
         *moved("feedback scale", **{"0.1, first half": {"scale": 0.1, "steps": (0, 6)}}),
         *moved("feedback scale", **{"0.1, second half": {"scale": 0.1, "steps": (6, None)}}),
@@ -110,14 +110,14 @@ class Tempered(Classifier):
         self.register_buffer("temperature", torch.tensor(temperature))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: pictures (n, 3, h, w)."""
+        """x: images (n, 3, h, w)."""
         logits, embedding = super().forward(x)
         return logits / self.temperature, embedding
 
 
 def calibrated(network: Classifier, exp: Experiment) -> Classifier:
-    """Temperature scaling on the validation pictures: the temperature of least cross entropy."""
-    val = exp.pictures("val")
+    """Temperature scaling on the validation images: the temperature of least cross entropy."""
+    val = exp.images("val")
     logits = predict(network, val)
     best = minimize_scalar(
         lambda t: cross_entropy(logits / np.exp(t), val.label).item(), bounds=(-2, 3), method="bounded"

@@ -28,7 +28,7 @@ def draw_map(root: Path) -> None:
     late = Generator.load(paths.from_root(asked.sampling.generator), asked.sampling.n_steps)
     generators = {
         "late": late,
-        "early": early(late, asked.early, conditioning, asked.early_pictures, work),
+        "early": early(late, asked.early, conditioning, asked.early_images, work),
     }
     reader = judge.load(root / asked.sampling.generator / JUDGE)
     recipe = Recipe.of(asked.training)
@@ -42,8 +42,8 @@ def draw_map(root: Path) -> None:
 
 
 def _same_recipe(work: Path, asked: params.FeedbackMap, conditioning: params.Conditioning) -> None:
-    """Neither the early generator nor pictures by it are found again by what it was trained with."""
-    parts = [asked.early.model_dump(), asked.early_pictures, conditioning.model_dump()]
+    """Neither the early generator nor images by it are found again by what it was trained with."""
+    parts = [asked.early.model_dump(), asked.early_images, conditioning.model_dump()]
     file, recipe = work / "early.json", json.dumps(parts, indent=1) + "\n"
     if file.is_file() and file.read_text(encoding="utf-8") != recipe:
         raise UserError(

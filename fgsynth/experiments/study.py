@@ -1,4 +1,4 @@
-"""Studies: several classifiers per method on the same pictures, their scores, and paired comparisons."""
+"""Studies: several classifiers per method on the same images, their scores, and paired comparisons."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,12 +33,12 @@ from fgsynth.utils.errors import UserError
 from fgsynth.utils.processes import spread
 
 SecondStage = Callable[[Source, Source | None, Classifier, int], Classifier]
-"""What two-stage methods do with real and synthetic pictures, and with the network of a seed."""
+"""What two-stage methods do with real and synthetic images, and with the network of a seed."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: how its classifiers are trained, on which synthetic pictures, their second stage."""
+    """A row of a table: how its classifiers are trained, on which synthetic images, their second stage."""
 
     recipe: Recipe
     synthetic: SyntheticSet | None = None
@@ -79,7 +79,7 @@ def _second_stages(
     """What the second stages of every row and seed predict of a split."""
     jobs = [(row.recipe, seed, row.synthetic) for row in rows.values() for seed in seeds]
     second = [partial(_refined, row, exp.real, seed) for row in rows.values() for seed in seeds]
-    asked = exp.seen(exp.pictures(split))
+    asked = exp.seen(exp.images(split))
     work = [(exp.training(*job), refine, asked) for job, refine in zip(jobs, second, strict=True)]
     bar = f"{exp.bench.manifest.name}, second stages"
     found = iter(spread(second_stage, work, bar, processes=exp.processes(jobs)))
@@ -87,7 +87,7 @@ def _second_stages(
 
 
 def _refined(row: Row, real: Source, seed: int, network: Classifier) -> Classifier:
-    made = row.synthetic.pictures if row.synthetic else None
+    made = row.synthetic.images if row.synthetic else None
     return row.second(real, made, network, seed) if row.second else network
 
 
@@ -148,7 +148,7 @@ def compare(
     split: str,
     metrics: Sequence[str] = ("overall", "many", "medium", "few"),
 ) -> pd.DataFrame:
-    """Differences of methods over paired seeds, with 95 % bootstrap intervals over seeds and pictures.
+    """Differences of methods over paired seeds, with 95 % bootstrap intervals over seeds and images.
 
     pairs: (method, reference). metrics: a stratum, overall, average_accuracy or worst_group_accuracy.
     Columns as in results.COMPARED without scale, in points of accuracy. Raises UserError for unequal seeds.
@@ -188,19 +188,19 @@ def contents_of(exp: Experiment, made: SyntheticSet) -> dict[str, float]:
 
 
 def quality(exp: Experiment, ways: Mapping[str, Method], per_class: int, k: int = 5) -> pd.DataFrame:
-    """FID, density and coverage of equally many pictures of every class against validation (FG table 4).
+    """FID, density and coverage of equally many images of every class against validation (FG table 4).
 
     On the embedding of the mini world's judge; of photographs, on that of the generator's CLIP, our choice,
     as the paper names none. One row per method with seed, fid, density, coverage and what the judge counts.
     The sets of a comparison share their seeds.
     """
     features = _features(exp)
-    real = features(exp.pictures("val"))
+    real = features(exp.images("val"))
     each = np.full(exp.n_classes * len(exp.bench.manifest.contexts), per_class)
     rows = []
     for name, way in ways.items():
         made = exp.synthetic(way, per_group=each)
-        fake = features(made.pictures)
+        fake = features(made.images)
         density, coverage = density_coverage(real, fake, k)
         numbers = {"fid": fid(real, fake), "density": density, "coverage": coverage}
         rows.append({"method": name, "seed": exp.seed, **numbers, **contents_of(exp, made)})
@@ -208,15 +208,15 @@ def quality(exp: Experiment, ways: Mapping[str, Method], per_class: int, k: int 
 
 
 def _features(exp: Experiment) -> Callable[[Source], Tensor]:
-    """What pictures are compared by, (n, k)."""
+    """What images are compared by, (n, k)."""
     if exp.bench.factors is not None:
         reader = _judge(exp)
-        return lambda pictures: outputs(reader, pictures)[1]
+        return lambda images: outputs(reader, images)[1]
 
-    def clip(pictures: Source) -> Tensor:
-        rows = range(len(pictures))
+    def clip(images: Source) -> Tensor:
+        rows = range(len(images))
         parts = [
-            exp.generator.clip_embedding([pictures[i][0] for i in rows[start : start + CLIP_BATCH]]).cpu()
+            exp.generator.clip_embedding([images[i][0] for i in rows[start : start + CLIP_BATCH]]).cpu()
             for start in rows[::CLIP_BATCH]
         ]
         return torch.cat(parts).float()
@@ -229,18 +229,18 @@ def _judge(exp: Experiment) -> Classifier:
 
 
 def entropy_tells(exp: Experiment, split: str = "val") -> pd.DataFrame:
-    """What the guide's entropy knows: area under the ROC curve by which it finds pictures of a kind.
+    """What the guide's entropy knows: area under the ROC curve by which it finds images of a kind.
 
-    On real pictures; kinds by hidden factors only where these are known. 50 % is chance. Columns kind, auc
+    On real images; kinds by hidden factors only where these are known. 50 % is chance. Columns kind, auc
     (%), share (%).
     """
-    rows, pictures = exp.bench.manifest.rows(split), exp.pictures(split)
-    logits, embedding = exp.seen(pictures).by(exp.guide)
-    value = entropy(logits, embedding, pictures.label).numpy()
+    rows, images = exp.bench.manifest.rows(split), exp.images(split)
+    logits, embedding = exp.seen(images).by(exp.guide)
+    value = entropy(logits, embedding, images.label).numpy()
     few = strata(exp.bench.manifest.counts().numpy())[rows["label"]] == "few"
     kinds = {
-        "classified wrongly by the guide": (logits.argmax(1) != pictures.label).numpy(),
-        "class of few training pictures": few,
+        "classified wrongly by the guide": (logits.argmax(1) != images.label).numpy(),
+        "class of few training images": few,
     }
     if exp.bench.factors is not None:
         factors = exp.bench.hidden(split)
@@ -256,14 +256,14 @@ def entropy_tells(exp: Experiment, split: str = "val") -> pd.DataFrame:
 
 def entropy_of(exp: Experiment, made: SyntheticSet) -> float:
     """Mean entropy of the guide on a synthetic set, in nats."""
-    logits, embedding = exp.seen(made.pictures).by(exp.guide)
-    return float(entropy(logits, embedding, made.pictures.label).mean())
+    logits, embedding = exp.seen(made.images).by(exp.guide)
+    return float(entropy(logits, embedding, made.images.label).mean())
 
 
 def _chosen(
     exp: Experiment, a: Scored, b: Scored, split: str, metric: str
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
-    """The hits of both on the pictures that a metric is about, and the classes or groups it averages over."""
+    """The hits of both on the images that a metric is about, and the classes or groups it averages over."""
     m, rows = exp.bench.manifest, exp.bench.manifest.rows(split)
     label = rows["label"].to_numpy()
     over = group_of(rows, m).to_numpy() if metric == "worst_group_accuracy" else label

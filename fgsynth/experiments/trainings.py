@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from fgsynth.data.benchmark import Benchmark
-from fgsynth.data.disk.image_set import PictureFiles
+from fgsynth.data.disk.image_set import ImageFiles
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.models.networks import Classifier
 from fgsynth.train import distributed
-from fgsynth.train.batches import Pictures, Source
+from fgsynth.train.batches import Images, Source
 from fgsynth.train.predict import Seen, predicted, trained_and_asked
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import Trained, finished
@@ -25,15 +25,15 @@ from fgsynth.utils.processes import spread
 TRAINING = ("data", "evaluate/metrics", "miniworld", "models", "train", "utils")
 """The code that a trained classifier depends on."""
 WORTH = 60_000
-"""Pictures seen by trainings that are worth starting processes for, which takes some ten seconds."""
+"""Images seen by trainings that are worth starting processes for, which takes some ten seconds."""
 Job = tuple[Recipe, int, SyntheticSet | None]
-"""A training: recipe, seed, synthetic pictures."""
+"""A training: recipe, seed, synthetic images."""
 CLASSES = "classes.json"
 """The names of a trained classifier's classes, in its folder."""
 
 
 class Trainings:
-    """What an `Experiment` trains: the pictures of its benchmark, and classifiers on them by its recipes."""
+    """What an `Experiment` trains: the images of its benchmark, and classifiers on them by its recipes."""
 
     bench: Benchmark
     recipe: Recipe
@@ -48,11 +48,11 @@ class Trainings:
 
     @cached_property
     def real(self) -> Source:
-        """The real training pictures."""
-        return self.pictures("train")
+        """The real training images."""
+        return self.images("train")
 
-    def pictures(self, split: str) -> Source:
-        """The pictures of a split, in the manifest's order; as files, or in memory where there are none."""
+    def images(self, split: str) -> Source:
+        """The images of a split, in the manifest's order; as files, or in memory where there are none."""
         # Kept, as drawing them takes a second of every training otherwise.
         if split not in self._splits:
             self._splits[split] = self._load(split)
@@ -66,18 +66,18 @@ class Trainings:
         rows = self.bench.manifest.rows(split)
         label, context = (torch.tensor(rows[key].to_numpy()) for key in ("label", "context"))
         if self.bench.files is not None:
-            return PictureFiles(tuple(self.bench.files(rows)), label, context)
-        return Pictures(self.bench.pictures(rows), label, context)
+            return ImageFiles(tuple(self.bench.files(rows)), label, context)
+        return Images(self.bench.images(rows), label, context)
 
-    def seen(self, pictures: Source) -> Seen:
-        """Pictures as this experiment's classifiers see them; those in memory may have their size already."""
+    def seen(self, images: Source) -> Seen:
+        """Images as this experiment's classifiers see them; those in memory may have their size already."""
         side = self.recipe.side
-        if isinstance(pictures, Pictures) and pictures.x.shape[1:3] == (side, side):
+        if isinstance(images, Images) and images.x.shape[1:3] == (side, side):
             side = None
-        return Seen(pictures, side, self.workers)
+        return Seen(images, side, self.workers)
 
     def train(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Trained:
-        """A classifier on real, or real and synthetic, pictures; loaded where it was trained before."""
+        """A classifier on real, or real and synthetic, images; loaded where it was trained before."""
         return self.training(recipe, seed, synthetic)()
 
     def train_all(self, jobs: Iterable[Job], split: str | None = None) -> None:
@@ -87,7 +87,7 @@ class Trainings:
         """
         # A job that several methods share is done once.
         todo = {self.run_folder(*job): job for job in jobs if not self._done(job, split)}
-        asked = self.seen(self.pictures(split)) if split else None
+        asked = self.seen(self.images(split)) if split else None
         work = [(self.training(*job), asked, self._kept(folder, split)) for folder, job in todo.items()]
         bar = f"{self.bench.manifest.name}, classifiers"
         if torch.cuda.is_available():
@@ -104,8 +104,8 @@ class Trainings:
         """What `train` does, to be done in any process."""
         folder = self.run_folder(recipe, seed, synthetic)
         write_text(folder / CLASSES, json.dumps(self.bench.manifest.classes))
-        made, val = synthetic.pictures if synthetic else None, recipe.select != "last"
-        held_out = self.pictures("val") if val else None
+        made, val = synthetic.images if synthetic else None, recipe.select != "last"
+        held_out = self.images("val") if val else None
         of = partial(distributed.train, self.real, made, self.n_classes, recipe, seed, val=held_out)
         return partial(of, folder=folder, workers=self.workers, compute=self.compute)
 
@@ -116,11 +116,11 @@ class Trainings:
         return self.work / self.bench.manifest.name / "classifiers" / name
 
     def predicted(self, network: Classifier, split: str, folder: Path | None = None) -> NDArray[np.int64]:
-        """The class that a network says of every picture of a split; kept in the run's folder, if given."""
+        """The class that a network says of every image of a split; kept in the run's folder, if given."""
         kept = self._kept(folder, split) if folder else None
         if kept and kept.is_file():
             return np.load(kept)
-        return predicted(network, self.seen(self.pictures(split)), kept)
+        return predicted(network, self.seen(self.images(split)), kept)
 
     def _done(self, job: Job, split: str | None) -> bool:
         folder = self.run_folder(*job)

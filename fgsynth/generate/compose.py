@@ -1,4 +1,4 @@
-"""Pictures of rows of a plan, as a method of a benchmark makes them."""
+"""Images of rows of a plan, as a method of a benchmark makes them."""
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ def composed(
     sampling: Sampling,
     feedback: Feedback | None,
 ) -> tuple[NDArray[np.uint8], pd.DataFrame]:
-    """Pictures (n, h, w, 3) of rows of a plan, and what feedback saw and did, one row each (FG steps 2, 3).
+    """Images (n, h, w, 3) of rows of a plan, and what feedback saw and did, one row each (FG steps 2, 3).
 
     generator: one that speaks as the method's prompts do. The notes are criterion, before, after, non_finite.
     """
@@ -30,7 +30,7 @@ def composed(
     asked = planned(rows, method, bench, generator, s)
     cfg = s.cfg if method.image else s.cfg_text
     made = synthesise(generator, asked, cfg, feedback, batch=s.batch, solver=s.solver)
-    return shrunk(made.pictures, s.side).numpy(), _notes(method, made)
+    return shrunk(made.images, s.side).numpy(), _notes(method, made)
 
 
 def planned(

@@ -1,4 +1,4 @@
-"""Engines: fill a store of synthetic pictures in this process or on a Ray cluster, the same bytes by both."""
+"""Engines: fill a store of synthetic images in this process or on a Ray cluster, the same bytes by both."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +13,12 @@ from fgsynth.utils.interrupts import Stopped, listening, patient
 from fgsynth.utils.progress import progress
 
 PIECE = 256
-"""Pictures that are made and kept at a time; a stop or a lost machine costs no more of them per worker."""
+"""Images that are made and kept at a time; a stop or a lost machine costs no more of them per worker."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Where pictures are made.
+    """Where images are made.
 
     name: "local", in this process; "ray", one actor per GPU of a Ray cluster, or per core where it has none.
     worker, workers: of "local": this process makes every `workers`-th shard (a job array on a shared folder).
@@ -51,20 +51,20 @@ LOCAL = Engine()
 
 
 def fill(
-    store: Store, maker: Maker, bar: str = "pictures", engine: Engine = LOCAL, *, piece: int = PIECE
+    store: Store, maker: Maker, bar: str = "images", engine: Engine = LOCAL, *, piece: int = PIECE
 ) -> int:
-    """Make what a store lacks; returns how many pictures were made.
+    """Make what a store lacks; returns how many images were made.
 
-    maker: called where and when pictures are made, and only then: it loads a generator and returns
-    `make(rows) -> pictures and notes`; for "ray" it must survive pickling. piece: pictures at a time, which
-    decides the batches, hence the last bit of a picture; the engine does not. Called again after any
+    maker: called where and when images are made, and only then: it loads a generator and returns
+    `make(rows) -> images and notes`; for "ray" it must survive pickling. piece: images at a time, which
+    decides the batches, hence the last bit of an image; the engine does not. Called again after any
     interruption, it goes on with the first piece that was not finished. Nobody but the other workers of
     `engine` may fill the store at the same time.
-    Raises Stopped after SIGTERM or SIGINT, and UserError where `make` gives other than one picture per row,
+    Raises Stopped after SIGTERM or SIGINT, and UserError where `make` gives other than one image per row,
     for a disk that is full or away, and for a shard that no worker survives.
     """
     if piece < 1:
-        raise UserError(f"Pieces of {piece} pictures: at least 1 is needed.")
+        raise UserError(f"Pieces of {piece} images: at least 1 is needed.")
     patient(partial(store.tidy, engine.worker, engine.workers), store.folder)
     if engine.name == "local":
         return _local(store, maker, bar, engine, piece)

@@ -18,7 +18,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fgsynth.data.images import Picture, as_rgb_all
+from fgsynth.data.images import ImageLike, as_rgb_all
 from fgsynth.generate import pipelines
 from fgsynth.guidance.schedule import Predict, Schedule, model_function
 from fgsynth.utils.errors import UserError
@@ -140,7 +140,7 @@ class Generator:
 
     @property
     def large(self) -> bool:
-        """Whether pictures are so large that memory is saved at the cost of time."""
+        """Whether images are so large that memory is saved at the cost of time."""
         return int(self.pipe.unet.config.sample_size) >= LARGE
 
     @property
@@ -179,28 +179,28 @@ class Generator:
     @torch.no_grad()
     def embed_image(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[ImageLike],
         seeds: Sequence[int],
         dropout: Dropout = NO_DROPOUT,
         noise_level: int = 0,
     ) -> Tensor:
-        """CLIP's embedding of a picture each, thinned by dropout, noised, with its level: (n, 2 width).
+        """CLIP's embedding of an image each, thinned by dropout, noised, with its level: (n, 2 width).
 
-        Every picture has its own seed for dropout and noise. noise_level: training steps of the noising
+        Every image has its own seed for dropout and noise. noise_level: training steps of the noising
         schedule; 0 still adds the little noise of its first step, as diffusers does. An embedding of which
         dropout leaves nothing is no image.
         """
-        embedding = self.clip_embedding(pictures)
+        embedding = self.clip_embedding(images)
         return self.condition_image(embedding, seeds, dropout, noise_level)
 
     @torch.no_grad()
-    def clip_embedding(self, pictures: Sequence[Picture], batch: int = 256) -> Tensor:
+    def clip_embedding(self, images: Sequence[ImageLike], batch: int = 256) -> Tensor:
         """CLIP's projected image embedding, (n, width). Raises UserError where the model takes text only."""
         self._check_takes_images()
         parts = []
-        for start in range(0, len(pictures), batch):
-            images = as_rgb_all(pictures[start : start + batch], start)
-            pixels = self.pipe.feature_extractor(images=images, return_tensors="pt").pixel_values
+        for start in range(0, len(images), batch):
+            rgb = as_rgb_all(images[start : start + batch], start)
+            pixels = self.pipe.feature_extractor(images=rgb, return_tensors="pt").pixel_values
             parts.append(self.pipe.image_encoder(pixels.to(self.device, self.dtype)).image_embeds)
         return torch.cat(parts)
 
@@ -260,10 +260,10 @@ class Generator:
         return model_function(network, self.schedule, self.pipe.scheduler.config.prediction_type)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The autoencoder's picture of latents (n, c, h, w): float32 (n, 3, height, width), about [-1, 1].
+        """The autoencoder's image of latents (n, c, h, w): float32 (n, 3, height, width), about [-1, 1].
 
         Large latents are decoded one by one: for a gradient only what lies between the decoder's blocks is
-        kept of each picture, the rest is computed again.
+        kept of each image, the rest is computed again.
         """
         return _decoded(self.pipe.vae, z)
 
@@ -272,7 +272,7 @@ class Generator:
         return _decoded(self.tiny or self.pipe.vae, z)
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
-        """Starting noise, one generator per picture, float32 (n, c, h, w)."""
+        """Starting noise, one generator per image, float32 (n, c, h, w)."""
         c = self.pipe.unet.config
         return noise(seeds, (c.in_channels, c.sample_size, c.sample_size)).to(self.device)
 
@@ -280,7 +280,7 @@ class Generator:
 def _checkpoint_each(decoder: nn.Module) -> None:
     """Every residual block and upsampling keeps its input alone for a gradient; the rest is computed again.
 
-    Finer than diffusers' own checkpoints, one per size of picture: computing a whole size again takes 2 GiB
+    Finer than diffusers' own checkpoints, one per size of image: computing a whole size again takes 2 GiB
     more at 768 pixels (fgsynth.true_counts), and its attention needs no second time.
     """
     for part in decoder.modules():

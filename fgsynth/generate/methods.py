@@ -42,7 +42,7 @@ def table_4_rows(sampling: Sampling) -> dict[str, Method]:
 
 
 def sets(stage: str, block: Mapping[str, Any], sampling: Sampling) -> dict[str, tuple[Method, float]]:
-    """The synthetic sets that a stage's notebook makes: method, and how many times the missing pictures."""
+    """The synthetic sets that a stage's notebook makes: method, and how many times the missing images."""
     ways = methods(sampling)
     left_out = {"imagenet_lt": (), "places_lt": ("LDM-FG (Combined)",)}.get(
         stage, ("LDM-FG (Combined)", "LDM (txt and img)")

@@ -19,11 +19,11 @@ PIECES = ".pieces"
 
 
 Maker = Callable[[], Make]
-"""Loads a generator, where and when pictures are made, and returns what makes them."""
+"""Loads a generator, where and when images are made, and returns what makes them."""
 
 
 class Step(NamedTuple):
-    """How many pictures of a shard are there, and how many of them were made just now."""
+    """How many images of a shard are there, and how many of them were made just now."""
 
     there: int
     made: int
@@ -40,11 +40,11 @@ def missing(store: Store, number: int) -> bool:
 
 
 def steps(store: Store, number: int, make: Make, piece: int) -> Iterator[Step]:
-    """Make a shard that is missing, `piece` pictures at a time, from where an earlier run stopped.
+    """Make a shard that is missing, `piece` images at a time, from where an earlier run stopped.
 
     Yields where it stands, first for what was found, then after every piece; the shard appears when the last
     step is asked to go on. Its bytes are those of `Store.write`. Raises UserError where `make` gives other
-    than one picture per row, and for a disk that is full or away.
+    than one image per row, and for a disk that is full or away.
     """
     here = (store.folder, landmark(store))
     parts = Store(_folder(store, number), store.rows(number), piece)

@@ -2,7 +2,7 @@
 
 Two fit the contract of fgsynth.generator: Stable unCLIP, and Stable Diffusion 1.x and 2.x, which take text
 only. SDXL with IP-Adapter does not, and is left out: its text is a pair of tensors, its denoiser asks for
-picture sizes besides, and its image condition goes through attention layers of its own.
+image sizes besides, and its image condition goes through attention layers of its own.
 """
 
 from collections.abc import Collection, Iterator
@@ -28,7 +28,7 @@ WITHDRAWN = {
 """Ids that other texts still name, and who holds their models now."""
 FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "StableUnCLIPImg2ImgPipeline": (StableUnCLIPImg2ImgPipeline, {}),
-    # The safety filter looks at the pictures of the pipeline's own call, which is never used.
+    # The safety filter looks at the images of the pipeline's own call, which is never used.
     "StableDiffusionPipeline": (
         StableDiffusionPipeline,
         {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},

@@ -1,4 +1,4 @@
-"""Plans: which synthetic pictures to make, one row each, from the counts of a benchmark."""
+"""Plans: which synthetic images to make, one row each, from the counts of a benchmark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fgsynth.data.benchmark import Benchmark
-from fgsynth.data.images import Picture
+from fgsynth.data.images import ImageLike
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.textual_inversion import Inversion, teach
 from fgsynth.utils.errors import UserError
@@ -19,12 +19,12 @@ from fgsynth.utils.seeds import generator, stable_seed
 
 @dataclass(frozen=True)
 class Method:
-    """A way to make synthetic pictures: a row of the papers' tables.
+    """A way to make synthetic images: a row of the papers' tables.
 
-    image: conditioned on a real picture beside the prompt; dropout: p of the units of its embedding;
+    image: conditioned on a real image beside the prompt; dropout: p of the units of its embedding;
     criteria: names of what guides, none without feedback, each sample draws one of several (FG table 6);
     scale: the feedback scale w; weights: what it is times, for every group, where groups differ.
-    inversion: the prompt's class name is a word learned from the class's pictures (Fill-Up); None: as it is.
+    inversion: the prompt's class name is a word learned from the class's images (Fill-Up); None: as it is.
     """
 
     image: bool = True
@@ -36,10 +36,10 @@ class Method:
 
 
 def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1.0) -> NDArray[np.int64]:
-    """Pictures to make of each class or group: what it lacks to the target (FG step 4: max(target - n, 1)).
+    """Images to make of each class or group: what it lacks to the target (FG step 4: max(target - n, 1)).
 
-    counts: as `Manifest.fill_counts`. target: pictures per class or group, None for as many as the largest
-    has. whole: times what is lacking, rounded, one picture at least.
+    counts: as `Manifest.fill_counts`. target: images per class or group, None for as many as the largest
+    has. whole: times what is lacking, rounded, one image at least.
     """
     top = int(counts.max()) if target is None else target
     lacking = (top - counts).clamp(min=1).numpy()
@@ -47,12 +47,12 @@ def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1
 
 
 def plan(bench: Benchmark, per_group: NDArray[np.int64], seed: int, image: bool = True) -> pd.DataFrame:
-    """One row per picture to make: key, index, label, context, group, prompt, condition, seed.
+    """One row per image to make: key, index, label, context, group, prompt, condition, seed.
 
     per_group: how many of each group. The seed is a stable hash of (seed, benchmark, group, index): the
     methods of a comparison start from the same noise and condition. condition: the key of a real training
-    picture of the class, whatever its context, as a group may have none (FG step 2); drawn by the row's own
-    seed, with replacement. Raises UserError where a condition is asked for and the class has no picture.
+    image of the class, whatever its context, as a group may have none (FG step 2); drawn by the row's own
+    seed, with replacement. Raises UserError where a condition is asked for and the class has no image.
     """
     m = bench.manifest
     rows = []
@@ -61,7 +61,7 @@ def plan(bench: Benchmark, per_group: NDArray[np.int64], seed: int, image: bool 
         label, context = divmod(group, len(m.contexts))
         if image and n and label not in real:
             raise UserError(
-                f"{m.name}: class '{m.classes[label]}' has no real picture to condition on: "
+                f"{m.name}: class '{m.classes[label]}' has no real image to condition on: "
                 "sample it by text only."
             )
         for i in range(int(n)):
@@ -83,7 +83,7 @@ def _draw(n: int, seed: int) -> int:
 def speaking(
     generator: Generator, bench: Benchmark, inversion: Inversion, seed: int, folder: Path
 ) -> Generator:
-    """A generator to which names of classes are words that it learned from their real pictures (Fill-Up).
+    """A generator to which names of classes are words that it learned from their real images (Fill-Up).
 
     folder: keeps the words. Raises UserError where prompts name contexts too, which no class's word says, and
     as `textual_inversion.teach`.
@@ -94,15 +94,15 @@ def speaking(
             f"{m.name}: its prompts name contexts, learned words classes only: leave inversion out."
         )
 
-    def pictures(label: int) -> Sequence[Picture]:
+    def images(label: int) -> Sequence[ImageLike]:
         mine = train[train["label"] == label].head(inversion.most)
         return bench.shown(mine.reset_index(drop=True))
 
-    return teach(generator, m.classes, pictures, inversion, seed, folder)
+    return teach(generator, m.classes, images, inversion, seed, folder)
 
 
 def share_of(index: pd.DataFrame, amount: float, whole: float) -> NDArray[np.bool_]:
-    """Which rows of a plan of `whole` times the missing pictures belong to `amount` times: the first ones.
+    """Which rows of a plan of `whole` times the missing images belong to `amount` times: the first ones.
 
     A smaller set is a part of the larger, so that FG figure 12 compares nothing but the number.
     """

@@ -1,4 +1,4 @@
-"""A classifier at its own resolution, whatever the size of the generator's pictures."""
+"""A classifier at its own resolution, whatever the size of the generator's images."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,9 @@ from fgsynth.utils.errors import UserError
 
 
 def at_resolution(classifier: Classifier, side: int) -> Classifier:
-    """A classifier that sees pictures (n, 3, h, w) of any size at its own, side x side: antialiased bilinear.
+    """A classifier that sees images (n, 3, h, w) of any size at its own, side x side: antialiased bilinear.
 
-    Differentiable, and nothing at all for pictures of that size. The whole picture is seen, as all of it will
+    Differentiable, and nothing at all for images of that size. The whole image is seen, as all of it will
     be trained on; a centre crop would leave its border without feedback. The papers' released sampler has no
     resize: it shows 512 pixels to a network of 224. Raises UserError for a side below 1.
     """
@@ -26,12 +26,12 @@ def at_resolution(classifier: Classifier, side: int) -> Classifier:
     return resized
 
 
-def shrunk(pictures: Tensor, side: int | None) -> Tensor:
-    """Pictures (n, h, w, 3) uint8 at side x side, antialiased bilinear, as a classifier would see them.
+def shrunk(images: Tensor, side: int | None) -> Tensor:
+    """Images (n, h, w, 3) uint8 at side x side, antialiased bilinear, as a classifier would see them.
 
-    None, and pictures of that size, stay as they are.
+    None, and images of that size, stay as they are.
     """
-    if side is None or pictures.shape[1:3] == (side, side):
-        return pictures
-    x = interpolate(pictures.permute(0, 3, 1, 2).float(), (side, side), mode="bilinear", antialias=True)
+    if side is None or images.shape[1:3] == (side, side):
+        return images
+    x = interpolate(images.permute(0, 3, 1, 2).float(), (side, side), mode="bilinear", antialias=True)
     return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,4 +1,4 @@
-"""A resumable store of synthetic pictures: a plan's rows become WebDataset tars with Parquet indices."""
+"""A resumable store of synthetic images: a plan's rows become WebDataset tars with Parquet indices."""
 
 import io
 import re
@@ -25,23 +25,23 @@ PLAN = dict.fromkeys(("key", "prompt", "condition"), "str") | dict.fromkeys(
 )
 """Columns that a plan must have; any further ones are carried along."""
 NOTES = {"criterion": "str", "before": "float64", "after": "float64", "non_finite": "int64"}
-"""What feedback saw and did, per picture; "", NaN and 0 without feedback."""
+"""What feedback saw and did, per image; "", NaN and 0 without feedback."""
 AGAIN = "fill the store again, which makes what is missing."
 
 Piece = tuple[ArrayLike, pd.DataFrame]
-"""Pictures (n, h, w, 3) uint8 on the CPU and, for each, a row with the columns of NOTES."""
+"""Images (n, h, w, 3) uint8 on the CPU and, for each, a row with the columns of NOTES."""
 Make = Callable[[pd.DataFrame], Piece]
-"""`make(rows of the plan) -> one picture and note per row`."""
+"""`make(rows of the plan) -> one image and note per row`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """A folder of synthetic pictures as its plan asks for: one row of the plan, one picture.
+    """A folder of synthetic images as its plan asks for: one row of the plan, one image.
 
     Shard i is `0000i.tar` (members `<key>.png` in the plan's order, no times or owners, hence the same bytes
     from every run) and `0000i.parquet`, which appears last: a shard is there when its index is.
-    plan: the columns of PLAN, then any others. per_shard: pictures per tar.
-    Raises UserError for a plan that lacks a column, names a picture twice or cannot be stored.
+    plan: the columns of PLAN, then any others. per_shard: images per tar.
+    Raises UserError for a plan that lacks a column, names an image twice or cannot be stored.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Store:
 
     def __post_init__(self) -> None:
         if self.per_shard < 1:
-            raise UserError(f"{self.per_shard} pictures per shard: at least 1 is needed.")
+            raise UserError(f"{self.per_shard} images per shard: at least 1 is needed.")
         object.__setattr__(self, "plan", _checked_plan(self.plan))
 
     def parts(self) -> list[range]:
@@ -80,7 +80,7 @@ class Store:
     def check(self, number: int) -> None:
         """Compare a shard with its plan, and every byte of its tar with its index.
 
-        Raises UserError naming the shard, and the picture, where they differ.
+        Raises UserError naming the shard, and the image, where they differ.
         """
         for _ in self._read(number, slice(None)):
             pass
@@ -89,19 +89,19 @@ class Store:
         """Write one shard, piece by piece as they come, in the plan's order; never holds more than a piece.
 
         The shard appears whole or, if `pieces` raises, not at all. Raises UserError, naming the shard, for
-        pictures or notes that do not fit the plan.
+        images or notes that do not fit the plan.
         """
         (tar, index), rows = self.files(number), self.rows(number)
         made: list[pd.DataFrame] = []
         with atomic(tar) as partial:
             with partial.open("wb") as file:
-                for pictures, notes in pieces:
-                    array, noted = _checked(tar, pictures, notes)
+                for images, notes in pieces:
+                    array, noted = _checked(tar, images, notes)
                     keys = rows["key"].iloc[sum(map(len, made)) :]
                     place = [tars.append(file, tar, *one) for one in zip(keys, array, strict=False)]
                     made.append(pd.concat([noted, pd.DataFrame(place)], axis=1))
                 if (n := sum(map(len, made))) != len(rows):
-                    raise UserError(f"Shard {tar} got {n} pictures for {len(rows)} rows: make one for each.")
+                    raise UserError(f"Shard {tar} got {n} images for {len(rows)} rows: make one for each.")
                 file.write(bytes(tars.length(file.tell()) - file.tell()))
             # An index must never stand beside another tar than its own, not even for a moment.
             index.unlink(missing_ok=True)
@@ -132,8 +132,8 @@ class Store:
         made = [self.part_index(number)[[*NOTES, *PLACE]] for number in range(len(self.parts()))]
         return pd.concat([self.plan, pd.concat(made, ignore_index=True)], axis=1)
 
-    def pictures(self, keys: Sequence[str] | None = None) -> "Tensor":
-        """Pictures in the order of `keys`, or all in the plan's order: (n, h, w, 3) uint8.
+    def images(self, keys: Sequence[str] | None = None) -> "Tensor":
+        """Images in the order of `keys`, or all in the plan's order: (n, h, w, 3) uint8.
 
         Reads nothing but them and their shards' indices. Raises UserError for a key that the plan does not
         have, and for damage, naming shard and key.
@@ -144,15 +144,15 @@ class Store:
         wanted = self.plan["key"].tolist() if keys is None else list(keys)
         row = pd.Index(self.plan["key"]).get_indexer(pd.Index(wanted, dtype="str"))
         if not wanted or (row < 0).any():
-            what = f"picture '{wanted[int(row.argmin())]}'" if wanted else "picture"
+            what = f"image '{wanted[int(row.argmin())]}'" if wanted else "image"
             raise UserError(f"No {what} to read from {self.folder}: give keys of its plan.")
         numbers, result = row // self.per_shard, np.empty((0, 0, 0, 3), np.uint8)
         for number in np.unique(numbers).tolist():
             here = np.flatnonzero(numbers == number)
             for position, data in zip(here, self._read(number, row[here] % self.per_shard), strict=True):
-                picture = np.asarray(Image.open(io.BytesIO(data)))
-                result = result if result.size else np.empty((len(wanted), *picture.shape), np.uint8)
-                result[position] = picture
+                image = np.asarray(Image.open(io.BytesIO(data)))
+                result = result if result.size else np.empty((len(wanted), *image.shape), np.uint8)
+                result[position] = image
         return torch.from_numpy(result)
 
     def _read(self, number: int, rows: NDArray[np.intp] | slice) -> Iterator[bytes]:
@@ -164,7 +164,7 @@ class Store:
                 file.seek(offset - BLOCK)
                 header, data, padding = file.read(BLOCK), file.read(size), file.read(-size % BLOCK)
                 if header != tars.header(key, size) or tars.sha256(data) != sha256 or padding.strip(b"\0"):
-                    raise UserError(f"Picture {key} of {tar} is damaged: {AGAIN}")
+                    raise UserError(f"Image {key} of {tar} is damaged: {AGAIN}")
                 yield data
 
     def tidy(self, worker: int = 0, workers: int = 1) -> None:
@@ -193,7 +193,7 @@ def _checked_plan(plan: pd.DataFrame) -> pd.DataFrame:
     if taken := [name for name in columns if name in NOTES | PLACE or columns.count(name) > 1]:
         raise UserError(f"The plan's column '{taken[0]}' is one of the index or there twice: rename it.")
     if plan.empty:
-        raise UserError("The plan has no rows: give one for every picture to make.")
+        raise UserError("The plan has no rows: give one for every image to make.")
     for name, dtype in PLAN.items():
         kind = pd.api.types.infer_dtype(plan[name], skipna=False)
         if kind != {"str": "string", "int64": "integer"}[dtype]:
@@ -212,10 +212,10 @@ def _checked_plan(plan: pd.DataFrame) -> pd.DataFrame:
         raise UserError(f"The plan cannot be stored, {error}: give columns of one plain type.") from error
 
 
-def _checked(tar: Path, pictures: ArrayLike, notes: pd.DataFrame) -> tuple[NDArray[np.uint8], pd.DataFrame]:
-    array, n = np.asarray(pictures), len(notes)
+def _checked(tar: Path, images: ArrayLike, notes: pd.DataFrame) -> tuple[NDArray[np.uint8], pd.DataFrame]:
+    array, n = np.asarray(images), len(notes)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not array.size or len(array) != n:
-        got = f"Pictures for {tar} with {n} notes are {array.dtype} of shape {array.shape}"
+        got = f"Images for {tar} with {n} notes are {array.dtype} of shape {array.shape}"
         raise UserError(f"{got}: uint8 of shape ({n}, h, w, 3) is needed.")
     try:
         return array, notes[[*NOTES]].fillna({"criterion": ""}).astype(NOTES).reset_index(drop=True)

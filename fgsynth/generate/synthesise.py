@@ -1,4 +1,4 @@
-"""Synthetic pictures: prompts, conditions and seeds to 8-bit pictures, with what feedback did to each."""
+"""Synthetic images: prompts, conditions and seeds to 8-bit images, with what feedback did to each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,7 +17,7 @@ from fgsynth.utils.progress import progress
 
 @dataclass(frozen=True)
 class Feedback:
-    """What guides: a classifier of pictures in [-1, 1], criteria by name, and how strongly.
+    """What guides: a classifier of images in [-1, 1], criteria by name, and how strongly.
 
     With more than one criterion each sample draws one (FG table 6). n_classes: of the benchmark.
     """
@@ -35,7 +35,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Plan:
-    """The pictures to make, one entry each: prompt, image condition (n, 2 width), label (n,), seed.
+    """The images to make, one entry each: prompt, image condition (n, 2 width), label (n,), seed.
 
     weight: (n,), what the feedback scale is times; None: 1 everywhere.
     """
@@ -50,24 +50,24 @@ class Plan:
         if not len(self.prompts) == len(self.image) == len(self.label) == len(self.seeds):
             raise UserError(
                 f"{len(self.prompts)} prompts, {len(self.image)} image conditions, {len(self.label)} labels "
-                f"and {len(self.seeds)} seeds: one of each per picture is needed."
+                f"and {len(self.seeds)} seeds: one of each per image is needed."
             )
 
     def part(self, rows: slice) -> "Plan":
-        """Some of the pictures."""
+        """Some of the images."""
         weight = None if self.weight is None else self.weight[rows]
         return Plan(self.prompts[rows], self.image[rows], self.label[rows], self.seeds[rows], weight)
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Pictures (n, h, w, 3) uint8 and, per picture, what feedback saw and did.
+    """Images (n, h, w, 3) uint8 and, per image, what feedback saw and did.
 
     before: the criterion at the first guided step's x0_hat, ahead of any push; after: at the finished
-    picture; both NaN without feedback. non_finite: guided steps that gave no usable gradient.
+    image; both NaN without feedback. non_finite: guided steps that gave no usable gradient.
     """
 
-    pictures: Tensor
+    images: Tensor
     before: Tensor
     after: Tensor
     non_finite: Tensor
@@ -85,7 +85,7 @@ def synthesise(
 ) -> Synthetic:
     """DDIM sampling under classifier-free and feedback guidance (FG 3.1 to 3.3), in batches.
 
-    A picture depends on its own entry of the plan only, not on the batch. solver: a name of
+    An image depends on its own entry of the plan only, not on the batch. solver: a name of
     `sampler.SOLVERS`. `bar` names a progress bar.
     Raises UserError where the classifier has another number of classes, or a batch does not fit into memory.
     """
@@ -112,8 +112,8 @@ def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | No
     noise = generator.noise(plan.seeds)
     nothing = torch.full((n,), torch.nan)
     if feedback is None:
-        pictures = decoded(generator, solve(predict, noise, generator.schedule), plan.seeds)
-        return Synthetic(to_uint8(pictures), nothing, nothing, torch.zeros(n, dtype=torch.long))
+        images = decoded(generator, solve(predict, noise, generator.schedule), plan.seeds)
+        return Synthetic(to_uint8(images), nothing, nothing, torch.zeros(n, dtype=torch.long))
     label, criterion = plan.label.to(device), feedback.criterion(plan.seeds)
     guided = guide(
         predict,
@@ -126,21 +126,21 @@ def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | No
         one_by_one=generator.large,
         weight=plan.weight,
     )
-    pictures = decoded(generator, solve(guided, noise, generator.schedule), plan.seeds)
+    images = decoded(generator, solve(guided, noise, generator.schedule), plan.seeds)
     with torch.no_grad():
-        after = criterion(*feedback.classifier(pictures), label).cpu()
+        after = criterion(*feedback.classifier(images), label).cpu()
     before = guided.values[0].cpu() if guided.values else nothing
-    return Synthetic(to_uint8(pictures), before, after, guided.non_finite)
+    return Synthetic(to_uint8(images), before, after, guided.non_finite)
 
 
 @torch.no_grad()
 def decoded(generator: Generator, z: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Pictures of finished latents, (n, 3, h, w) in [-1, 1]; those that are not finite would be black."""
+    """Images of finished latents, (n, 3, h, w) in [-1, 1]; those that are not finite would be black."""
     x = generator.decode(z)
     bad = [seed for seed, one in zip(seeds, x, strict=True) if not torch.isfinite(one).all()]
     if bad:
         raise UserError(
-            f"The picture of seed {bad[0]} is not finite: run the denoiser in float32 or bfloat16, or lower "
+            f"The image of seed {bad[0]} is not finite: run the denoiser in float32 or bfloat16, or lower "
             "the classifier-free and feedback scales."
         )
     return x.clamp(-1, 1)
@@ -164,7 +164,5 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 def _too_large(batch: int) -> str:
     if batch == 1:
-        return (
-            "One picture does not fit into memory: take half precision, cheap guidance or a larger machine."
-        )
-    return f"A batch of {batch} pictures does not fit into memory: set batch to {batch // 2}."
+        return "One image does not fit into memory: take half precision, cheap guidance or a larger machine."
+    return f"A batch of {batch} images does not fit into memory: set batch to {batch // 2}."

@@ -15,20 +15,20 @@ from torch import Tensor
 from fgsynth.data.tars import sha256
 from fgsynth.generate.plan import share_of
 from fgsynth.generate.store import AGAIN, Store
-from fgsynth.train.batches import IN_MEMORY, Pictures, Source
+from fgsynth.train.batches import IN_MEMORY, Images, Source
 from fgsynth.utils.errors import UserError
 
 BLOCK = 4096
-"""Pictures looked at together."""
+"""Images looked at together."""
 
 
 @dataclass(frozen=True, eq=False)
-class StoredPictures:
-    """Pictures in the shards of a store, each read when it is asked for: a source for training.
+class StoredImages:
+    """Images in the shards of a store, each read when it is asked for: a source for training.
 
-    tars: paths; shard: which of them each picture is in, (n,); offset, size, sha256: of its PNG, (n,); label,
+    tars: paths; shard: which of them each image is in, (n,); offset, size, sha256: of its PNG, (n,); label,
     context: (n,), int64. stored[i]: (uint8 (h, w, 3), label). Raises UserError, naming the tar, for a damaged
-    picture.
+    image.
     """
 
     tars: tuple[Path, ...]
@@ -40,8 +40,8 @@ class StoredPictures:
     context: Tensor | None = None
 
     @classmethod
-    def of(cls, folder: Path, index: pd.DataFrame) -> "StoredPictures":
-        """The pictures of an index of a store."""
+    def of(cls, folder: Path, index: pd.DataFrame) -> "StoredImages":
+        """The images of an index of a store."""
         shard, names = pd.factorize(index["shard"])
         # Arrays, not a table of strings: they are shared with the processes that read ahead.
         return cls(
@@ -65,11 +65,11 @@ class StoredPictures:
         except OSError as error:
             raise UserError(f"{tar} cannot be read ({error.strerror}): {AGAIN}") from error
         if sha256(data).encode() != self.sha256[i]:
-            raise UserError(f"The picture at byte {offset} of {tar} is damaged: {AGAIN}")
+            raise UserError(f"The image at byte {offset} of {tar} is damaged: {AGAIN}")
         return torch.from_numpy(np.array(Image.open(io.BytesIO(data)))), int(self.label[i])
 
-    def rows(self, mine: NDArray[np.bool_]) -> "StoredPictures":
-        """Some of the pictures."""
+    def rows(self, mine: NDArray[np.bool_]) -> "StoredImages":
+        """Some of the images."""
         names = ("shard", "offset", "size", "sha256")
         chosen = {name: getattr(self, name)[mine] for name in names}
         some = torch.from_numpy(mine)
@@ -85,45 +85,45 @@ def _keys(index: pd.DataFrame) -> tuple[Tensor, Tensor | None]:
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """Synthetic pictures in the order of their index, in memory or stored; the digest of what made them."""
+    """Synthetic images in the order of their index, in memory or stored; the digest of what made them."""
 
     index: pd.DataFrame
-    x: Tensor | StoredPictures
+    x: Tensor | StoredImages
     digest: str
 
     @classmethod
     def of(cls, store: Store, digest: str, in_memory: float = IN_MEMORY) -> "SyntheticSet":
-        """The pictures of a full store. in_memory: bytes up to which they are read at once."""
+        """The images of a full store. in_memory: bytes up to which they are read at once."""
         index = store.index()
-        stored = StoredPictures.of(store.folder, index)
+        stored = StoredImages.of(store.folder, index)
         small = stored[0][0].numel() * len(stored) <= in_memory
-        return cls(index, store.pictures() if small else stored, digest)
+        return cls(index, store.images() if small else stored, digest)
 
     @property
-    def pictures(self) -> Source:
+    def images(self) -> Source:
         """What a classifier is trained on."""
-        if isinstance(self.x, StoredPictures):
+        if isinstance(self.x, StoredImages):
             return self.x
-        return Pictures(self.x, *_keys(self.index))
+        return Images(self.x, *_keys(self.index))
 
     def at(self, rows: NDArray[np.int64]) -> Tensor:
-        """Pictures of some rows of the index, (n, h, w, 3) uint8."""
-        if isinstance(self.x, StoredPictures):
+        """Images of some rows of the index, (n, h, w, 3) uint8."""
+        if isinstance(self.x, StoredImages):
             return torch.stack([self.x[int(i)][0] for i in rows])
         return self.x[torch.tensor(rows)]
 
     def blocks(self) -> Iterator[Tensor]:
-        """All pictures in order, up to BLOCK at a time."""
+        """All images in order, up to BLOCK at a time."""
         for start in range(0, len(self.index), BLOCK):
             yield self.at(np.arange(start, min(start + BLOCK, len(self.index))))
 
     def part(self, amount: float, whole: float) -> "SyntheticSet":
-        """The first `amount` times the missing pictures of a set of `whole` times (FG figure 12)."""
+        """The first `amount` times the missing images of a set of `whole` times (FG figure 12)."""
         return self.rows(share_of(self.index, amount, whole), f"{self.digest}-{amount}")
 
     def rows(self, mine: NDArray[np.bool_], digest: str = "") -> "SyntheticSet":
-        """Some of the pictures; without a digest they are only to be looked at."""
-        x = self.x.rows(mine) if isinstance(self.x, StoredPictures) else self.x[torch.tensor(mine)]
+        """Some of the images; without a digest they are only to be looked at."""
+        x = self.x.rows(mine) if isinstance(self.x, StoredImages) else self.x[torch.tensor(mine)]
         return SyntheticSet(self.index[mine].reset_index(drop=True), x, digest)
 
     @classmethod

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.func import functional_call
 
-from fgsynth.data.images import Picture, as_rgb_all, from_uint8
+from fgsynth.data.images import ImageLike, as_rgb_all, from_uint8
 from fgsynth.generate.generator import Generator
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import atomic
@@ -23,15 +23,15 @@ from fgsynth.utils.seeds import stable_seed
 MARK = "*"
 """Stands for the learned word in a template, as in the paper."""
 ENCODED = 16
-"""Pictures that are encoded together."""
+"""Images that are encoded together."""
 
 
 @dataclass(frozen=True)
 class Inversion:
     """Settings of textual inversion; defaults are the paper's (section 4), but for the template and `most`.
 
-    updates: of Adam, `batch` pictures each, at a constant `rate` (0.005 times 8 pictures there). template: a
-    prompt with MARK for the word, for learning and for sampling. most: pictures of a class that are learned
+    updates: of Adam, `batch` images each, at a constant `rate` (0.005 times 8 images there). template: a
+    prompt with MARK for the word, for learning and for sampling. most: images of a class that are learned
     from, the first of its rows; a class of many is encoded in vain beyond them.
     Raises UserError naming the key.
     """
@@ -55,14 +55,14 @@ class Inversion:
 def teach(
     generator: Generator,
     words: Sequence[str],
-    pictures: Callable[[int], Sequence[Picture]],
+    images: Callable[[int], Sequence[ImageLike]],
     settings: Inversion,
     seed: int,
     folder: Path,
 ) -> Generator:
-    """A generator to which every one of these words, as a prompt, means what its pictures show.
+    """A generator to which every one of these words, as a prompt, means what its images show.
 
-    pictures: the real pictures of the i-th word's class. folder: keeps each word as `0000i.safetensors`,
+    images: the real images of the i-th word's class. folder: keeps each word as `0000i.safetensors`,
     with its `vector` (width,); words that are there are not learned again, so a stopped run goes on with the
     next. All other prompts mean what they did. Raises UserError as `invert`, and for a damaged file.
     """
@@ -71,7 +71,7 @@ def teach(
         path = folder / f"{i:05d}.safetensors"
         if not path.is_file():
             own = stable_seed("textual inversion", seed, word)
-            vector = invert(generator, pictures(i), word, settings, own)
+            vector = invert(generator, images(i), word, settings, own)
             with atomic(path) as partial:
                 save_file({"vector": vector}, partial)
         with torch.no_grad():
@@ -80,19 +80,19 @@ def teach(
 
 
 def invert(
-    generator: Generator, pictures: Sequence[Picture], word: str, settings: Inversion, seed: int
+    generator: Generator, images: Sequence[ImageLike], word: str, settings: Inversion, seed: int
 ) -> Tensor:
-    """The token embedding v, (width,) float32, that denoises these pictures best (Gal et al. 2022, eq. 2).
+    """The token embedding v, (width,) float32, that denoises these images best (Gal et al. 2022, eq. 2).
 
-    v minimises the generator's own training loss over pictures, noise and times, by the text condition alone:
+    v minimises the generator's own training loss over images, noise and times, by the text condition alone:
     |eps_hat - eps|^2, of a v-prediction model |v_hat - v|^2. It starts as the mean of the embeddings of the
     word's tokens. A batch shares its time, which `predict` takes one of. The seed decides all draws.
-    Raises UserError where there are no pictures, for a template whose mark is not one token, and where the
+    Raises UserError where there are no images, for a template whose mark is not one token, and where the
     loss leaves the range of the generator's precision.
     """
-    if not pictures:
-        raise UserError(f"There are no pictures to learn the word '{word}' from: sample it by its name.")
-    z = latents(generator, pictures[: settings.most])
+    if not images:
+        raise UserError(f"There are no images to learn the word '{word}' from: sample it by its name.")
+    z = latents(generator, images[: settings.most])
     vector = start(generator, word).requires_grad_(True)
     optimiser = torch.optim.Adam([vector], settings.rate)
     times = _times(len(generator.schedule.alphas_cumprod), settings.updates, seed)
@@ -160,17 +160,17 @@ def start(generator: Generator, word: str) -> Tensor:
 
 
 @torch.no_grad()
-def latents(generator: Generator, pictures: Sequence[Picture]) -> Tensor:
-    """The autoencoder's latents of pictures, at the generator's own size: float32 (n, c, h, w).
+def latents(generator: Generator, images: Sequence[ImageLike]) -> Tensor:
+    """The autoencoder's latents of images, at the generator's own size: float32 (n, c, h, w).
 
-    Of larger or wider pictures the centre, the whole shorter edge. Means of the posterior, scaled.
+    Of larger or wider images the centre, the whole shorter edge. Means of the posterior, scaled.
     """
     vae = generator.pipe.vae
     side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
     parts = []
-    for first in range(0, len(pictures), ENCODED):
-        images = as_rgb_all(pictures[first : first + ENCODED], first)
-        fitted = [np.asarray(ImageOps.fit(im, (side, side), Image.Resampling.LANCZOS)) for im in images]
+    for first in range(0, len(images), ENCODED):
+        rgb = as_rgb_all(images[first : first + ENCODED], first)
+        fitted = [np.asarray(ImageOps.fit(im, (side, side), Image.Resampling.LANCZOS)) for im in rgb]
         x = from_uint8(torch.from_numpy(np.stack(fitted))).to(generator.device)
         parts.append(vae.encode(x).latent_dist.mode() * vae.config.scaling_factor)
     return torch.cat(parts)

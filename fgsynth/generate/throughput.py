@@ -1,4 +1,4 @@
-"""Live progress of a long synthesis: pictures per second, time left and what it will cost."""
+"""Live progress of a long synthesis: images per second, time left and what it will cost."""
 
 import time
 from collections import deque
@@ -19,7 +19,7 @@ EVERY = 60.0
 
 
 class Speed:
-    """Where a synthesis of `total` pictures stands; a bar where somebody can see it, else a line a minute.
+    """Where a synthesis of `total` images stands; a bar where somebody can see it, else a line a minute.
 
     price: of one worker (a GPU) for an hour, in whatever currency; None leaves the cost out.
     """
@@ -47,12 +47,12 @@ class Speed:
 
     @property
     def there(self) -> int:
-        """Pictures that are there, found or made."""
+        """Images that are there, found or made."""
         return sum(self._there.values())
 
     @property
     def rate(self) -> float:
-        """Pictures made per second by all workers, of late; 0 until the first are there."""
+        """Images made per second by all workers, of late; 0 until the first are there."""
         (start, before), now = self._seen[0], self.clock()
         return (self.made - before) / (now - start) if now > start else 0.0
 
@@ -70,19 +70,19 @@ class Speed:
             say(str(self))
 
     def outlook(self) -> str:
-        """Pictures per second, hours and cost left; empty until there is a rate."""
+        """Images per second, hours and cost left; empty until there is a rate."""
         if not self.rate:
             return ""
         hours = (self.total - self.there) / self.rate / 3600
-        text = f"{self.rate:.2f} pictures/s, {int(hours)}:{int(60 * (hours % 1)):02d} h left"
+        text = f"{self.rate:.2f} images/s, {int(hours)}:{int(60 * (hours % 1)):02d} h left"
         return text if self.price is None else f"{text}, cost left {hours * self.workers * self.price:.2f}"
 
     def stopped(self, folder: Path) -> str:
         """The sentence of a run that stopped as it was asked to."""
         return (
-            f"Stopped as asked, with {self.there} of {self.total} pictures of {folder} kept: "
+            f"Stopped as asked, with {self.there} of {self.total} images of {folder} kept: "
             "give the same command again to go on."
         )
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.there} of {self.total} pictures, {self.outlook() or 'beginning'}"
+        return f"{self.name}: {self.there} of {self.total} images, {self.outlook() or 'beginning'}"

@@ -42,7 +42,7 @@ class NearExemplars:
     """
 
     def __init__(self, embedding: Tensor, label: Tensor, unit: Tensor, strength: float = 1.0) -> None:
-        """`embedding` (n, k) of the real pictures, `label` (n,), `unit` ()."""
+        """`embedding` (n, k) of the real images, `label` (n,), `unit` ()."""
         self.embedding, self.label, self.unit, self.strength = embedding, label, unit, strength
 
     @classmethod
@@ -59,7 +59,7 @@ class NearExemplars:
         nearest = nearest[nearest.isfinite()]
         if not len(nearest) or not float(nearest.median()) > 0:
             raise UserError(
-                "Entropy near exemplars needs a class of two different real pictures: choose 'entropy'."
+                "Entropy near exemplars needs a class of two different real images: choose 'entropy'."
             )
         return cls(embedding, label, nearest.median(), strength)
 

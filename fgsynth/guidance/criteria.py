@@ -62,7 +62,7 @@ class Hardness:
             if len(e) < 2:
                 raise UserError(
                     f"Class {y} has {len(e)} real embeddings: hardness needs at least 2; "
-                    "add pictures or choose another criterion."
+                    "add images or choose another criterion."
                 )
             sigma = torch.from_numpy(_covariance(e, shrinkage))
             if torch.linalg.matrix_rank(sigma, hermitian=True) < len(sigma):

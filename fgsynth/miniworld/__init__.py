@@ -1,1 +1,1 @@
-"""The mini world: a procedural world of small pictures whose hidden factors are known."""
+"""The mini world: a procedural world of small images whose hidden factors are known."""

@@ -1,4 +1,4 @@
-"""What the web writes under its pictures: the name, often the context, sometimes the appearance."""
+"""What the web writes under its images: the name, often the context, sometimes the appearance."""
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ def prompt(name: str, context: str = "") -> str:
 
 
 def captions(factors: pd.DataFrame) -> list[str]:
-    """The web's caption of every picture; it depends on the picture's own row only."""
+    """The web's caption of every image; it depends on the image's own row only."""
     columns = [factors[c] for c in ("kind", "name", "context", "mode", "style")]
     draws = [np.random.Generator(np.random.Philox(key=int(s) | 2 << 100)).random(4) for s in factors["seed"]]
     return [_caption(*row) for row in zip(*columns, draws, strict=True)]

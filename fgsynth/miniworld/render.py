@@ -1,4 +1,4 @@
-"""From hidden factors to pixels: deterministic, picture by picture, vectorised over the batch."""
+"""From hidden factors to pixels: deterministic, image by image, vectorised over the batch."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -15,7 +15,7 @@ from fgsynth.miniworld.silhouettes import SILHOUETTES, Material
 
 Key = TypeVar("Key")
 SIDE = 32
-"""Pictures are SIDE x SIDE pixels."""
+"""Images are SIDE x SIDE pixels."""
 
 COLOURS: dict[str, Array] = dict(
     zip(
@@ -46,7 +46,7 @@ _FINE, _COARSE = _upsampling(8), _upsampling(5)
 
 
 def _randomness(seeds: NDArray[np.int64]) -> tuple[Array, Array, Array]:
-    """Two smooth fields per picture (n, 2, side, side), four knobs (n, 4), jitter of things (n, 6, 4)."""
+    """Two smooth fields per image (n, 2, side, side), four knobs (n, 4), jitter of things (n, 6, 4)."""
     draws = np.stack(
         [np.random.Generator(np.random.Philox(key=int(s))).random(117, np.float32) for s in seeds]
     )
@@ -72,10 +72,8 @@ def _second(colour: Array) -> Array:
     return colour * 0.38 if bright else colour + (1 - colour) * 0.78
 
 
-def _paint(
-    picture: Array, kind: str, mode: Mode, where: dict[str, Array], drawing: NDArray[np.bool_]
-) -> None:
-    """Draws one kind of thing in one mode into pictures (n, side, side, 3), in place.
+def _paint(image: Array, kind: str, mode: Mode, where: dict[str, Array], drawing: NDArray[np.bool_]) -> None:
+    """Draws one kind of thing in one mode into images (n, side, side, 3), in place.
 
     where: x, y, size, angle (radians), flip (+1, -1), light (radians), tone, each (n,).
     """
@@ -96,15 +94,15 @@ def _paint(
             paint = mix(colour, _second(colour), _pattern(u, v, mode.pattern))
         else:
             flat = colour * 0.55 if material == "trim" else _FIXED[material]
-            paint = np.broadcast_to(flat, picture.shape)
+            paint = np.broadcast_to(flat, image.shape)
         # A photo is lit from one side and darkens toward its rim; a drawing is flat with ink around it.
         rim = np.clip(1 + distance / 2.5, 0, 1)
         lit = tone * (0.92 + 0.2 * toward_light - 0.3 * rim)
         ink = np.clip(0.5 + np.sqrt(size) - np.abs(distance), 0, 1) * sketch
         inked = 1 - 0.88 * ink
         shaded = paint * (lit + (1.05 - lit) * sketch)[..., None]
-        picture += (shaded - picture) * inside[..., None]
-        picture *= inked[..., None]
+        image += (shaded - image) * inside[..., None]
+        image *= inked[..., None]
 
 
 def _groups(keys: Sequence[Key]) -> dict[Key, NDArray[np.intp]]:
@@ -118,38 +116,36 @@ def _things(factors: pd.DataFrame) -> list[tuple[str, int]]:
     return list(zip(factors["kind"], factors["mode"], strict=True))
 
 
-def _weather(picture: Array, weather: str, fields: Array) -> Array:
+def _weather(image: Array, weather: str, fields: Array) -> Array:
     if weather == "night":
-        return picture * rgb("3c4474") + rgb("05060f")
+        return image * rgb("3c4474") + rgb("05060f")
     if weather == "snow":
         white = np.clip(0.35 + 0.45 * step(-_Y + 0.6 * (fields[:, 0] - 0.5), 0.3), 0, 1)
-        return mix(picture, rgb("f4f8fc")[0], white)
+        return mix(image, rgb("f4f8fc")[0], white)
     if weather == "fog":
-        return mix(picture, rgb("c3c9ce")[0], np.clip(0.62 + 0.25 * (fields[:, 0] - 0.5), 0, 1))
-    return picture
+        return mix(image, rgb("c3c9ce")[0], np.clip(0.62 + 0.25 * (fields[:, 0] - 0.5), 0, 1))
+    return image
 
 
 def _objects(factors: pd.DataFrame, fields: Array, knobs: Array) -> Array:
     n, drawing = len(factors), (factors["style"] == "drawing").to_numpy()
-    picture = np.empty((n, SIDE, SIDE, 3), np.float32)
+    image = np.empty((n, SIDE, SIDE, 3), np.float32)
     for context, rows in _groups(list(factors["context"])).items():
-        picture[rows] = CONTEXT_PAINTERS[context](_X, _Y, fields[rows], knobs[rows])
-    picture = mix(
-        picture, _PAPER, np.broadcast_to(0.45 * drawing[:, None, None].astype(np.float32), (n, 1, 1))
-    )
-    ground = picture.copy()
+        image[rows] = CONTEXT_PAINTERS[context](_X, _Y, fields[rows], knobs[rows])
+    image = mix(image, _PAPER, np.broadcast_to(0.45 * drawing[:, None, None].astype(np.float32), (n, 1, 1)))
+    ground = image.copy()
     columns = {
         key: factors[key].to_numpy(np.float32) for key in ("x", "y", "size", "angle", "flip", "light", "tone")
     }
     columns["angle"] = np.deg2rad(columns["angle"])
     columns["light"] = np.deg2rad(columns["light"])
     for (kind, mode), rows in _groups(_things(factors)).items():
-        part = picture[rows]
+        part = image[rows]
         _paint(part, kind, KINDS[kind].modes[mode], {k: c[rows] for k, c in columns.items()}, drawing[rows])
-        picture[rows] = part
+        image[rows] = part
     dim = (factors["context"] == "dim").to_numpy()[:, None, None, None]
-    picture = np.where(dim, picture * rgb("8f93c4") * 0.85 + 0.02, picture)
-    return mix(picture, np.where(dim, ground * 0.9, ground), _covered(factors))
+    image = np.where(dim, image * rgb("8f93c4") * 0.85 + 0.02, image)
+    return mix(image, np.where(dim, ground * 0.9, ground), _covered(factors))
 
 
 def _covered(factors: pd.DataFrame) -> Array:
@@ -162,7 +158,7 @@ def _covered(factors: pd.DataFrame) -> Array:
 
 
 def _places(factors: pd.DataFrame, fields: Array, knobs: Array, jitter: Array) -> Array:
-    picture = np.empty((len(factors), SIDE, SIDE, 3), np.float32)
+    image = np.empty((len(factors), SIDE, SIDE, 3), np.float32)
     for (name, mode), rows in _groups(_things(factors)).items():
         place = PLACES[name]
         part = GROUNDS[place.ground](_X, _Y, fields[rows], knobs[rows])
@@ -185,8 +181,8 @@ def _places(factors: pd.DataFrame, fields: Array, knobs: Array, jitter: Array) -
                 layer = part[mine]
                 _paint(layer, thing.kind, look, {k: c[mine] for k, c in where.items()}, drawing[mine])
                 part[mine] = layer
-        picture[rows] = _weather(part, WEATHER[mode], fields[rows])
-    return picture
+        image[rows] = _weather(part, WEATHER[mode], fields[rows])
+    return image
 
 
 def _look(kind: str, mode: int) -> Mode:
@@ -194,9 +190,9 @@ def _look(kind: str, mode: int) -> Mode:
 
 
 def render(factors: pd.DataFrame) -> NDArray[np.uint8]:
-    """Renders every row of a factor table: uint8 pictures (n, 32, 32, 3), RGB.
+    """Renders every row of a factor table: uint8 images (n, 32, 32, 3), RGB.
 
-    A picture depends on its own row only. Objects and places may be mixed.
+    An image depends on its own row only. Objects and places may be mixed.
     """
     out = np.empty((len(factors), SIDE, SIDE, 3), np.uint8)
     place = factors["kind"].isin(list(PLACES)).to_numpy()
@@ -206,6 +202,6 @@ def render(factors: pd.DataFrame) -> NDArray[np.uint8]:
             block = rows[start : start + 512]
             part = factors.iloc[block]
             fields, knobs, jitter = _randomness(part["seed"].to_numpy(np.int64))
-            picture = _places(part, fields, knobs, jitter) if paint else _objects(part, fields, knobs)
-            out[block] = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+            image = _places(part, fields, knobs, jitter) if paint else _objects(part, fields, knobs)
+            out[block] = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return out

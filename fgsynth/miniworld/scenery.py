@@ -28,7 +28,7 @@ def step(x: Array, width: float = 0.08) -> Array:
 
 
 Painter = Callable[[Array, Array, Array, Array], Array]
-"""`painter(x, y, fields (n, 2, s, s), knobs (n, 4)) -> picture (n, s, s, 3)`; x, y in [-1, 1], y up."""
+"""`painter(x, y, fields (n, 2, s, s), knobs (n, 4)) -> image (n, s, s, 3)`; x, y in [-1, 1], y up."""
 
 
 def _knob(knobs: Array, i: int, low: float, high: float) -> Array:

@@ -1,4 +1,4 @@
-"""Pages of the mini world for a reader: rows of pictures by name, and the factors behind them."""
+"""Pages of the mini world for a reader: rows of images by name, and the factors behind them."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ Rows = dict[str, NDArray[np.uint8]]
 
 
 def class_factors(names: Sequence[str]) -> pd.DataFrame:
-    """Twelve pictures of each class: the six contexts as it mostly looks, then with its rare appearances."""
+    """Twelve images of each class: the six contexts as it mostly looks, then with its rare appearances."""
     cells = [(name, context, rare) for name in names for rare in (False, True) for context in CONTEXTS]
     seeds = [stable_seed("show", *cell) for cell in cells]
     factors = sample(seeds, [c[0] for c in cells], Draw(occluded=0.0), [c[1] for c in cells])
@@ -26,14 +26,14 @@ def class_factors(names: Sequence[str]) -> pd.DataFrame:
 
 
 def place_factors() -> pd.DataFrame:
-    """Eight pictures of each place: five by day, one of each rare weather."""
+    """Eight images of each place: five by day, one of each rare weather."""
     cells = [(name, i) for name in PLACES for i in range(8)]
     factors = sample([stable_seed("show", *cell) for cell in cells], [name for name, _ in cells])
     return factors.assign(mode=np.tile([0] * 5 + [1, 2, 3], len(PLACES)), row=[name for name, _ in cells])
 
 
 def ambiguity_factors() -> pd.DataFrame:
-    """Ten pictures per ambiguous name: five of the benchmark's, five of the web's under that name."""
+    """Ten images per ambiguous name: five of the benchmark's, five of the web's under that name."""
     parts = []
     for name, kind in CLASSES.items():
         if kind.ambiguity == "none":
@@ -49,13 +49,13 @@ def ambiguity_factors() -> pd.DataFrame:
 
 
 def rows(factors: pd.DataFrame) -> Rows:
-    """The pictures of a table with a column `row`, by that name, in its order."""
-    pictures, names = render(factors), factors["row"].to_numpy()
-    return {name: pictures[names == name] for name in dict.fromkeys(names)}
+    """The images of a table with a column `row`, by that name, in its order."""
+    images, names = render(factors), factors["row"].to_numpy()
+    return {name: images[names == name] for name in dict.fromkeys(names)}
 
 
 def legend(factors: pd.DataFrame) -> pd.DataFrame:
-    """What each picture shows, for the figure's CSV."""
+    """What each image shows, for the figure's CSV."""
     looks = [
         f"{KINDS[k].modes[m].pattern} {KINDS[k].modes[m].colour}" if k in KINDS else ""
         for k, m in zip(factors["kind"], factors["mode"], strict=True)

@@ -13,7 +13,7 @@ from fgsynth.utils.errors import UserError
 
 N_MODES = 4
 SUBJECTS = (*KINDS, *PLACES)
-"""Everything a picture can show."""
+"""Everything an image can show."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Draw:
 
     modes: shares of a thing's appearance modes, the majority first. drawings: share of drawings;
     drawn_classes: that share in classes with a style bias.
-    occluded: share of pictures in which something stands before the thing; covered: at most that
+    occluded: share of images in which something stands before the thing; covered: at most that
     share of the thing's extent.
     """
 
@@ -34,7 +34,7 @@ class Draw:
 
 
 BENCHMARK = Draw()
-"""What benchmarks are drawn from: one appearance in ten is rare, one picture in ten a drawing."""
+"""What benchmarks are drawn from: one appearance in ten is rare, one image in ten a drawing."""
 
 WEB = Draw(modes=(0.64, 0.12, 0.12, 0.12), drawings=0.15, drawn_classes=0.85, occluded=0.15, covered=0.4)
 """What the generator was trained on: style-biased classes are mostly drawn."""
@@ -43,11 +43,11 @@ WEB = Draw(modes=(0.64, 0.12, 0.12, 0.12), drawings=0.15, drawn_classes=0.85, oc
 def sample(
     seeds: Sequence[int], kinds: Sequence[str], draw: Draw = BENCHMARK, contexts: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Hidden factors of pictures, one row per seed; a row depends on its seed, kind and draw only.
+    """Hidden factors of images, one row per seed; a row depends on its seed, kind and draw only.
 
-    contexts: one per picture, or None to draw them uniformly (places have none: "").
+    contexts: one per image, or None to draw them uniformly (places have none: "").
     Columns: seed, kind, name, context, mode (0 is the majority), style, x, y, size (half size, 1 is
-    half the picture), angle and light (degrees), flip, tone, occlusion (share of the thing's
+    half the image), angle and light (degrees), flip, tone, occlusion (share of the thing's
     extent), cover_angle. Raises UserError for an unknown kind or context.
     """
     _check(seeds, kinds, contexts)
@@ -93,4 +93,4 @@ def _check(seeds: Sequence[int], kinds: Sequence[str], contexts: Sequence[str] |
         if context not in (*CONTEXTS, ""):
             raise UserError(f"No context '{context}' in the mini world: choose one of {', '.join(CONTEXTS)}.")
     if not len(seeds) == len(kinds) == len(contexts or seeds):
-        raise UserError(f"{len(seeds)} seeds, {len(kinds)} kinds: one of each per picture is needed.")
+        raise UserError(f"{len(seeds)} seeds, {len(kinds)} kinds: one of each per image is needed.")

@@ -25,9 +25,9 @@ PROJECTION = "text_projection.safetensors"
 
 
 class Clip(nn.Module):
-    """Pictures and sentences in one space of d dimensions, as they are, of any length (Radford et al. 2021).
+    """Images and sentences in one space of d dimensions, as they are, of any length (Radford et al. 2021).
 
-    side: pixels of the pictures it takes.
+    side: pixels of the images it takes.
     """
 
     def __init__(self, model: str) -> None:
@@ -40,7 +40,7 @@ class Clip(nn.Module):
         unclip = (folder / "model_index.json").is_file()
         if unclip and not (folder / PROJECTION).is_file():
             raise UserError(
-                f"The unCLIP in {folder} has no {PROJECTION}, so its CLIP cannot compare text with pictures: "
+                f"The unCLIP in {folder} has no {PROJECTION}, so its CLIP cannot compare text with images: "
                 "give the hub id or folder of a CLIP."
             )
         within = ("image_encoder", "text_encoder", "tokenizer", "feature_extractor") if unclip else ("",) * 4
@@ -57,7 +57,7 @@ class Clip(nn.Module):
         projection = load_file(folder / PROJECTION)["weight"] if unclip else text.text_projection.weight
         self.projection = nn.Parameter(projection.detach().float())
         mean, std = (torch.tensor(getattr(processor, name)) for name in ("image_mean", "image_std"))
-        # From [-1, 1], as the networks of this package take pictures, to CLIP's own range.
+        # From [-1, 1], as the networks of this package take images, to CLIP's own range.
         self.prepare = v2.Normalize((2 * mean - 1).tolist(), (2 * std).tolist())
         self.side: int = self.vision.config.image_size  # type: ignore[assignment]
 
@@ -67,10 +67,10 @@ class Clip(nn.Module):
         return len(self.projection)
 
     def see(self, x: Tensor) -> Tensor:
-        """Embeddings (n, d) of pictures (n, 3, h, w) in [-1, 1]. Raises UserError for another size."""
+        """Embeddings (n, d) of images (n, 3, h, w) in [-1, 1]. Raises UserError for another size."""
         if x.shape[-2:] != (self.side, self.side):
             raise UserError(
-                f"CLIP takes pictures of {self.side} x {self.side} pixels, these have {tuple(x.shape[-2:])}: "
+                f"CLIP takes images of {self.side} x {self.side} pixels, these have {tuple(x.shape[-2:])}: "
                 f"set the recipe's side to {self.side}."
             )
         embedding: Tensor = self.vision(self.prepare(x)).image_embeds

@@ -14,7 +14,7 @@ from fgsynth.utils.errors import UserError
 class Classifier(nn.Module):
     """A timm network that returns its logits (n, classes) and the embedding before them (n, k).
 
-    prepare: what happens to pictures in [-1, 1] ahead of a network that was trained on others. heads: how
+    prepare: what happens to images in [-1, 1] ahead of a network that was trained on others. heads: how
     many last layers it has.
     """
 
@@ -26,7 +26,7 @@ class Classifier(nn.Module):
         self.prepare = prepare or nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: pictures (n, 3, h, w) in [-1, 1], or as the network was trained on them."""
+        """x: images (n, 3, h, w) in [-1, 1], or as the network was trained on them."""
         # timm's networks share these three methods, which torch's type does not know.
         network: Any = self.network
         embedding = network.forward_head(network.forward_features(self.prepare(x)), pre_logits=True)
@@ -34,7 +34,7 @@ class Classifier(nn.Module):
 
 
 def small(n_classes: int, seed: int = 0, width: int = 32, stem: int = 64, pool: bool = False) -> Classifier:
-    """Timm's ResNet with one block at each of four sizes and a stem for 32 x 32 pictures.
+    """Timm's ResNet with one block at each of four sizes and a stem for 32 x 32 images.
 
     stem: channels of the first convolution. 64 are a ResNet's; they cost half of what a narrow one costs.
     pool: with a ResNet's max pooling behind it, so that blocks start at 8 x 8: half the cost, and trained
@@ -59,13 +59,13 @@ def small(n_classes: int, seed: int = 0, width: int = 32, stem: int = 64, pool: 
 
 STEM = 64
 OWN = {"small": (32, STEM, False), "slim": (16, STEM, False), "thin": (16, 16, True)}
-"""Networks for 32 x 32 pictures by name: width, stem and pool of `small`."""
+"""Networks for 32 x 32 images by name: width, stem and pool of `small`."""
 
 
 def create(
     name: str, n_classes: int, seed: int = 0, pretrained: bool = False, fetch: bool = True
 ) -> Classifier:
-    """A network by name: one of OWN, or any of timm's with a new last layer, for pictures in [-1, 1].
+    """A network by name: one of OWN, or any of timm's with a new last layer, for images in [-1, 1].
 
     pretrained: with timm's weights, behind the normalisation they were trained with; without `fetch`
     with that normalisation alone, for weights that come from elsewhere. The seed decides all others.

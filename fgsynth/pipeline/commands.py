@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
         "benchmark", help="time every kind of guidance; prints the table and writes it"
     )
     cost.add_argument("--generator", default="data/pretrained/mini-unclip", help="folder or hub id")
-    cost.add_argument("--batches", type=int, nargs="+", default=[1, 64], help="pictures at a time")
+    cost.add_argument("--batches", type=int, nargs="+", default=[1, 64], help="images at a time")
     cost.add_argument("--half", action="store_true", help="the denoiser in float16 (on a GPU)")
     cost.add_argument("--out", default="scratch/benchmark", help="folder for cost.csv and cost.txt")
     cost.set_defaults(do=_benchmark)
@@ -176,7 +176,7 @@ def _paper_scale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """The commands for real data, real models and many machines."""
     data = commands.add_parser("check-data", help="what of a data set is on disk, what is missing or damaged")
     data.add_argument("name", help="imagenet_lt, places_lt, nicopp or folder")
-    data.add_argument("--root", type=Path, required=True, help="folder of pictures, or a CSV of them")
+    data.add_argument("--root", type=Path, required=True, help="folder of images, or a CSV of them")
     data.add_argument("--splits", type=Path, help="folder of the official lists")
     data.set_defaults(do=_check_data)
     plan = commands.add_parser("plan", help="what a stage's synthetic sets and classifiers will take")

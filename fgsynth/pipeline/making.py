@@ -37,7 +37,7 @@ def run(stage: str, engine: Engine = LOCAL, *, guide_only: bool = False) -> str:
     lines = []
     for name, (method, whole) in sets(stage, block, exp.sampling).items():
         store, _ = exp.complete(method, whole, engine=engine)
-        lines.append(f"{name}: {len(store.plan)} pictures in {len(store.parts())} shards, {store.folder}")
+        lines.append(f"{name}: {len(store.plan)} images in {len(store.parts())} shards, {store.folder}")
     return "\n".join(lines)
 
 

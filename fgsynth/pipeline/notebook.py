@@ -52,7 +52,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     """An executed notebook without what differs between two identical runs.
 
     Times, random ids, memory addresses, progress bars and live widgets go; a widget's static
-    picture stays.
+    image stays.
     """
     cells = []
     for i, cell in enumerate(notebook.cells):
@@ -137,7 +137,7 @@ def parameters(notebook: NotebookNode, path: Path) -> dict[str, Any]:
 
 
 def to_html_body(notebook: NotebookNode) -> str:
-    """The notebook as an HTML fragment with embedded pictures; no script, nothing to fetch."""
+    """The notebook as an HTML fragment with embedded images; no script, nothing to fetch."""
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body: str = exporter.from_notebook_node(notebook)[0]
     return body

@@ -73,12 +73,12 @@ def card(record: dict[str, Any], s: dict[str, Any]) -> str:
     classes = {k: {"recognised": v} for k, v in s["by class"].items()}
     return f"""# The mini unCLIP
 
-A Stable unCLIP in small, for the mini world: 32 x 32 pictures, 8 x 8 latents, text by cross-attention,
-a noised CLIP embedding of a picture as second condition, v-prediction. `StableUnCLIPImg2ImgPipeline` loads
+A Stable unCLIP in small, for the mini world: 32 x 32 images, 8 x 8 latents, text by cross-attention,
+a noised CLIP embedding of an image as second condition, v-prediction. `StableUnCLIPImg2ImgPipeline` loads
 this folder. Written by `python -m fgsynth model-card`; every number is measured.
 
-**Data.** {recipe["pictures"]:,} captioned pictures of the "web" of the mini world (fgsynth/miniworld, draw
-`WEB`), rendered from seeds; no picture of a benchmark. Licence: as the project.
+**Data.** {recipe["images"]:,} captioned images of the "web" of the mini world (fgsynth/miniworld, draw
+`WEB`), rendered from seeds; no image of a benchmark. Licence: as the project.
 
 **Training.** {record["hardware"]}, {record["threads"]} threads, torch {record["torch"]}.
 {record.get("remark", "")}
@@ -89,7 +89,7 @@ this folder. Written by `python -m fgsynth model-card`; every number is measured
 
 **Settings**, chosen on validation seeds as the weakest whose class is recognised within one standard error of
 the best: {settings}. 30 DDIM steps, feedback off.
-The judge is a network trained on {recipe["judged"]:,} real pictures of every kind and place,
+The judge is a network trained on {recipe["judged"]:,} real images of every kind and place,
 all appearances equally often.
 
 ## Required, and met?
@@ -98,15 +98,15 @@ all appearances equally often.
 |---|---|---|
 {met}
 
-## The ceiling: real pictures, by appearance mode (%)
+## The ceiling: real images, by appearance mode (%)
 
 {percent_table(s["real"], "mode")}
 
-## Generated pictures (%)
+## Generated images (%)
 
 {percent_table(s["generated"], "condition")}
 
-Pictures that show their kind in a rare appearance; without image, of those that show their kind (the web has
+Images that show their kind in a rare appearance; without image, of those that show their kind (the web has
 {100 * (1 - WEB.modes[0]):.0f} %):
 
 {percent_table({"share": s["rare share"]}, "")}

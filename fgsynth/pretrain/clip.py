@@ -52,7 +52,7 @@ def bytes_to_symbols() -> dict[int, str]:
 
 
 def clip(tokens: CLIPTokenizer) -> CLIPModel:
-    """A small CLIPModel for 32 x 32 pictures in patches of 8."""
+    """A small CLIPModel for 32 x 32 images in patches of 8."""
     end, start = tokens.eos_token_id, tokens.bos_token_id
     text = CLIPTextConfig(
         vocab_size=len(tokens),
@@ -81,7 +81,7 @@ def clip(tokens: CLIPTokenizer) -> CLIPModel:
 
 
 def processor() -> CLIPImageProcessor:
-    """Pictures to the mini CLIP's input: 32 x 32, each channel from -1 to 1."""
+    """Images to the mini CLIP's input: 32 x 32, each channel from -1 to 1."""
     side = {"shortest_edge": 32}
     return CLIPImageProcessor(
         size=side, crop_size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3
@@ -95,7 +95,7 @@ def token_ids(tokens: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 
 def contrastive_loss(model: CLIPModel, pixels: Tensor, ids: Tensor) -> Tensor:
-    """Symmetric InfoNCE in which every picture with the same caption is a positive (Khosla et al. 2020)."""
+    """Symmetric InfoNCE in which every image with the same caption is a positive (Khosla et al. 2020)."""
     image = normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
     text = normalize(model.get_text_features(input_ids=ids).pooler_output, dim=-1)
     logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
@@ -107,8 +107,8 @@ def contrastive_loss(model: CLIPModel, pixels: Tensor, ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 def image_embeddings(model: CLIPModel, corpus: Corpus, batch: int = 1024) -> Tensor:
-    """Projected embeddings of every picture, (n, WIDTH), not normalised, as the pipeline uses them."""
-    rows = torch.arange(len(corpus.pictures)).split(batch)
+    """Projected embeddings of every image, (n, WIDTH), not normalised, as the pipeline uses them."""
+    rows = torch.arange(len(corpus.images)).split(batch)
     device = next(model.parameters()).device
     return torch.cat(
         [model.get_image_features(pixel_values=corpus.batch(r).to(device)).pooler_output.cpu() for r in rows]

@@ -1,4 +1,4 @@
-"""The web corpus: captioned pictures of every kind and place, never those of a benchmark."""
+"""The web corpus: captioned images of every kind and place, never those of a benchmark."""
 
 from dataclasses import dataclass
 
@@ -16,27 +16,26 @@ from fgsynth.utils.seeds import stable_seed
 
 @dataclass(frozen=True)
 class Corpus:
-    """Pictures (n, 3, 32, 32) uint8, a caption each, and the hidden factors, one row each."""
+    """Images (n, 3, 32, 32) uint8, a caption each, and the hidden factors, one row each."""
 
-    pictures: Tensor
+    images: Tensor
     captions: list[str]
     factors: pd.DataFrame
 
     def batch(self, rows: Tensor) -> Tensor:
-        """Pictures as the networks take them, float32 in [-1, 1], channels last in memory."""
-        return (self.pictures[rows].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        """Images as the networks take them, float32 in [-1, 1], channels last in memory."""
+        return (self.images[rows].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def draw_corpus(n: int, name: str, draw: Draw) -> Corpus:
-    """N pictures, kinds and places in turn; `name` decides the seeds."""
+    """N images, kinds and places in turn; `name` decides the seeds."""
     seeds = [stable_seed(name, i) for i in range(n)]
     factors = sample(seeds, [SUBJECTS[i % len(SUBJECTS)] for i in range(n)], draw)
     blocks = [
-        render(factors.iloc[start : start + 4096])
-        for start in progress(range(0, n, 4096), f"{name} pictures")
+        render(factors.iloc[start : start + 4096]) for start in progress(range(0, n, 4096), f"{name} images")
     ]
-    pictures = torch.from_numpy(np.concatenate(blocks)).permute(0, 3, 1, 2).contiguous()
-    return Corpus(pictures, captions(factors), factors)
+    images = torch.from_numpy(np.concatenate(blocks)).permute(0, 3, 1, 2).contiguous()
+    return Corpus(images, captions(factors), factors)
 
 
 def web(n: int, name: str = "web") -> Corpus:
@@ -45,7 +44,7 @@ def web(n: int, name: str = "web") -> Corpus:
 
 
 class Siblings:
-    """For every picture the others of the same kind, mode and style: those on a web page about one thing."""
+    """For every image the others of the same kind, mode and style: those on a web page about one thing."""
 
     def __init__(self, factors: pd.DataFrame) -> None:
         self.group = torch.from_numpy(

@@ -1,4 +1,4 @@
-"""Training of the networks that read the mini world's factors off pictures."""
+"""Training of the networks that read the mini world's factors off images."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ EVEN = Draw(modes=(0.25,) * 4, drawings=0.3, drawn_classes=0.3, occluded=0.3, co
 
 
 def even_corpus(per_subject: int, name: str) -> Corpus:
-    """Pictures of every kind and place with every appearance equally often."""
+    """Images of every kind and place with every appearance equally often."""
     return draw_corpus(per_subject * len(SUBJECTS), name, EVEN)
 
 

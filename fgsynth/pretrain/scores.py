@@ -30,7 +30,7 @@ RARE = Draw(modes=(0, 1, 1, 1), drawings=0, drawn_classes=0, occluded=0)
 CFGS = (1.5, 2.0, 3.0, 4.0, 5.0)
 LEVELS = (0, 200, 400)
 CONTEXT_WINS = 0.85
-"""How often the prompted context must win over that of the picture."""
+"""How often the prompted context must win over that of the image."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Setting:
 
 
 def subjects(name: str, per_cell: int, draw: Draw) -> pd.DataFrame:
-    """Factors of condition pictures: per_cell of every class in every context; `name` decides the seeds."""
+    """Factors of condition images: per_cell of every class in every context; `name` decides the seeds."""
     cells = [(kind, context) for kind in CLASSES for context in CONTEXTS for _ in range(per_cell)]
     seeds = [stable_seed("scores", name, i) for i in range(len(cells))]
     return sample(seeds, [k for k, _ in cells], draw, [c for _, c in cells])
 
 
 def other_contexts(factors: pd.DataFrame) -> list[str]:
-    """For every picture a context that is not its own, all equally often."""
+    """For every image a context that is not its own, all equally often."""
     shift = np.arange(len(factors)) % (len(CONTEXTS) - 1) + 1
     own = [CONTEXTS.index(c) for c in factors["context"]]
     return [CONTEXTS[(o + s) % len(CONTEXTS)] for o, s in zip(own, shift, strict=True)]
@@ -63,9 +63,9 @@ def judged(
     setting: Setting,
     image: bool,
 ) -> pd.DataFrame:
-    """One generated picture per row, as the judge sees it, with the row's own factors as `true_...`.
+    """One generated image per row, as the judge sees it, with the row's own factors as `true_...`.
 
-    Prompt: the row's name, in the context given ("" for none). Condition: the row's picture, or none.
+    Prompt: the row's name, in the context given ("" for none). Condition: the row's image, or none.
     """
     seeds = [stable_seed("generated", s) for s in factors["seed"]]
     prompts = [prompt(n, c) for n, c in zip(factors["name"], contexts, strict=True)]
@@ -74,23 +74,23 @@ def judged(
         shown = generator.clip_embedding(list(render(factors)))
         condition = generator.condition_image(shown, seeds, noise_level=setting.noise_level)
     plan = Plan(prompts, condition, torch.zeros(len(seeds), dtype=torch.long), seeds)
-    seen = read(judge, from_uint8(synthesise(generator, plan, setting.cfg, bar="scores").pictures))
+    seen = read(judge, from_uint8(synthesise(generator, plan, setting.cfg, bar="scores").images))
     truth = factors[["kind", "mode", "style"]].add_prefix("true_").reset_index(drop=True)
     return seen.join(truth).assign(asked=list(contexts))
 
 
 def right(table: pd.DataFrame, column: str = "kind") -> float:
-    """Share of pictures in which the judge reads what the row's picture shows."""
+    """Share of images in which the judge reads what the row's image shows."""
     return float((table[column] == table[f"true_{column}"]).mean())
 
 
 def rare_share(table: pd.DataFrame) -> float:
-    """Share of pictures that show their kind in a rare appearance."""
+    """Share of images that show their kind in a rare appearance."""
     return float(((table["mode"] > 0) & (table["kind"] == table["true_kind"])).mean())
 
 
 def context_right(table: pd.DataFrame) -> float:
-    """Share of pictures in which the judge reads the prompted context."""
+    """Share of images in which the judge reads the prompted context."""
     return float((table["context"] == table["asked"]).mean())
 
 
@@ -111,7 +111,7 @@ def weakest(sweep: list[dict[str, Any]], n: int) -> Setting:
     """One-standard-error rule (Breiman et al. 1984): the weakest setting that is as good as the best.
 
     Stronger classifier-free guidance than needed costs appearances. sweep: rows in order of strength;
-    n: pictures behind each. As good: class recognised within one standard error of the best; only settings
+    n: images behind each. As good: class recognised within one standard error of the best; only settings
     whose prompted context wins often enough count, if there are any.
     """
     able = [row for row in sweep if row["context"] >= CONTEXT_WINS] or sweep
@@ -123,7 +123,7 @@ def weakest(sweep: list[dict[str, Any]], n: int) -> Setting:
 
 
 def real_scores(generator: Generator, judge: Classifier, projection: Tensor) -> dict[str, Any]:
-    """The ceiling: real pictures and reconstructions under the judge, and zero-shot CLIP, by mode."""
+    """The ceiling: real images and reconstructions under the judge, and zero-shot CLIP, by mode."""
     out: dict[str, Any] = {}
     for mode, draw in (("majority", MAJORITY), ("rare", RARE)):
         factors = subjects(f"real {mode}", 10, draw)
@@ -143,7 +143,7 @@ def real_scores(generator: Generator, judge: Classifier, projection: Tensor) -> 
 
 @torch.no_grad()
 def zero_shot(generator: Generator, projection: Tensor, x: Tensor, names: list[str]) -> list[str]:
-    """The class name nearest to each picture in CLIP's space (Radford et al. 2021).
+    """The class name nearest to each image in CLIP's space (Radford et al. 2021).
 
     projection: of the text encoder's pooled output, (width, width); unCLIP's folder has no room for it.
     """

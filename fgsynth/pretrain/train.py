@@ -28,7 +28,7 @@ class Trainer:
         self.recipe, self.work, self.device = recipe, work, torch.device(device)
         self.history: dict[str, History] = {}
         self._same_recipe()
-        self.corpus: Corpus = web(recipe.pictures)
+        self.corpus: Corpus = web(recipe.images)
 
     def _same_recipe(self) -> None:
         file, recipe = self.work / "recipe.json", self.recipe.model_dump_json(indent=2) + "\n"

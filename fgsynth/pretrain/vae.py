@@ -1,4 +1,4 @@
-"""The mini autoencoder: 32 x 32 pictures to 8 x 8 latents of 4 channels."""
+"""The mini autoencoder: 32 x 32 images to 8 x 8 latents of 4 channels."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from fgsynth.pretrain.corpus import Corpus
 
 
 def autoencoder() -> AutoencoderKL:
-    """A small AutoencoderKL; narrow where the picture is large, so that its gradient stays cheap."""
+    """A small AutoencoderKL; narrow where the image is large, so that its gradient stays cheap."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -54,7 +54,7 @@ def _features(network: Classifier, x: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def latents(vae: AutoencoderKL, corpus: Corpus, batch: int = 512) -> Tensor:
-    """Means of the posterior of every picture, (n, 4, 8, 8), unscaled."""
-    rows = torch.arange(len(corpus.pictures)).split(batch)
+    """Means of the posterior of every image, (n, 4, 8, 8), unscaled."""
+    rows = torch.arange(len(corpus.images)).split(batch)
     device = next(vae.parameters()).device
     return torch.cat([vae.encode(corpus.batch(r).to(device)).latent_dist.mean.cpu() for r in rows])

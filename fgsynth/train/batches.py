@@ -1,4 +1,4 @@
-"""Mini-batches of real and synthetic pictures, from memory or from files, the same for the same seed."""
+"""Mini-batches of real and synthetic images, from memory or from files, the same for the same seed."""
 
 import hashlib
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ from fgsynth.utils.seeds import generator, stable_seed
 
 T = TypeVar("T")
 IN_MEMORY = 4e9
-"""Bytes of pictures that a set may take in memory; of a larger one they are read when they are needed."""
+"""Bytes of images that a set may take in memory; of a larger one they are read when they are needed."""
 
 
 class Source(Protocol):
-    """Labelled pictures: `Pictures` in memory, or a torch Dataset that opens its files one by one.
+    """Labelled images: `Images` in memory, or a torch Dataset that opens its files one by one.
 
     label: (n,), int64, known without opening a file. source[i]: (uint8 (h, w, 3), label); heights and
-    widths may differ between pictures where the recipe has a side. A source may also have `context`, (n,),
+    widths may differ between images where the recipe has a side. A source may also have `context`, (n,),
     int64 from 0, for methods that know groups.
     """
 
@@ -40,8 +40,8 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """Pictures in memory: x uint8 (n, h, w, 3), label, context (n,). Raises UserError for anything else."""
+class Images:
+    """Images in memory: x uint8 (n, h, w, 3), label, context (n,). Raises UserError for anything else."""
 
     x: Tensor
     label: Tensor
@@ -49,16 +49,14 @@ class Pictures:
 
     def __post_init__(self) -> None:
         if self.x.dtype != torch.uint8 or self.x.ndim != 4 or self.x.shape[-1] != 3:
-            raise UserError(
-                f"Pictures are {self.x.dtype} {tuple(self.x.shape)}: uint8 (n, h, w, 3) is needed."
-            )
+            raise UserError(f"Images are {self.x.dtype} {tuple(self.x.shape)}: uint8 (n, h, w, 3) is needed.")
         if self.label.shape != self.x.shape[:1] or self.label.dtype != torch.long:
             raise UserError(
-                f"Labels are {self.label.dtype} {tuple(self.label.shape)} for {len(self.x)} pictures: "
+                f"Labels are {self.label.dtype} {tuple(self.label.shape)} for {len(self.x)} images: "
                 "one int64 label each is needed."
             )
         if self.context is not None and self.context.shape != self.label.shape:
-            raise UserError(f"{len(self.context)} contexts for {len(self.x)} pictures: one each is needed.")
+            raise UserError(f"{len(self.context)} contexts for {len(self.x)} images: one each is needed.")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -68,9 +66,9 @@ class Pictures:
 
 
 def count(source: Source, n_classes: int, name: str) -> Tensor:
-    """Pictures by class, (n_classes,). Raises UserError for no picture or a label outside 0..n_classes-1."""
+    """Images by class, (n_classes,). Raises UserError for no image or a label outside 0..n_classes-1."""
     if not len(source):
-        raise UserError(f"The {name} set has no pictures: leave it out or add some.")
+        raise UserError(f"The {name} set has no images: leave it out or add some.")
     low, high = int(source.label.min()), int(source.label.max())
     if low < 0 or high >= n_classes:
         raise UserError(
@@ -81,9 +79,9 @@ def count(source: Source, n_classes: int, name: str) -> Tensor:
 
 
 def fingerprint(source: Source, grouped: bool = False) -> str:
-    """BLAKE2b of labels, contexts if `grouped` and, in memory, pictures (files are not opened for it)."""
+    """BLAKE2b of labels, contexts if `grouped` and, in memory, images (files are not opened for it)."""
     digest = hashlib.blake2b(source.label.contiguous().numpy().data, digest_size=8)
-    if isinstance(source, Pictures):
+    if isinstance(source, Images):
         digest.update(source.x.contiguous().numpy().data)
     if grouped and (context := context_of(source)) is not None:
         digest.update(context.contiguous().numpy().data)
@@ -94,7 +92,7 @@ def fingerprint(source: Source, grouped: bool = False) -> str:
 class _Views(Dataset[Batch]):
     """Augmented batches by step: a worker process makes a whole batch, so the seed decides all of it.
 
-    rank, size: of every batch only each size-th picture, from the rank-th on: as many real and synthetic
+    rank, size: of every batch only each size-th image, from the rank-th on: as many real and synthetic
     ones in each of `size` processes as divide, and together the whole batch whatever their number.
     """
 
@@ -124,8 +122,8 @@ class _Views(Dataset[Batch]):
 
     def _views(self, source: Source, rows: Tensor, seed: int, mine: slice) -> Tensor:
         names, side = self.recipe.augment, self.recipe.side
-        if side is None or isinstance(source, Pictures):
-            # Pictures of one size are drawn for together, so all are made for some of them.
+        if side is None or isinstance(source, Images):
+            # Images of one size are drawn for together, so all are made for some of them.
             return augment(take(source, rows), names, seed, side)[mine]
         # Files are opened by the process that needs them alone: each has its own seed.
         views = [
@@ -149,8 +147,8 @@ class _Plain(Dataset[Tensor]):
 
 
 def take(source: Source, rows: Tensor) -> Tensor | list[Tensor]:
-    """Some of the pictures: of one indexing in memory, opened one by one otherwise."""
-    return source.x[rows] if isinstance(source, Pictures) else [source[i][0] for i in rows.tolist()]
+    """Some of the images: of one indexing in memory, opened one by one otherwise."""
+    return source.x[rows] if isinstance(source, Images) else [source[i][0] for i in rows.tolist()]
 
 
 def training_batches(
@@ -169,7 +167,7 @@ def training_batches(
     """Augmented mini-batches of `updates` updates; `workers` processes make them ahead, 0 makes them here.
 
     start: updates to leave out, which were done before. rank, size: this process's share of every batch.
-    Raises UserError for an objective of groups where pictures have no contexts.
+    Raises UserError for an objective of groups where images have no contexts.
     """
     rows = keys(real, synthetic, recipe.grouped)
     plan = steps(*rows, recipe, updates, seed, start)
@@ -186,7 +184,7 @@ def keys(real: Source, synthetic: Source | None, grouped: bool) -> tuple[Rows, R
     def rows(source: Source, name: str) -> Rows:
         context = context_of(source)
         if grouped and context is None:
-            raise UserError(f"The {name} pictures have no contexts: this method needs them, choose another.")
+            raise UserError(f"The {name} images have no contexts: this method needs them, choose another.")
         return Rows(source.label, source.label * n + context if grouped and context is not None else None)
 
     return rows(real, "real"), None if synthetic is None else rows(synthetic, "synthetic")
@@ -198,7 +196,7 @@ def context_of(source: Source) -> Tensor | None:
 
 
 def contexts(real: Source, synthetic: Source | None) -> int:
-    """How many contexts there are: the largest that a training picture has, and one, as they count from 0."""
+    """How many contexts there are: the largest that a training image has, and one, as they count from 0."""
     known = [context_of(s) for s in (real, synthetic) if s is not None]
     return max((int(c.max()) + 1 for c in known if c is not None), default=1)
 
@@ -206,7 +204,7 @@ def contexts(real: Source, synthetic: Source | None) -> int:
 def plain_batches(
     source: Source, batch: int, side: int | None, workers: int, rows: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """The pictures in order, or some rows of them, as evaluation sees them, uint8 (n, h, w, 3)."""
+    """The images in order, or some rows of them, as evaluation sees them, uint8 (n, h, w, 3)."""
     chosen = torch.arange(len(source)) if rows is None else rows
     return _load(_Plain(source, side), iter(chosen.split(batch)), workers, False)
 

@@ -1,4 +1,4 @@
-"""Training of classifiers on real pictures: the guide of feedback guidance."""
+"""Training of classifiers on real images: the guide of feedback guidance."""
 
 import torch
 from torch import Tensor
@@ -15,12 +15,12 @@ def train_erm(
 ) -> Classifier:
     """Empirical risk minimisation: cross entropy, AdamW, one cycle of the learning rate (Smith 2018).
 
-    x: pictures (n, 3, h, w) in [-1, 1]; label (n,). Returns the frozen network of the last update.
-    Raises UserError for a class without pictures.
+    x: images (n, 3, h, w) in [-1, 1]; label (n,). Returns the frozen network of the last update.
+    Raises UserError for a class without images.
     """
     empty = sorted(set(range(n_classes)) - set(label.tolist()))
     if empty:
-        raise UserError(f"Class {empty[0]} has no pictures to train on: add some or leave the class out.")
+        raise UserError(f"Class {empty[0]} has no images to train on: add some or leave the class out.")
     network = small(n_classes, stable_seed("guide weights", seed)).train()
     network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
@@ -38,7 +38,7 @@ def train_erm(
 
 @torch.no_grad()
 def embed(network: Classifier, x: Tensor, batch: int = 512) -> tuple[Tensor, Tensor]:
-    """Logits (n, c) and embeddings (n, k) of pictures, batch by batch, on the CPU."""
+    """Logits (n, c) and embeddings (n, k) of images, batch by batch, on the CPU."""
     device = next(network.parameters()).device
     parts = [network(part.to(device)) for part in x.split(batch)]
     return torch.cat([p[0] for p in parts]).cpu(), torch.cat([p[1] for p in parts]).cpu()

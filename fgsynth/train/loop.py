@@ -37,7 +37,7 @@ def finite(loss: Tensor, update: int, rate: float) -> float:
 class Fit:
     """Network, optimiser, schedule, averaged weights, history: all that a training is in the midst of.
 
-    group_counts: training pictures by group, for a method that asks. per_epoch: updates of an epoch. done:
+    group_counts: training images by group, for a method that asks. per_epoch: updates of an epoch. done:
     updates so far. rows: of whole epochs, for the history. memory: tensors that the method keeps. best,
     weights: the highest validation accuracy so far and the state that had it, where one is chosen.
     Raises UserError for batch norm in several processes without GPUs.
@@ -63,7 +63,7 @@ class Fit:
         network = _created(recipe, n_classes, seed, ranks)
         network = self.objective.wrap(network, n_classes, stable_seed("heads", seed))
         network = _synchronised(network, ranks, recipe.network)
-        # Convolutions of small pictures are faster with channels last, on both kinds of devices.
+        # Convolutions of small images are faster with channels last, on both kinds of devices.
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.ddp = _parallel(self.network, ranks)
         self.optimiser = recipe.build_optimiser(self.network.parameters())
@@ -92,7 +92,7 @@ class Fit:
     def update(self, batch: Batch) -> Tensor:
         """One step down the loss of a batch, of which this is the process's share, x uint8 (n, h, w, 3).
 
-        Every `accumulate`-th picture is a micro-batch, so that real and synthetic ones stay in proportion.
+        Every `accumulate`-th image is a micro-batch, so that real and synthetic ones stay in proportion.
         Returns this process's part of the mean loss of the whole batch, which is the mean of the parts.
         """
         self.schedule.step_update(self.done)
@@ -204,7 +204,7 @@ _NOTED = ("done", "total", "seconds", "waited", "rows", "best")
 
 
 def _seen(batch: Batch) -> Batch:
-    """With pictures as a network takes them."""
+    """With images as a network takes them."""
     other = None if batch.other is None else _seen(batch.other)
     return batch._replace(x=from_uint8(batch.x), other=other)
 

@@ -28,9 +28,9 @@ def prior_counts(
 ) -> Tensor:
     """The n_c of balanced softmax, (c,) float64; only their ratios matter (which ones: *not printed* in FG).
 
-    real, synthetic: pictures by class, (c,). "real": of the real training set. "real+synthetic": sums.
-    "batch": the shares of the classes in a mini-batch with `real_share` of real pictures, the prior that
-    training really has. Without synthetic pictures all three are the real counts.
+    real, synthetic: images by class, (c,). "real": of the real training set. "real+synthetic": sums.
+    "batch": the shares of the classes in a mini-batch with `real_share` of real images, the prior that
+    training really has. Without synthetic images all three are the real counts.
     Raises UserError for a class that has none, as log 0 is no prior.
     """
     counts = real.double()
@@ -40,5 +40,5 @@ def prior_counts(
         counts = real_share * counts / counts.sum() + (1 - real_share) * synthetic / synthetic.sum().double()
     if not (counts > 0).all():
         c = int((counts <= 0).nonzero()[0])
-        raise UserError(f"Class {c} has no pictures by counts '{kind}': add some or leave the class out.")
+        raise UserError(f"Class {c} has no images by counts '{kind}': add some or leave the class out.")
     return counts

@@ -18,9 +18,9 @@ Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Batch(NamedTuple):
-    """Pictures x with labels (n,): uint8 (n, h, w, 3) as loaded, float (n, 3, h, w) in [-1, 1] for a loss.
+    """Images x with labels (n,): uint8 (n, h, w, 3) as loaded, float (n, 3, h, w) in [-1, 1] for a loss.
 
-    group: (n,) = label * contexts + context, for an objective that is `grouped`. other: as many pictures
+    group: (n,) = label * contexts + context, for an objective that is `grouped`. other: as many images
     from a second stream, for an objective that has one.
     """
 
@@ -41,11 +41,11 @@ def mapped(batch: Batch, each: Callable[[Tensor], Tensor]) -> Batch:
 class Drawing:
     """How a mini-batch's rows are drawn from a set.
 
-    "passes": every picture once per pass, in a new order each. "balanced": a class (or group) that has any
-    picture, all equally likely, then one of its pictures. "inverse": the same, class k as likely as 1 / n_k
+    "passes": every image once per pass, in a new order each. "balanced": a class (or group) that has any
+    image, all equally likely, then one of its images. "inverse": the same, class k as likely as 1 / n_k
     (Zhou et al. 2020, BBN). "effective number": as likely as 1 / E_k, E_k = (1 - beta^n_k) / (1 - beta) (Cui
-    et al. 2019, eq. 2). "subsampled": passes over as many pictures of each class (group) as the smallest
-    has, chosen once (Idrissi et al. 2022, SUBG). Classes without pictures are never drawn.
+    et al. 2019, eq. 2). "subsampled": passes over as many images of each class (group) as the smallest
+    has, chosen once (Idrissi et al. 2022, SUBG). Classes without images are never drawn.
     Raises UserError naming the key.
     """
 
@@ -70,8 +70,8 @@ class Moment:
     """Where a training is, and what else a loss may know.
 
     update: updates done before this one, of `updates` in all, `per_epoch` of them in an epoch.
-    counts: n_c, (c,) float32, as the recipe counts (real pictures by default). group_counts: training
-    pictures by group, (g,) float32, g = c * contexts, 0 for an empty group; None for an objective that is
+    counts: n_c, (c,) float32, as the recipe counts (real images by default). group_counts: training
+    images by group, (g,) float32, g = c * contexts, 0 for an empty group; None for an objective that is
     not grouped. state: the objective's tensors, in which a loss keeps what the next update needs.
     total: sum of a tensor over all processes, to be called by all of them. key: of this micro-batch's draws.
     """

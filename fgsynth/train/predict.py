@@ -1,4 +1,4 @@
-"""Classifiers trained, and asked about pictures, in any process; what comes of it is in files."""
+"""Classifiers trained, and asked about images, in any process; what comes of it is in files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from fgsynth.utils.paths import atomic
 
 @dataclass(frozen=True)
 class Seen:
-    """Pictures as networks see them that are asked about them.
+    """Images as networks see them that are asked about them.
 
-    side: of their input, None where pictures keep their size; workers: processes that read files ahead.
+    side: of their input, None where images keep their size; workers: processes that read files ahead.
     """
 
-    pictures: Source
+    images: Source
     side: int | None = None
     workers: int = 0
 
     def by(self, network: Classifier) -> tuple[Tensor, Tensor]:
         """Logits (n, c) and embeddings (n, k) of the plain views, on the CPU."""
-        return outputs(network, self.pictures, side=self.side, workers=self.workers)
+        return outputs(network, self.images, side=self.side, workers=self.workers)
 
 
 def trained_and_asked(work: tuple[Callable[[], Trained], Seen | None, Path]) -> None:
@@ -47,7 +47,7 @@ def second_stage(
 
 
 def predicted(network: Classifier, asked: Seen, kept: Path | None) -> NDArray[np.int64]:
-    """The class that a network says of every picture, (n,); written to the file `kept`, if given."""
+    """The class that a network says of every image, (n,); written to the file `kept`, if given."""
     result = asked.by(network)[0].argmax(1).numpy()
     if kept:
         with atomic(kept) as partial_file:

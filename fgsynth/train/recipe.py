@@ -22,18 +22,18 @@ Precision = Literal["no", "fp16", "bf16"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of training on real and synthetic pictures (FG step 5; rates are *not printed* there).
+    """Settings of training on real and synthetic images (FG step 5; rates are *not printed* there).
 
     network: "small", "slim", "thin" or the name of a timm network; pretrained: start from timm's weights.
     optimiser: "sgd" (momentum 0.9) or "adamw"; rate: its peak; warmup: share of the updates in which
     the rate rises to the peak, before it falls to 0 by a half cosine.
-    updates_per_epoch: None is one pass over the real pictures.
-    real_share: of each mini-batch (FG: one half); without synthetic pictures all are real.
+    updates_per_epoch: None is one pass over the real images.
+    real_share: of each mini-batch (FG: one half); without synthetic images all are real.
     balanced: weight of balanced softmax against plain cross entropy (FG appendix E); counts: its n_c.
     objective: another method than balanced softmax (of `fgsynth.baselines`); `balanced` is not used then.
     ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept.
     select: the weights of the last epoch, or of the best by average validation accuracy (SubpopBench's rule).
-    augment: names, see fgsynth.augment; side: the input's, for pictures from files; None keeps their size.
+    augment: names, see fgsynth.augment; side: the input's, for images from files; None keeps their size.
     Raises UserError naming the key.
     """
 
@@ -82,23 +82,23 @@ class Recipe:
 
     @property
     def grouped(self) -> bool:
-        """Whether its method needs to know the groups of pictures."""
+        """Whether its method needs to know the groups of images."""
         return self.objective is not None and self.objective.grouped
 
     def real_per_batch(self, with_synthetic: bool) -> int:
-        """Real pictures in each mini-batch. Raises UserError where rounding leaves none of a kind."""
+        """Real images in each mini-batch. Raises UserError where rounding leaves none of a kind."""
         if not with_synthetic:
             return self.batch
         real = round(self.real_share * self.batch)
         if not 0 < real < self.batch:
             raise UserError(
                 f"Recipe: real_share {self.real_share} of a batch of {self.batch} leaves {real} real and "
-                f"{self.batch - real} synthetic pictures: at least one of each is needed."
+                f"{self.batch - real} synthetic images: at least one of each is needed."
             )
         return real
 
     def updates(self, n_real: int, with_synthetic: bool) -> int:
-        """Updates per epoch, for a training set of n_real real pictures."""
+        """Updates per epoch, for a training set of n_real real images."""
         return self.updates_per_epoch or -(-n_real // self.real_per_batch(with_synthetic))
 
     def build_optimiser(self, parameters: Iterable[Tensor]) -> Optimizer:

@@ -30,8 +30,8 @@ class Trained:
     """A frozen network; its history, one row per epoch; the rule that chose the epoch of the weights.
 
     history: epoch (from 1), updates (so far), loss (mean over the epoch), rate (of the last update),
-    seconds, data_seconds (of them, waiting for pictures and their augmentation) and, with validation
-    pictures, val_overall, val_many, val_medium, val_few in percent (strata by real training counts).
+    seconds, data_seconds (of them, waiting for images and their augmentation) and, with validation
+    images, val_overall, val_many, val_medium, val_few in percent (strata by real training counts).
     """
 
     network: Classifier
@@ -47,7 +47,7 @@ class Trained:
 
     @property
     def average_val(self) -> float:
-        """Average validation accuracy of these weights, over pictures, in percent; NaN without validation."""
+        """Average validation accuracy of these weights, over images, in percent; NaN without validation."""
         if "val_overall" not in self.history:
             return math.nan
         return float(self.history["val_overall"][self.history["epoch"] == self.epoch].iloc[0])
@@ -90,9 +90,7 @@ def record(
         "updates_per_epoch": recipe.updates(len(real), synthetic is not None),
         "real_per_batch": recipe.real_per_batch(synthetic is not None),
         "counts_used": counts.tolist(),
-        "pictures": {
-            k: fingerprint(s, recipe.grouped) if s is not None else None for k, s in sources.items()
-        },
+        "images": {k: fingerprint(s, recipe.grouped) if s is not None else None for k, s in sources.items()},
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
     }
 

@@ -21,7 +21,7 @@ class Rows(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Rows of real pictures, rows of synthetic ones, the seed of their views; those of a second stream."""
+    """Rows of real images, rows of synthetic ones, the seed of their views; those of a second stream."""
 
     real: Tensor
     synthetic: Tensor
@@ -32,7 +32,7 @@ class Step(NamedTuple):
 def steps(
     real: Rows, synthetic: Rows | None, recipe: Recipe, updates: int, seed: int, start: int = 0
 ) -> Iterator[Step]:
-    """Which pictures each update sees: exactly round(real_share * batch) real ones (FG step 5).
+    """Which images each update sees: exactly round(real_share * batch) real ones (FG step 5).
 
     Without another objective each set is passed through in a new order again and again. start: updates to
     leave out. Raises UserError for an objective that draws groups where there are none.
@@ -73,14 +73,14 @@ def drawn(rows: Rows, drawing: Drawing, size: int, draw: torch.Generator) -> Ite
         return _passes(torch.arange(len(rows.label)), size, draw)
     key = rows.group if drawing.by == "group" else rows.label
     if key is None:
-        raise UserError("The pictures have no contexts, by which groups are drawn: draw by class.")
+        raise UserError("The images have no contexts, by which groups are drawn: draw by class.")
     if drawing.kind == "subsampled":
         return _passes(subsampled(key, draw), size, draw)
     return _by_key(key, shares(drawing, key.bincount()), size, draw)
 
 
 def shares(drawing: Drawing, counts: Tensor) -> Tensor:
-    """How often each class (group) of `counts` pictures is drawn, (c,) float64, which sum to 1."""
+    """How often each class (group) of `counts` images is drawn, (c,) float64, which sum to 1."""
     n = counts.double()
     weight = torch.ones_like(n)
     if drawing.kind == "inverse":
@@ -92,7 +92,7 @@ def shares(drawing: Drawing, counts: Tensor) -> Tensor:
 
 
 def effective_number(counts: Tensor, beta: float) -> Tensor:
-    """E_n = (1 - beta^n) / (1 - beta) of classes of n pictures (Cui et al. 2019, eq. 2)."""
+    """E_n = (1 - beta^n) / (1 - beta) of classes of n images (Cui et al. 2019, eq. 2)."""
     return (1 - beta**counts) / (1 - beta)
 
 

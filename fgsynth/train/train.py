@@ -1,4 +1,4 @@
-"""Training of classifiers on real and synthetic pictures (FG step 5): in memory or files, CPU or GPUs."""
+"""Training of classifiers on real and synthetic images (FG step 5): in memory or files, CPU or GPUs."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from fgsynth.data.images import from_uint8
 from fgsynth.evaluate.metrics import long_tail_accuracy
 from fgsynth.models.networks import Classifier
 from fgsynth.train import checkpoint
-from fgsynth.train.batches import Pictures as Pictures
+from fgsynth.train.batches import Images as Images
 from fgsynth.train.batches import Source, contexts, count, keys, plain_batches, training_batches
 from fgsynth.train.loop import Fit
 from fgsynth.train.loop import finite as finite
@@ -50,17 +50,17 @@ def train(
     workers: int = 0,
     compute: Compute = COMPUTE,
 ) -> Trained:
-    """Minimise balanced softmax, or the recipe's objective, on batches with a share of synthetic pictures.
+    """Minimise balanced softmax, or the recipe's objective, on batches with a share of synthetic images.
 
     FG step 5, appendix E. The seed decides weights, batches and views; on one kind of CPU, equal calls give
     equal weights. A GPU repeats a run up to rounding. device: None is a GPU if there is one. folder: gets
-    recipe.json, epochs.csv and network.safetensors; if they are there, of the same recipe, pictures and seed,
+    recipe.json, epochs.csv and network.safetensors; if they are there, of the same recipe, images and seed,
     they are loaded instead; a run that was stopped or killed goes on from its checkpoint there. workers:
     processes that read files ahead. Called in every process that torchrun, `accelerate launch` or
     `train.distributed` started, with the same arguments, they train one network data-parallel: each takes
     its share of every batch, the first writes, all return equal weights.
-    Raises UserError for a class without pictures, labels out of range, a folder of another recipe, a loss
-    that is not finite, selection by validation without validation pictures, a damaged checkpoint, and batches
+    Raises UserError for a class without images, labels out of range, a folder of another recipe, a loss
+    that is not finite, selection by validation without validation images, a damaged checkpoint, and batches
     too small for the processes; Stopped after SIGTERM or SIGINT where there is a folder to go on from.
     """
     real_counts, counts = counted(real, synthetic, val, n_classes, recipe)
@@ -71,7 +71,7 @@ def train(
     if folder is not None and done_before(folder, asked_for):
         return load(folder, us.device)
     keep_freed_memory()
-    # Small pictures: faster on one core each, and the same weights on any number of them.
+    # Small images: faster on one core each, and the same weights on any number of them.
     small = us.device.type == "cpu" and recipe.side is None
     with own_randomness(seed, us), one_thread() if small else contextlib.nullcontext():
         groups = group_counts(real, synthetic, n_classes, recipe)
@@ -95,29 +95,29 @@ def train(
 @torch.no_grad()
 def outputs(
     network: Classifier,
-    pictures: Source,
+    images: Source,
     batch: int = 512,
     side: int | None = None,
     workers: int = 0,
     rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (n, c) and embeddings (n, k) of the plain view of pictures, or of some rows, on the CPU."""
+    """Logits (n, c) and embeddings (n, k) of the plain view of images, or of some rows, on the CPU."""
     device = next(network.parameters()).device
-    views = plain_batches(pictures, batch, side, workers, rows)
+    views = plain_batches(images, batch, side, workers, rows)
     parts = [network(from_uint8(x.to(device, non_blocking=True))) for x in views]
     return torch.cat([p[0].cpu() for p in parts]), torch.cat([p[1].cpu() for p in parts])
 
 
 def predict(
     network: Classifier,
-    pictures: Source,
+    images: Source,
     batch: int = 512,
     side: int | None = None,
     workers: int = 0,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """Logits (n, c) of pictures in their plain view (side: of the network's input, for files)."""
-    return outputs(network, pictures, batch, side, workers, rows)[0]
+    """Logits (n, c) of images in their plain view (side: of the network's input, for files)."""
+    return outputs(network, images, batch, side, workers, rows)[0]
 
 
 class _Kept:
@@ -190,10 +190,10 @@ def _never() -> bool:
 def counted(
     real: Source, synthetic: Source | None, val: Source | None, n_classes: int, recipe: Recipe
 ) -> tuple[Tensor, Tensor]:
-    """Real pictures by class, and the n_c of balanced softmax, (c,) each, of sources fit for the recipe."""
+    """Real images by class, and the n_c of balanced softmax, (c,) each, of sources fit for the recipe."""
     if recipe.select != "last" and val is None:
         raise UserError(
-            f"Recipe: select '{recipe.select}' needs validation pictures: pass val or select 'last'."
+            f"Recipe: select '{recipe.select}' needs validation images: pass val or select 'last'."
         )
     real_counts = count(real, n_classes, "real")
     synthetic_counts = count(synthetic, n_classes, "synthetic") if synthetic is not None else None
@@ -204,7 +204,7 @@ def counted(
 
 
 def group_counts(real: Source, synthetic: Source | None, n_classes: int, recipe: Recipe) -> Tensor | None:
-    """Training pictures by group, (n_classes * contexts,), for an objective that knows groups."""
+    """Training images by group, (n_classes * contexts,), for an objective that knows groups."""
     if not recipe.grouped:
         return None
     known = [rows.group for rows in keys(real, synthetic, True) if rows is not None]
@@ -213,15 +213,15 @@ def group_counts(real: Source, synthetic: Source | None, n_classes: int, recipe:
 
 
 def check_divisible(recipe: Recipe, compute: Compute, us: Ranks, val: Source | None) -> None:
-    """Refuse a share without a picture."""
+    """Refuse a share without an image."""
     if recipe.batch < us.size * compute.accumulate:
         raise UserError(
-            f"Recipe: a batch of {recipe.batch} has no picture for each of {us.size} processes times "
+            f"Recipe: a batch of {recipe.batch} has no image for each of {us.size} processes times "
             f"{compute.accumulate} micro-batches: raise batch, or lower accumulate or the processes."
         )
     if val is not None and len(val) < us.size:
         raise UserError(
-            f"The validation set has {len(val)} pictures for {us.size} processes: add some or start fewer."
+            f"The validation set has {len(val)} images for {us.size} processes: add some or start fewer."
         )
 
 
@@ -229,6 +229,6 @@ def check_divisible(recipe: Recipe, compute: Compute, us: Ranks, val: Source | N
 def own_randomness(seed: int, us: Ranks) -> Iterator[None]:
     """Dropout draws from torch's global generators: they are seeded inside and as before outside."""
     with torch.random.fork_rng(devices=[us.device] if us.device.type == "cuda" else []):
-        # Processes have other pictures and draw other masks.
+        # Processes have other images and draw other masks.
         torch.manual_seed(stable_seed("dropout", seed, *([us.rank] if us.rank else [])))
         yield

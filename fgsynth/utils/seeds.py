@@ -28,7 +28,7 @@ def generator(*parts: object) -> torch.Generator:
 def noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Standard normal noise, one generator per sample: (len(seeds), *shape), float32, on the CPU.
 
-    Drawn on the CPU whatever the device of the model, so that a sample is the same picture on a
+    Drawn on the CPU whatever the device of the model, so that a sample is the same image on a
     laptop and on a cluster, alone and in any batch.
     """
     draws = [torch.randn(*shape, generator=torch.Generator().manual_seed(s)) for s in seeds]

@@ -51,7 +51,7 @@ def test_greedy_is_as_good_as_the_best_of_all_allocations(errors, counts, worth,
 
 
 @pytest.mark.parametrize("budget", [1, 2, 37, 500])
-def test_the_budget_is_spent_to_the_last_picture(budget):
+def test_the_budget_is_spent_to_the_last_image(budget):
     found = allocate(ERRORS, COUNTS, budget)
     assert found.dtype == np.int64
     assert found.sum() == budget
@@ -84,20 +84,20 @@ def test_the_worst_class_gets_all_until_another_is_as_bad():
     assert left[0] == pytest.approx(left[1], abs=0.02)
 
 
-def test_a_hard_class_of_many_pictures_is_preferred_to_an_easy_one_of_as_many():
+def test_a_hard_class_of_many_images_is_preferred_to_an_easy_one_of_as_many():
     errors, counts = np.array([0.3, 0.1, 0.6]), np.array([40, 40, 5])
     found = allocate(errors, counts, 100)
     assert found[0] > found[1]
 
 
 def test_what_cannot_be_allocated_is_said():
-    with pytest.raises(UserError, match=r"do not fall as training pictures grow .* fill up to equal counts"):
+    with pytest.raises(UserError, match=r"do not fall as training images grow .* fill up to equal counts"):
         allocate([0.5, 0.3], [100, 3], 5)
     with pytest.raises(UserError, match="do not fall"):
         allocate([0.3, 0.3], [100, 3], 5)
     with pytest.raises(UserError, match="which fits no power law"):
         allocate([0.5, 0.3], [7, 7], 5)
-    with pytest.raises(UserError, match="A budget of 0 synthetic pictures"):
+    with pytest.raises(UserError, match="A budget of 0 synthetic images"):
         allocate(ERRORS, COUNTS, 0)
     for worth in (0, 1.5):
         with pytest.raises(UserError, match=r"Worth .* more than 0 and at most 1"):
@@ -112,7 +112,7 @@ def test_what_cannot_be_allocated_is_said():
 
 @pytest.fixture
 def said(monkeypatch):
-    """What the classifiers of seeds 0 and 1 say of the validation pictures, whose groups are 0 0 1 3 3 3."""
+    """What the classifiers of seeds 0 and 1 say of the validation images, whose groups are 0 0 1 3 3 3."""
     answers = np.array([[0, 1, 0, 1, 1, 0], [0, 0, 0, 1, 0, 0]])
     monkeypatch.setattr(Trainings, "train_all", lambda *asked: None)
     monkeypatch.setattr(Trainings, "train", lambda exp, recipe, seed: SimpleNamespace(network=seed))
@@ -128,16 +128,16 @@ def test_validation_errors_by_hand(said, tmp_path):
     np.testing.assert_allclose(alone, [1 / 4, 1 / 3, 3 / 5, 3 / 5])
 
 
-def test_errors_without_seeds_or_validation_pictures_are_refused(tmp_path, said, monkeypatch):
+def test_errors_without_seeds_or_validation_images_are_refused(tmp_path, said, monkeypatch):
     with pytest.raises(UserError, match="give at least one seed"):
         validation_errors(experiment(tmp_path), [])
     monkeypatch.setattr(Trainings, "predicted", lambda *asked: np.zeros(2, dtype=np.int64))
     blind = bench({"train": (3, 3), "val": (2, 0)})
-    with pytest.raises(UserError, match="class 'bee' has no validation picture"):
+    with pytest.raises(UserError, match="class 'bee' has no validation image"):
         validation_errors(experiment(tmp_path, blind), [0])
 
 
-def test_classifiers_are_trained_on_real_pictures_and_kept(tmp_path):
+def test_classifiers_are_trained_on_real_images_and_kept(tmp_path):
     exp = experiment(tmp_path)
     errors, _ = validation_errors(exp, [3, 4])
     assert errors.shape == (4,)

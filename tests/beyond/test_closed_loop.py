@@ -73,7 +73,7 @@ def test_one_cycle_is_one_shot_fg_bit_for_bit(exp, kind, recipe):
     timed = ["seconds", "data_seconds"]
     a, b = (one.history.drop(columns=timed) for one in (once, loop.trained))
     pd.testing.assert_frame_equal(a, b, check_dtype=False, check_exact=False, rtol=1e-9)
-    assert loop.records[["cycle", "start", "updates", "pictures"]].to_numpy().tolist() == [
+    assert loop.records[["cycle", "start", "updates", "images"]].to_numpy().tolist() == [
         [0, 0, 8, len(whole.index)]
     ]
     assert loop.guide_updates == 0
@@ -81,13 +81,13 @@ def test_one_cycle_is_one_shot_fg_bit_for_bit(exp, kind, recipe):
 
 
 @pytest.mark.parametrize("kind", ["continued", "restarted"])
-def test_pictures_and_updates_are_those_of_one_shot_fg_for_any_number_of_cycles(exp, kind):
+def test_images_and_updates_are_those_of_one_shot_fg_for_any_number_of_cycles(exp, kind):
     plan = exp.synthetic(GUIDED).index
     for cycles, updates in ((2, [4, 4]), (3, [2, 3, 3])):
         loop = looped(exp, kind, cycles)
         assert loop.records["updates"].sum() == 8
         assert loop.records["start"].tolist() == [0, *loop.records["updates"].cumsum()[:-1]]
-        assert loop.records["pictures"].iloc[-1] == len(plan)
+        assert loop.records["images"].iloc[-1] == len(plan)
         assert sorted(loop.synthetic.index["seed"]) == sorted(plan["seed"])
         if kind == "continued":
             assert loop.records["updates"].tolist() == updates
@@ -97,7 +97,7 @@ def test_pictures_and_updates_are_those_of_one_shot_fg_for_any_number_of_cycles(
             assert loop.guide_updates == loop.records["updates"].iloc[:-1].sum()
 
 
-def test_restarted_cycles_take_updates_in_proportion_to_their_pictures():
+def test_restarted_cycles_take_updates_in_proportion_to_their_images():
     assert closed_loop.shares(60, 3) == [10, 20, 30]
     assert closed_loop.shares(7, 1) == [7]
     for total, cycles in ((8, 3), (5, 5), (6, 5), (101, 7)):
@@ -117,7 +117,7 @@ def test_only_the_first_part_is_guided_as_in_one_shot_fg(exp, kind):
     assert loop.synthetic.index["seed"].tolist() == [
         *whole.index["seed"][first], *whole.index["seed"][~first]
     ]  # fmt: skip
-    # Other batches of the same pictures differ by roundings.
+    # Other batches of the same images differ by roundings.
     assert (loop.synthetic.x[:n].int() - whole.x[first].int()).abs().max() <= 2
     assert (loop.synthetic.x[n:].int() - whole.x[~first].int()).abs().max() > 10
     for part, rows in ((0, slice(n)), (1, slice(n, None))):
@@ -154,7 +154,7 @@ def test_the_epoch_is_selected_over_all_cycles(exp):
     assert loop.records["val"].iloc[-1] == pytest.approx(loop.trained.history["val_overall"].max())
 
 
-def test_making_pictures_leaves_the_dropout_masks_around_it_as_they_are(exp, monkeypatch):
+def test_making_images_leaves_the_dropout_masks_around_it_as_they_are(exp, monkeypatch):
     drawn, real = [], compose.synthesise
 
     def drawing(*args, **options):
@@ -172,14 +172,14 @@ def test_making_pictures_leaves_the_dropout_masks_around_it_as_they_are(exp, mon
 def test_a_later_part_is_not_seen_before_it_comes(exp, monkeypatch):
     seen, real = [], growing.training_batches
 
-    def watched(real_pictures, made, *rest, start, **options):
+    def watched(real_images, made, *rest, start, **options):
         seen.append((len(made), start))
-        return real(real_pictures, made, *rest, start=start, **options)
+        return real(real_images, made, *rest, start=start, **options)
 
     monkeypatch.setattr(growing, "training_batches", watched)
     records = looped(exp, "continued", 3).records
-    assert seen == list(zip(records["pictures"], records["start"], strict=True))
-    assert records["pictures"].is_monotonic_increasing
+    assert seen == list(zip(records["images"], records["start"], strict=True))
+    assert records["images"].is_monotonic_increasing
 
 
 def test_the_prior_of_balanced_softmax_follows_the_growing_set(exp):
@@ -255,7 +255,7 @@ def test_rising_accuracy_asks_for_no_further_part(exp, monkeypatch):
     loop = looped(exp, "triggered", 3, patience=1, every=1)
     first = exp.synthetic(GUIDED, part=(0, 3))
     assert loop.synthetic.digest == first.digest
-    assert loop.records[["start", "updates", "pictures"]].to_numpy().tolist() == [[0, 8, len(first.index)]]
+    assert loop.records[["start", "updates", "images"]].to_numpy().tolist() == [[0, 8, len(first.index)]]
     sets = list((exp.work / "nicopp/synthetic").iterdir())
     assert [folder.name for folder in sets] == [first.digest]
     assert next(rising) == 7  # a check after every update but the last
@@ -267,7 +267,7 @@ def test_standstill_asks_for_all_parts_one_after_another(exp, monkeypatch):
     # The first check is the best so far; two without a better one ask.
     assert loop.records["start"].tolist() == [0, 3, 5]
     assert loop.records["updates"].tolist() == [3, 2, 3]
-    assert loop.records["pictures"].iloc[-1] == exp.missing.sum()
+    assert loop.records["images"].iloc[-1] == exp.missing.sum()
     assert loop.records["val"].tolist()[:2] == [50.0, 50.0]
 
 
@@ -328,7 +328,7 @@ def test_a_loop_that_cannot_be_is_refused_at_the_door(exp, monkeypatch):
     with pytest.raises(UserError, match="of 3 cycles, but its recipe has 2 updates: lower cycles"):
         looped(short, "continued", 3)
     unseen = replace(exp, bench=bench({"train": (5, 2), "test": (2, 2)}), guided_by=nn.Identity())
-    with pytest.raises(UserError, match="tiny has no validation pictures, which trigger parts"):
+    with pytest.raises(UserError, match="tiny has no validation images, which trigger parts"):
         looped(unseen, "triggered", 1)
     assert np.isnan(growing.validation_accuracy(unseen, exp.guide))
     one = Looped(np.zeros(3, dtype=np.int64), 4, None)

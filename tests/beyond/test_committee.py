@@ -60,7 +60,7 @@ def test_epistemic_heads_learn_the_classes_and_disagree_on_what_they_did_not_see
     torch.testing.assert_close(heads.weight, again.weight, rtol=0, atol=0)
 
 
-def test_their_disagreement_guides_and_makes_other_pictures(exp):
+def test_their_disagreement_guides_and_makes_other_images(exp):
     way = Method(dropout=0.5, criteria=("bald",), scale=0.1)
     by_ensemble = replace(exp, guided_by=ensemble(exp, 2)).synthetic(way)
     by_heads = replace(exp, guided_by=epistemic_heads(exp, 4)).synthetic(way)

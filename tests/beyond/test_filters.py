@@ -38,30 +38,30 @@ REAL = ((0, 10, 20), (70, 80, 90))
 
 
 def shown(levels):
-    """Pictures of one grey level each."""
+    """Images of one grey level each."""
     grey = torch.tensor(levels, dtype=torch.uint8).reshape(-1, 1, 1, 1)
     return grey.expand(-1, 32, 32, 3).contiguous()
 
 
-def directions(pictures, batch=256):
-    """An embedding by hand: a picture's grey level is its direction in degrees, its length is its own."""
-    degrees = torch.tensor([float(one[0, 0, 0]) for one in pictures])
+def directions(images, batch=256):
+    """An embedding by hand: an image's grey level is its direction in degrees, its length is its own."""
+    degrees = torch.tensor([float(one[0, 0, 0]) for one in images])
     angle = torch.deg2rad(degrees)
     return (1 + degrees[:, None] / 90) * torch.stack([angle.cos(), angle.sin()], 1)
 
 
 def experiment(real=REAL):
-    def pictures(rows):
+    def images(rows):
         names = zip(rows["key"], rows["label"], strict=True)
         return shown([real[label][int(key.split("-")[-1])] for key, label in names])
 
-    of = Benchmark(manifest({"train": [len(one) for one in real]}), pictures)
+    of = Benchmark(manifest({"train": [len(one) for one in real]}), images)
     generator = SimpleNamespace(clip_embedding=directions)
     return Experiment(of, generator, None, RECIPE, None)
 
 
 def synthetic(*pairs):
-    """From (label, level) of each picture."""
+    """From (label, level) of each image."""
     label, levels = zip(*pairs, strict=True)
     return SyntheticSet(pd.DataFrame({"label": label, "context": 0}), shown(levels), "made")
 
@@ -71,16 +71,16 @@ def test_prototypes_are_mean_directions_of_unit_length():
     found = prototypes(embedded(exp, exp.real), exp.real.label, 2)
     expected = directions(shown([10, 80])).double()
     torch.testing.assert_close(found, expected / expected.norm(dim=1, keepdim=True), atol=1e-6, rtol=0)
-    with pytest.raises(UserError, match="Class 2 has no real picture"):
+    with pytest.raises(UserError, match="Class 2 has no real image"):
         prototypes(embedded(exp, exp.real), exp.real.label, 3)
 
 
-def test_a_picture_nearer_to_another_class_is_dropped():
+def test_a_image_nearer_to_another_class_is_dropped():
     made = synthetic((0, 10), (0, 44), (0, 46), (1, 50), (1, 40))
     assert by_prototype(experiment(), made).tolist() == [True, True, False, True, False]
 
 
-def test_the_least_bad_picture_of_a_class_is_kept():
+def test_the_least_bad_image_of_a_class_is_kept():
     made = synthetic((0, 60), (0, 50), (0, 80), (1, 80))
     assert by_prototype(experiment(), made).tolist() == [False, True, False, True]
     far = synthetic((0, 60), (0, 50), (1, 80))
@@ -116,11 +116,11 @@ def test_a_class_of_few_takes_the_limit_of_all():
     assert pooled.tolist() == pytest.approx([wide, wide], abs=1e-6)
 
 
-def test_pictures_farther_than_real_ones_are_dropped():
+def test_images_farther_than_real_ones_are_dropped():
     exp = experiment(((0, 10, 20), (80,)))
     made = synthetic((0, 24), (0, 26), (1, 94), (1, 96))
     assert by_prototype(exp, made, "quantile", 1.0).tolist() == [True, False, True, False]
-    with pytest.raises(UserError, match="No class has two real pictures"):
+    with pytest.raises(UserError, match="No class has two real images"):
         by_prototype(experiment(((0,), (80,))), made, "quantile")
 
 
@@ -131,7 +131,7 @@ def says(*bias):
     return with_last_layer(small(len(bias), 0), layer)
 
 
-def test_unsure_pictures_are_dropped_but_for_one_of_each_class():
+def test_unsure_images_are_dropped_but_for_one_of_each_class():
     exp, network = experiment(), says(0.0, 1.0)  # class 1 with 73 %
     made = synthetic((0, 1), (0, 2), (1, 3), (1, 4))
     assert by_confidence(exp, made, network, 0.5).tolist() == [True, False, True, True]
@@ -155,7 +155,7 @@ def test_a_filtered_set_says_in_its_digest_what_filtered_it():
     one, other = np.array([True, False, True, True]), np.array([True, False, False, True])
     left = filtered(made, one, "nearest")
     assert left.index["label"].tolist() == [0, 1, 1]
-    assert left.pictures.x[:, 0, 0, 0].tolist() == [1, 3, 4]
+    assert left.images.x[:, 0, 0, 0].tolist() == [1, 3, 4]
     digests = {
         made.digest,
         *(filtered(made, mask, name).digest for mask in (one, other) for name in ("nearest", "quantile 0.9")),
@@ -166,15 +166,15 @@ def test_a_filtered_set_says_in_its_digest_what_filtered_it():
 
 def test_nothing_of_a_class_is_never_what_a_filter_leaves():
     made = synthetic((0, 1), (0, 2), (1, 3))
-    with pytest.raises(UserError, match="'mine' leaves no picture of class 1"):
+    with pytest.raises(UserError, match="'mine' leaves no image of class 1"):
         filtered(made, np.array([True, True, False]), "mine")
     for mask in (np.array([True, True]), np.array([1, 0, 1])):
-        with pytest.raises(UserError, match="for 3 synthetic pictures: give booleans"):
+        with pytest.raises(UserError, match="for 3 synthetic images: give booleans"):
             filtered(made, mask, "mine")
 
 
 def table_of(made, mask, factors, monkeypatch):
-    """Classes of 30 and 3 real pictures; the judge sees what stands in the index."""
+    """Classes of 30 and 3 real images; the judge sees what stands in the index."""
 
     def judged(exp, some):
         return {"recognised": 100 * float(some.index["right"].mean())}
@@ -216,12 +216,12 @@ def world(root, tmp_path_factory):
     return Experiment(mini.nicopp(GROUPS), unclip, SAMPLING, RECIPE, tmp_path_factory.mktemp("work"))
 
 
-def test_pictures_of_another_class_are_found_in_the_mini_world(world):
-    """Validation pictures stand for synthetic ones, each second under the name of the other class."""
+def test_images_of_another_class_are_found_in_the_mini_world(world):
+    """Validation images stand for synthetic ones, each second under the name of the other class."""
     rows = world.bench.manifest.rows("val")
     right = np.arange(len(rows)) % 2 == 0
     index = rows.assign(label=np.where(right, rows["label"], 1 - rows["label"]))
-    made = SyntheticSet(index, world.bench.pictures(rows), "val")
+    made = SyntheticSet(index, world.bench.images(rows), "val")
     told = dropped(world, made, right).iloc[0]
     assert told["precision"] > 80
     assert told["recall"] > 80

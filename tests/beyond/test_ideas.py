@@ -43,7 +43,7 @@ def test_every_idea_of_the_parameters_is_known(root):
 
 @pytest.mark.parametrize("name", [*IDEAS, "w = 0.2"])
 def test_every_idea_makes_a_set_that_a_classifier_can_be_trained_on(ideas, name, monkeypatch):
-    # Six validation pictures of three updates need not show that errors fall with counts.
+    # Six validation images of three updates need not show that errors fall with counts.
     groups = len(ideas.exp.missing)
     monkeypatch.setitem(ideas.__dict__, "errors", (np.linspace(0.9, 0.1, groups), np.arange(groups)))
     way = ideas[name]
@@ -107,9 +107,9 @@ def test_pushes_are_what_the_sampler_does(changes, expected):
 
 
 @pytest.mark.parametrize(
-    "name", ["unguided, more pictures", "guided early, more pictures", "half the steps, more pictures"]
+    "name", ["unguided, more images", "guided early, more images", "half the steps, more images"]
 )
-def test_more_pictures_cost_no_more_than_the_printed_method(ideas, name):
+def test_more_images_cost_no_more_than_the_printed_method(ideas, name):
     way = ideas[name]
     printed = ideas["FG entropy"]
     assert len(printed.made.index) <= len(way.made.index)
@@ -129,9 +129,9 @@ def test_the_worst_group_is_pushed_most_and_all_on_average_as_printed(ideas, mon
 def test_costs_are_in_units_of_unguided_sampling(ideas):
     table = beyond.costs(ideas, ["unguided", "FG entropy", "scale rule"]).set_index("method")
     assert table.loc["unguided", "cost"] == 1
-    assert table.loc["FG entropy", "cost"] == pytest.approx(table.loc["FG entropy", "per_picture"])
+    assert table.loc["FG entropy", "cost"] == pytest.approx(table.loc["FG entropy", "per_image"])
     assert table.loc["FG entropy", "cost"] > 1
-    assert table.loc["scale rule", "cost"] > table.loc["scale rule", "per_picture"]
+    assert table.loc["scale rule", "cost"] > table.loc["scale rule", "per_image"]
 
 
 def test_a_filter_drops_and_says_what(ideas):
@@ -158,8 +158,8 @@ def test_a_loop_along_a_cheaper_path_costs_what_its_path_does(ideas):
     ran, found = run_all(ideas, named, [0], "test")
     (scored,) = found.values()
     told = loop_costs(ideas, named, ran).iloc[0]
-    assert (scored.method, scored.n_synthetic) == (told["method"], told["pictures"])
-    assert told["pictures"] == len(ideas["guided early"].made.index)
+    assert (scored.method, scored.n_synthetic) == (told["method"], told["images"])
+    assert told["images"] == len(ideas["guided early"].made.index)
     assert told["cost"] == pytest.approx(ideas.each(ideas["guided early"]) / ideas.each(ideas["unguided"]))
 
 

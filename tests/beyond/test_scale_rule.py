@@ -49,7 +49,7 @@ def tiny(**changes):
 
 @pytest.fixture
 def curves(monkeypatch):
-    """Pilots by hand: of class 0 and 1 at each scale, two equal pictures each."""
+    """Pilots by hand: of class 0 and 1 at each scale, two equal images each."""
 
     def given(*by_scale):
         found = [[np.full(2, value) for value in pair] for pair in by_scale]
@@ -100,7 +100,7 @@ def test_classes_that_differ_by_chance_only_get_the_mean():
     np.testing.assert_allclose(shrunk([np.ones(3), np.ones(3)]), [1, 1])
 
 
-def test_a_class_of_more_pictures_is_shrunk_less():
+def test_a_class_of_more_images_is_shrunk_less():
     many, few = np.tile([1.0, 1, 1, 0], 4), np.array([0.0, 0, 0, 1])
     r, m = np.array([0.75, 0.25]), 0.5
     left = (shrunk([many, few]) - m) / (r - m)
@@ -145,7 +145,7 @@ def test_what_cannot_be_asked_is_said(curves):
     for level in (0, 1, 1.5):
         with pytest.raises(UserError, match="choose a share between 0 and 1"):
             feedback_scales(tiny(), GUIDED, (0, 0.1), level=level, network=object())
-    with pytest.raises(UserError, match="Class 1 has fewer than two pilot pictures"):
+    with pytest.raises(UserError, match="Class 1 has fewer than two pilot images"):
         shrunk([np.ones(2), np.ones(1)])
 
 
@@ -173,7 +173,7 @@ def test_the_held_out_classifier_is_trained_by_balanced_softmax_and_is_not_the_g
     assert not all(torch.equal(estimate[key], value) for key, value in exp.guide.state_dict().items())
 
 
-def test_pilots_are_paired_and_the_method_that_is_found_makes_pictures(exp, monkeypatch):
+def test_pilots_are_paired_and_the_method_that_is_found_makes_images(exp, monkeypatch):
     asked, real = [], compose.synthesise
 
     def counting(generator, plan, cfg, feedback, **options):

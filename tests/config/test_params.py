@@ -186,7 +186,7 @@ def test_the_printed_protocol_is_asked_for(root):
     assert set(paper.places_lt.sampling.scales.values()) == {0.03}
 
 
-def test_table_4_uses_the_pictures_and_classifiers_of_imagenet_lt(root):
+def test_table_4_uses_the_images_and_classifiers_of_imagenet_lt(root):
     loaded = params.load(root / "params.yaml")
     for scale in (loaded.mini, loaded.full, loaded.paper):
         for part in ("work", "world", "sampling", "training"):

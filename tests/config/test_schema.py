@@ -95,7 +95,7 @@ def test_a_wrong_value_is_refused_at_its_key(model, values, change):
 
 def test_training_settings_are_those_of_a_recipe():
     machine = {"workers", "precision", "accumulate"}
-    of_files = {"side", *machine}  # which pictures in memory do without
+    of_files = {"side", *machine}  # which images in memory do without
     assert set(TRAINING) | of_files == set(Classification.model_fields)
     assert set(Classification.model_fields) - machine < {f.name for f in fields(Recipe)}
     asked = Classification.model_validate({**TRAINING, "augment": ["crop", "flip", "jitter", "blur", "grey"]})

@@ -79,13 +79,13 @@ def test_batches_that_fit():
     assert "held up to 3.2 GiB more" in cards.batches_markdown(counted([row]))
 
 
-def test_pictures_are_those_of_the_published_lists(root, monkeypatch):
+def test_images_are_those_of_the_published_lists(root, monkeypatch):
     monkeypatch.chdir(root)
     assert int(cards.published_counts(root, "imagenet_lt").sum()) == 115_846
-    assert cards.missing_pictures(root, "imagenet_lt", 1300) == 1_184_154
-    assert cards.missing_pictures(root, "imagenet_lt", None) == 1000 * 1280 - 115_846 + 1
-    assert cards.missing_pictures(root, "places_lt", None) == 365 * 4980 - 62_500 + 1
-    assert cards.missing_pictures(root, "nicopp", None) == 360 * 811 - 62_657 + 1
+    assert cards.missing_images(root, "imagenet_lt", 1300) == 1_184_154
+    assert cards.missing_images(root, "imagenet_lt", None) == 1000 * 1280 - 115_846 + 1
+    assert cards.missing_images(root, "places_lt", None) == 365 * 4980 - 62_500 + 1
+    assert cards.missing_images(root, "nicopp", None) == 360 * 811 - 62_657 + 1
 
 
 def test_the_tables_are_the_papers(root):
@@ -96,8 +96,8 @@ def test_the_tables_are_the_papers(root):
         "3": 5,
         "4": 6,
     }
-    assert made["4"].pictures == 6 * 20 * 1000
-    assert made["2"].pictures == 6 * cards.missing_pictures(root, "places_lt", made["2"].sampling.fill_to)
+    assert made["4"].images == 6 * 20 * 1000
+    assert made["2"].images == 6 * cards.missing_images(root, "places_lt", made["2"].sampling.fill_to)
 
 
 def test_hours_go_down_with_cards_but_not_below_a_shard(root):
@@ -137,7 +137,7 @@ def test_the_counts_are_the_lists(root):
 
 
 def test_what_was_measured_did_the_work_that_is_counted(root):
-    """Whole pictures on a real device against evaluations counted one by one without numbers."""
+    """Whole images on a real device against evaluations counted one by one without numbers."""
     known = Counted.read(root / "reports" / "true_size")
     work = known.work.set_index(["classifier", "evaluation"]).sum(axis=1)
     rows = known.measured.dropna(subset="tflop")
@@ -147,5 +147,5 @@ def test_what_was_measured_did_the_work_that_is_counted(root):
         s = s.model_copy(update={"n_steps": row["steps"]})
         once = evaluations(1, s, methods(s)["LDM (txt and img)" if row["gradient"] == "none" else FG])
         counted = sum(getattr(once, kind) * work[row["classifier"], kind] for kind in EACH)
-        # Beside them a prompt and a picture are encoded, once.
+        # Beside them a prompt and an image are encoded, once.
         assert counted < row["tflop"] < counted + 1, row

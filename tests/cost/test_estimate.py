@@ -36,7 +36,7 @@ def tiny(tmp_path_factory):
 
 
 class Counted:
-    """Pictures through the networks of a generator and its guide, forwards and backwards."""
+    """Images through the networks of a generator and its guide, forwards and backwards."""
 
     def __init__(self, generator, classifier):
         self.seen = dict.fromkeys(asdict(Evaluations()), 0)
@@ -89,7 +89,7 @@ def test_evaluations_are_those_that_the_sampler_makes(tiny, method, changes):
     finally:
         counted.remove()
     if feedback:
-        counted.seen["classifier"] -= 1  # a black picture, once per call, to count the classes
+        counted.seen["classifier"] -= 1  # a black image, once per call, to count the classes
     assert counted.seen == asdict(evaluations(n, s, method))
 
 
@@ -103,7 +103,7 @@ def test_hours_disk_and_shards_by_hand():
     measured = Calibration("a card", {1: 3.0, 4: 1.8, 8: 2.0}, 5000.0)
     made = estimate.estimate(250, SAMPLING, GUIDED, measured)
     assert (measured.batch, measured.best) == (4, 1.8)
-    assert (made.pictures, made.shards, made.bytes) == (250, 3, 1_250_000)
+    assert (made.images, made.shards, made.bytes) == (250, 3, 1_250_000)
     assert made.gpu_hours == pytest.approx(250 * 1.8 / 3600)
     assert made.evaluations == evaluations(250, SAMPLING, GUIDED)
 
@@ -123,7 +123,7 @@ def test_seconds_per_evaluation_add_up():
         "classifier": 0.0,
         "classifier_back": 0.5,
     }
-    made = estimate.estimate(2, s, GUIDED, cost, bytes_per_picture=7.0)
+    made = estimate.estimate(2, s, GUIDED, cost, bytes_per_image=7.0)
     assert made.seconds == 2 * (12 + 4 * 10 + 3 * 100 + 3 * 0.5)
     assert made.bytes == 14
     with pytest.raises(
@@ -136,14 +136,14 @@ def test_without_a_measurement_nothing_is_claimed():
     made = estimate.estimate(2, SAMPLING)
     assert math.isnan(made.gpu_hours)
     assert math.isnan(made.bytes)
-    with pytest.raises(UserError, match="0 pictures to estimate"):
+    with pytest.raises(UserError, match="0 images to estimate"):
         estimate.estimate(0, SAMPLING)
 
 
 def test_a_training_by_hand():
     recipe = Recipe(epochs=3, batch=8)
     alone, both = (estimate_training(recipe, 20, mixed, Calibration("", {8: 2.0})) for mixed in (False, True))
-    assert (alone.updates, alone.pictures, alone.seconds) == (9, 72, 144)
+    assert (alone.updates, alone.images, alone.seconds) == (9, 72, 144)
     assert both.updates == 15, "half of a batch is real"
     assert math.isnan(estimate_training(recipe, 20, True).seconds)
 
@@ -240,7 +240,7 @@ def test_sets_are_those_of_the_notebooks(root):
 
 def test_a_plan_is_printed_without_a_measurement(checkout):
     text = estimate.run("imagenet_lt", "full")
-    assert text.startswith("imagenet_lt at scale full: 24 classes, 4,543 real pictures\n")
+    assert text.startswith("imagenet_lt at scale full: 24 classes, 4,543 real images\n")
     assert "hours and disk (-) are not known: add --calibrate 60" in text
     assert "nan" not in text.lower()
 

@@ -38,7 +38,7 @@ def test_the_peak_is_that_of_the_row():
 def test_network_evaluations_are_counted(table):
     passes = table[table["batch"] == 2].set_index("method")[["denoiser", "decoder"]]
     assert (passes["denoiser"] == 6).all()
-    # One for the finished picture, one per guided step: 0 and 5, or every one.
+    # One for the finished image, one per guided step: 0 and 5, or every one.
     assert passes["decoder"].to_dict() == {
         name: 1 if name == "LDM" else 7 if "every step" in name else 3 for name in table5.ROWS
     }

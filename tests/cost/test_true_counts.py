@@ -40,7 +40,7 @@ def test_operations_and_bytes_by_hand():
 
 
 def test_the_sum_of_evaluations_is_what_a_run_does(folder):
-    """Counted on fake tensors, evaluation by evaluation, against counted while pictures are made."""
+    """Counted on fake tensors, evaluation by evaluation, against counted while images are made."""
     made = Case(
         Generator.load(folder, n_steps=6, dtype=torch.bfloat16),
         small(4).eval().requires_grad_(False),
@@ -58,7 +58,7 @@ def test_the_sum_of_evaluations_is_what_a_run_does(folder):
         once = evaluations(1, s, method)
         counted = sum(getattr(once, kind) * flops.total() for kind, flops in each.items()) / 1e12
         measured = made.measure(gradient, 1)["tflop"]
-        # A run also encodes a prompt and a picture, and looks at a black one.
+        # A run also encodes a prompt and an image, and looks at a black one.
         assert counted < measured < 1.25 * counted
 
 
@@ -76,7 +76,7 @@ def test_memory_rises_with_feedback_and_batch(folder):
     assert all(four[name] > one[name] for name in one)
 
 
-def test_large_pictures_cost_their_guide_one_decoding_at_a_time(folder, monkeypatch):
+def test_large_images_cost_their_guide_one_decoding_at_a_time(folder, monkeypatch):
     at_once = [scene(folder).tally("cheap", n).peak for n in (1, 4)]
     monkeypatch.setattr("fgsynth.generate.generator.LARGE", 1)
     one_by_one = [scene(folder).tally("cheap", n).peak for n in (1, 4)]

@@ -96,7 +96,7 @@ def test_a_row_has_every_number(rows):
         assert row["peak_gib"] > 0.1
 
 
-def test_the_parts_of_a_picture_are_its_whole_time(rows):
+def test_the_parts_of_a_image_are_its_whole_time(rows):
     for row in rows.values():
         assert sum(row[part] for part in PARTS) == pytest.approx(row["seconds"])
         assert all(row[part] > 0 for part in ("text", "image", "denoiser", "decoder", "rest"))
@@ -124,10 +124,10 @@ def test_recomputation_is_backward_and_not_decoding(tmp_path, case, monkeypatch)
         true_size.Stopwatch, "_book", lambda self, part: (booked.append(part), real(self, part))[1]
     )
     large.sample(GRADIENTS["exact"], 3)
-    # Three pictures for the guide, three to keep.
+    # Three images for the guide, three to keep.
     assert booked.count("decoder") == 6
     assert booked.count("denoiser") == 2
-    # The guide looks at one large picture at a time.
+    # The guide looks at one large image at a time.
     assert booked.count("backward") == 3
 
 

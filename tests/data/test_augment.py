@@ -50,7 +50,7 @@ def test_a_crop_is_a_shift_that_repeats_the_border():
 
 
 @pytest.mark.parametrize("name", ["jitter", "blur", "grey"])
-def test_colours_differ_between_the_pictures_of_a_batch(name):
+def test_colours_differ_between_the_images_of_a_batch(name):
     y = augment(X[:1].expand(30, -1, -1, -1), (name,), 0)
     assert len({one.numpy().tobytes() for one in y}) >= 2
 
@@ -61,7 +61,7 @@ def test_grey_is_grey_and_for_about_a_fifth():
     assert 20 < grey.sum() < 60
 
 
-def test_pictures_of_several_sizes_need_a_side():
+def test_images_of_several_sizes_need_a_side():
     several = [noise(40, 60, 3), noise(30, 30, 3)]
     assert augment(several, ("crop", "flip"), 0, side=16).shape == (2, 16, 16, 3)
     assert augment(several, (), 0, side=16).equal(plain(several, side=16))

@@ -74,11 +74,11 @@ def changed(row, **values):
     [
         (table(COUNTS, 2).drop(columns="context"), "tiny has no column 'context': it needs key, split, lab"),
         (changed(0, split="valid"), "tiny: unknown split 'valid'; choose one of train, val, test, final"),
-        (changed(1, label=2), "tiny: picture train-0-1 has label 2: give integers from 0 to 1"),
-        (changed(1, label=-1), "picture train-0-1 has label -1"),
-        (changed(1, context=2), "picture train-0-1 has context 2: give integers from 0 to 1"),
-        (changed(6, key="train-0-1"), "tiny: picture train-0-1 is there twice; splits must not share"),
-        (changed(5, label=0), "tiny: class 'bee' is in val but has no training picture: add some or leave"),
+        (changed(1, label=2), "tiny: image train-0-1 has label 2: give integers from 0 to 1"),
+        (changed(1, label=-1), "image train-0-1 has label -1"),
+        (changed(1, context=2), "image train-0-1 has context 2: give integers from 0 to 1"),
+        (changed(6, key="train-0-1"), "tiny: image train-0-1 is there twice; splits must not share"),
+        (changed(5, label=0), "tiny: class 'bee' is in val but has no training image: add some or leave"),
     ],
 )
 def test_a_wrong_table_is_refused(rows, sentence):

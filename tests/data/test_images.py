@@ -57,16 +57,16 @@ def test_tensors_and_arrays():
 
 
 def test_a_float_array_is_refused_by_number():
-    with pytest.raises(UserError, match=r"Picture 1 is an array of float64 and shape \(3, 3, 3\)"):
+    with pytest.raises(UserError, match=r"Image 1 is an array of float64 and shape \(3, 3, 3\)"):
         as_rgb_all([ramp(), np.zeros((3, 3, 3))])
 
 
-def test_float_pictures_outside_the_range_are_refused():
+def test_float_images_outside_the_range_are_refused():
     with pytest.raises(UserError, match="outside 0 to 65535"):
         as_rgb(Image.fromarray(np.array([[-3.0]], np.float32)))
 
 
-def test_float_pictures_from_0_to_1():
+def test_float_images_from_0_to_1():
     assert np.asarray(as_rgb(Image.fromarray(np.array([[0.0, 1.0]], np.float32))))[0, :, 0].tolist() == [
         0,
         255,
@@ -75,8 +75,8 @@ def test_float_pictures_from_0_to_1():
 
 def test_a_broken_file_is_named(tmp_path):
     path = tmp_path / "broken.jpg"
-    path.write_bytes(b"\xff\xd8\xff not a picture")
-    with pytest.raises(UserError, match=r"broken\.jpg is not a readable picture"):
+    path.write_bytes(b"\xff\xd8\xff not an image")
+    with pytest.raises(UserError, match=r"broken\.jpg is not a readable image"):
         as_rgb(path)
 
 
@@ -84,7 +84,7 @@ def test_a_truncated_file_is_named(tmp_path):
     path = tmp_path / "short.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UserError, match=r"short\.png is not a readable picture"):
+    with pytest.raises(UserError, match=r"short\.png is not a readable image"):
         as_rgb(path)
 
 

@@ -72,11 +72,11 @@ def test_pools_leave_as_many_groups_empty_as_asked(held_out, classes, empty, see
                           seed=seed))  # fmt: skip
     assert len(n) == 6 * classes
     assert (n <= held_out).sum() == empty
-    assert n.min() >= 3  # a third of which is one picture to validate on
+    assert n.min() >= 3  # a third of which is one image to validate on
     assert n.max() == held_out + 30
 
 
-def test_empty_groups_have_no_training_picture_but_are_tested(grouped):
+def test_empty_groups_have_no_training_image_but_are_tested(grouped):
     m = grouped.manifest
     train, test = m.group_counts(), m.group_counts("test")
     assert len(train) == 24
@@ -99,27 +99,27 @@ def test_not_all_groups_can_be_empty():
 
 
 @pytest.mark.parametrize("name", ["long_tailed", "grouped"])
-def test_splits_share_no_picture(name, request):
+def test_splits_share_no_image(name, request):
     bench = request.getfixturevalue(name)
     keys = {split: set(bench.manifest.rows(split)["key"]) for split in ("train", "val", "test", "final")}
     assert sum(map(len, keys.values())) == len(set.union(*keys.values())) == len(bench.manifest.table)
-    seen = bench.pictures(bench.manifest.table)
+    seen = bench.images(bench.manifest.table)
     assert len(torch.unique(seen.flatten(1), dim=0)) == len(seen)
 
 
-def test_final_and_test_are_different_pictures_of_the_same_groups(grouped):
+def test_final_and_test_are_different_images_of_the_same_groups(grouped):
     test, final = (grouped.manifest.rows(split) for split in ("test", "final"))
     assert test[["label", "context"]].equals(final[["label", "context"]])
-    different = grouped.pictures(test) != grouped.pictures(final)
+    different = grouped.images(test) != grouped.images(final)
     assert (different.flatten(1).float().mean(1) > 0.2).all()
 
 
 @pytest.mark.parametrize("name", ["long_tailed", "grouped"])
-def test_a_picture_depends_on_its_row_alone(name, request):
+def test_a_image_depends_on_its_row_alone(name, request):
     bench = request.getfixturevalue(name)
     rows = bench.manifest.rows("test").iloc[:20]
     order = rows.sample(frac=1, random_state=0).index[:7]
-    assert torch.equal(bench.pictures(rows.loc[order].reset_index(drop=True)), bench.pictures(rows)[order])
+    assert torch.equal(bench.images(rows.loc[order].reset_index(drop=True)), bench.images(rows)[order])
 
 
 def test_factors_are_known_beside_the_manifest_and_never_in_it(grouped):
@@ -132,11 +132,11 @@ def test_factors_are_known_beside_the_manifest_and_never_in_it(grouped):
 
 
 def test_another_draw_is_another_data_set(long_tailed):
-    """The keys are the same ones, the pictures are not."""
+    """The keys are the same ones, the images are not."""
     m, changed = long_tailed.manifest, mini.imagenet_lt(other(TAIL, modes=(1.0,)))
     rows = m.rows("test").iloc[:9]
     assert changed.manifest.table.equals(m.table)
-    assert not torch.equal(changed.pictures(rows), long_tailed.pictures(rows))
+    assert not torch.equal(changed.images(rows), long_tailed.images(rows))
     assert changed.manifest.digest != m.digest
     assert mini.imagenet_lt(TAIL).manifest.digest == m.digest
     assert mini.imagenet_lt(other(TAIL, seed=1)).manifest.digest != m.digest

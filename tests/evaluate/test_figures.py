@@ -11,7 +11,7 @@ from PIL import Image
 from fgsynth.evaluate import figures
 
 
-def test_the_slider_is_a_widget_and_a_picture(monkeypatch):
+def test_the_slider_is_a_widget_and_a_image(monkeypatch):
     shown = []
     monkeypatch.setattr(figures, "display", lambda bundle, raw: shown.append(bundle))
     values = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
@@ -32,7 +32,7 @@ def test_the_slider_is_a_widget_and_a_picture(monkeypatch):
     assert not plt.get_fignums()
 
 
-def test_slider_and_pictures_are_linked_in_the_browser(monkeypatch):
+def test_slider_and_images_are_linked_in_the_browser(monkeypatch):
     made, linked = [], []
     box, link = figures.ipywidgets.VBox, figures.ipywidgets.jslink
     monkeypatch.setattr(figures.ipywidgets, "VBox", lambda children: made.append(children) or box(children))
@@ -72,13 +72,13 @@ def accuracies(**changes):
 
 
 def test_strata_are_curves_of_means_over_seeds():
-    figure = figures.strata_curves(accuracies(), "amount", "times the missing pictures")
+    figure = figures.strata_curves(accuracies(), "amount", "times the missing images")
     (ax,) = figure.axes
     means = {line.get_color(): line.get_ydata().tolist() for line in ax.lines if len(line.get_xdata()) == 2}
     expected = {"overall": [1, 11], "many": [1, 21], "medium": [30, 30], "few": [40, 40]}
     assert means == {figures.STRATA[name]: values for name, values in expected.items()}
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(figures.STRATA)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("times the missing pictures", "accuracy (%)")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("times the missing images", "accuracy (%)")
     plt.close("all")
 
 

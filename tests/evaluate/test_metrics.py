@@ -88,7 +88,7 @@ def test_groups_out_of_range_are_named(given, sentence):
 
 
 def _methods(rng, n_seeds=5, n_classes=4, each=50, gap=0.1, seeds_differ=0.05):
-    """Hits of two methods, (2, n_seeds, n): pictures of every difficulty, seeds of some luck; labels.
+    """Hits of two methods, (2, n_seeds, n): images of every difficulty, seeds of some luck; labels.
 
     The mean difference is 100 `gap` exactly: no chance leaves [0, 1].
     """
@@ -164,7 +164,7 @@ def test_bootstrap_says_what_does_not_fit():
         ((a.astype(int), a, label), {}, "Hits of type int64"),
         ((a, a[:1], label), {}, r"Hits of shapes \(2, 3\) and \(1, 3\)"),
         ((a[0], a[0], label), {}, "n_seeds, n"),
-        ((a, a, label[:2]), {}, "one label per picture"),
+        ((a, a, label[:2]), {}, "one label per image"),
         ((a, a, label), {"statistic": "median"}, "choose 'mean' or 'worst'"),
     ]
     for inputs, more, sentence in cases:

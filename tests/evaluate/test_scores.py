@@ -9,7 +9,7 @@ from tiny_bench import bench
 from fgsynth.evaluate.scores import contents, evaluate, flat, to_json
 
 TRAIN = (101, 3, 4)
-# Many, few, few; the appearances of the test pictures are 0, 1, 0, 1 / 0, 1 / 0.
+# Many, few, few; the appearances of the test images are 0, 1, 0, 1 / 0, 1 / 0.
 TAIL = bench({"train": TRAIN, "test": (4, 2, 1)})
 HIT = np.array([1, 1, 1, 0, 0, 1, 1], dtype=bool)
 LABEL = np.array([0, 0, 0, 0, 1, 1, 2])

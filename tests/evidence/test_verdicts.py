@@ -214,7 +214,7 @@ def test_without_any_part_a_claim_is_not_run(claim, method, metric):
     ("claim", "text"),
     [
         ("C1", "Few, points over Balanced Softmax: +4.0 [+3.0, +5.0]; Few, points over Decouple-cRT: +4.0"),
-        ("C2", "pictures of Fill-Up beyond 1.9 times FG's: +100.0 ± 0.0 (3 seeds)"),
+        ("C2", "images of Fill-Up beyond 1.9 times FG's: +100.0 ± 0.0 (3 seeds)"),
         ("C3", "Few, points over MiSLAS: +4.0 [+3.0, +5.0]"),
         ("C4", "worst-group accuracy, points over CRT: +4.0 [+3.0, +5.0]"),
         ("C5", "few, points over Hardness: +4.0 [+3.0, +5.0]"),

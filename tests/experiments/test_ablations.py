@@ -55,7 +55,7 @@ def test_arms_differ_in_one_thing(world):
     assert (image.image[:, :128] != thinned.image[:, :128]).any()
 
 
-def test_every_picture_is_read_and_every_arm_summed_up(compared):
+def test_every_image_is_read_and_every_arm_summed_up(compared):
     assert compared.readings.groupby("arm", sort=False).size().to_dict() == {
         "real": 3, "text": 3, "text and image": 3, "base": 3, "pushed": 3
     }  # fmt: skip
@@ -106,7 +106,7 @@ def test_the_natural_shares_are_those_of_a_large_draw():
 
 def test_the_way_kept(compared):
     pushed, base = compared.made["pushed"], compared.made["base"]
-    half = replace(base, pictures=(pushed.pictures.float() + base.pictures.float()) / 2)
+    half = replace(base, images=(pushed.images.float() + base.images.float()) / 2)
     c = replace(compared, made=compared.made | {"half": half})
     kept = ablations.same_push(c, {"pushed": "pushed", "half": "pushed", "base": "pushed"})
     assert kept["kept"].tolist() == pytest.approx([100, 50, 0])
@@ -122,12 +122,12 @@ def test_cosines_along_the_path(world):
         "exact, 1 steps before": 27, "exact, 4 steps before": 18, "exact, cheap": 30
     }  # fmt: skip
     late = table[table["step"] == 9].groupby("pair")["cosine"].mean()
-    assert late["exact, cheap"] > 0.5  # near the clean picture, x0_hat hardly goes through the network
+    assert late["exact, cheap"] > 0.5  # near the clean image, x0_hat hardly goes through the network
 
 
-def test_a_class_without_real_pictures_cannot_be_a_condition(world):
+def test_a_class_without_real_images_cannot_be_a_condition(world):
     rest = ablations.RealSet(
-        world.real.factors, world.real.pictures, torch.zeros_like(world.real.label), world.real.counts
+        world.real.factors, world.real.images, torch.zeros_like(world.real.label), world.real.counts
     )
-    with pytest.raises(UserError, match="Class 'car' has no real picture to condition on: sample it by text"):
+    with pytest.raises(UserError, match="Class 'car' has no real image to condition on: sample it by text"):
         ablations.conditioning_row(rest, NAMES.index("car"), 0)

@@ -74,7 +74,7 @@ def test_rows_are_those_that_the_tables_print_and_those_marked_as_not_printed(ta
     assert set(baselines.NOT_PRINTED) <= {name for table in tables_of_rows.values() for name in table}
 
 
-def test_every_row_has_the_same_budget_of_updates_and_pictures(tables_of_rows, long_tailed):
+def test_every_row_has_the_same_budget_of_updates_and_images(tables_of_rows, long_tailed):
     costs = [
         (row.recipe.epochs, row.recipe.updates(len(long_tailed.real), False), row.recipe.batch)
         for table in tables_of_rows.values()
@@ -83,7 +83,7 @@ def test_every_row_has_the_same_budget_of_updates_and_pictures(tables_of_rows, l
     assert set(costs) == {(1, 2, 8)}
 
 
-def test_fill_up_has_twice_the_pictures_on_imagenet_lt_and_as_many_on_places(
+def test_fill_up_has_twice_the_images_on_imagenet_lt_and_as_many_on_places(
     tables_of_rows, long_tailed, scenes
 ):
     first, second = (
@@ -129,7 +129,7 @@ def test_rows_of_groups_are_trained_and_scored(tables_of_rows, grouped, name):
     assert 0 <= scored.nested[0]["worst_group_accuracy"] <= 100
 
 
-def test_group_methods_take_synthetic_pictures_too(tables_of_rows, grouped):
+def test_group_methods_take_synthetic_images_too(tables_of_rows, grouped):
     made = grouped.synthetic(Method(dropout=0.5))
     row = replace(tables_of_rows["table3_nicopp"]["LISA"], synthetic=made)
     assert study.scores(grouped, {"LISA": row}, [0], "test")["LISA"].n_synthetic == len(made.index)
@@ -138,7 +138,7 @@ def test_group_methods_take_synthetic_pictures_too(tables_of_rows, grouped):
 def test_costs_are_of_every_row(tables_of_rows, grouped):
     chosen = {name: tables_of_rows["table3_nicopp"][name] for name in ("RWG", "DFR")}
     costs = baselines.costs(grouped, {**chosen, "wide": Row(replace(grouped.recipe, batch=16))}, [0, 1])
-    assert costs[["method", "updates", "pictures"]].to_numpy().tolist() == [
+    assert costs[["method", "updates", "images"]].to_numpy().tolist() == [
         ["RWG", 2, 16], ["DFR", 2, 16], ["wide", 2, 32],
     ]  # fmt: skip
     assert (costs["seconds"] > 0).all()

@@ -10,7 +10,7 @@ from fgsynth.generate.generator import Generator
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.pretrain.unet import denoiser
 
-PICTURES = 65
+IMAGES = 65
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def late(root):
 def asked(root):
     everything = load(root / "params.yaml")
     plan = everything.feedback_map.early.model_copy(update={"updates": 2, "batch": 4})
-    return plan, everything.pretrain.conditioning, PICTURES
+    return plan, everything.pretrain.conditioning, IMAGES
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_only_the_denoiser_is_another(late, trained):
     assert made.schedule.steps == late.schedule.steps
 
 
-def test_it_is_frozen_and_samples_other_pictures(late, trained):
+def test_it_is_frozen_and_samples_other_images(late, trained):
     made, _ = trained
     assert not made.pipe.unet.training
     assert not any(p.requires_grad for p in made.pipe.unet.parameters())

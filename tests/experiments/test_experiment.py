@@ -57,7 +57,7 @@ def exp(finished, tmp_path):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The seeds of every picture that is made."""
+    """The seeds of every image that is made."""
     seeds, real = [], compose.synthesise
 
     def counting(generator, plan, *rest, **options):
@@ -70,7 +70,7 @@ def asked(monkeypatch):
 
 @pytest.fixture
 def black(monkeypatch):
-    """Black pictures, at once, where only digests matter."""
+    """Black images, at once, where only digests matter."""
 
     def synthesise(generator, plan, *rest, **options):
         n = len(plan.seeds)
@@ -98,7 +98,7 @@ def test_a_set_is_made_once(exp, asked):
     assert torch.equal(first.x, second.x)
     assert first.index.equals(second.index)
     assert second.digest == first.digest
-    assert first.pictures.label.tolist() == first.index["label"].tolist()
+    assert first.images.label.tolist() == first.index["label"].tolist()
 
 
 def test_the_index_says_what_feedback_did(exp):
@@ -139,7 +139,7 @@ def test_another_guide_makes_another_set_where_it_guides(exp, black):
     assert other.synthetic(PLAIN).digest == exp.synthetic(PLAIN).digest
 
 
-def test_a_killed_synthesis_goes_on_with_the_same_pictures(exp, asked, monkeypatch, tmp_path):
+def test_a_killed_synthesis_goes_on_with_the_same_images(exp, asked, monkeypatch, tmp_path):
     sampling = SAMPLING.model_copy(update={"per_shard": 5})
     exp = replace(exp, sampling=sampling)
     exp.__dict__["guide"] = exp.guide
@@ -165,7 +165,7 @@ def test_a_killed_synthesis_goes_on_with_the_same_pictures(exp, asked, monkeypat
     assert resumed.index.equals(whole.index)
 
 
-def test_a_picture_does_not_depend_on_the_piece_it_is_made_in(exp, monkeypatch, tmp_path):
+def test_a_image_does_not_depend_on_the_piece_it_is_made_in(exp, monkeypatch, tmp_path):
     whole = exp.synthetic(COMBINED)
     other = replace(exp, work=tmp_path / "pieces")
     other.__dict__["guide"] = exp.guide

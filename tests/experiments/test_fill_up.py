@@ -14,7 +14,7 @@ from fgsynth.generate.plan import Method
 from fgsynth.generate.textual_inversion import Inversion
 from fgsynth.models.networks import small
 from fgsynth.pretrain.files import FOLDER
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.train import predict
 from fgsynth.utils.errors import UserError
@@ -40,13 +40,13 @@ def exp(unclip, tmp_path):
 
 
 def coloured(counts=(12, 12, 4), seed=0):
-    """Noisy pictures of one brightness per class."""
+    """Noisy images of one brightness per class."""
     label = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     noise = torch.randn(len(label), 32, 32, 3, generator=torch.Generator().manual_seed(seed))
-    return Pictures((60 + 70 * label[:, None, None, None] + 30 * noise).clamp(0, 255).to(torch.uint8), label)
+    return Images((60 + 70 * label[:, None, None, None] + 30 * noise).clamp(0, 255).to(torch.uint8), label)
 
 
-def test_its_pictures_are_drawn_by_learned_words_which_are_learned_once(exp, monkeypatch):
+def test_its_images_are_drawn_by_learned_words_which_are_learned_once(exp, monkeypatch):
     learned, real = [], textual_inversion.invert
 
     def counting(generator, shown, word, *rest):
@@ -83,7 +83,7 @@ def test_names_in_contexts_have_no_word(unclip, tmp_path):
         exp.synthetic(fill_up(BRIEF))
 
 
-def test_the_second_stage_moves_all_weights_by_real_pictures():
+def test_the_second_stage_moves_all_weights_by_real_images():
     real, first = coloured(), small(3).eval().requires_grad_(False)
     before = {key: value.clone() for key, value in first.state_dict().items()}
     recipe = replace(RECIPE, epochs=2, updates_per_epoch=15, batch=16, rate=0.04, augment=())
@@ -109,6 +109,6 @@ def test_the_second_stage_is_balanced_by_the_real_counts(monkeypatch):
     assert seen == [[9.0, 4.0, 1.0]] * 2
 
 
-def test_a_class_without_real_pictures_is_named():
-    with pytest.raises(UserError, match="Class 2 has no pictures"):
+def test_a_class_without_real_images_is_named():
+    with pytest.raises(UserError, match="Class 2 has no images"):
         fine_tuned(small(3).eval(), coloured((4, 4)), RECIPE, 0)

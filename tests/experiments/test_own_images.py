@@ -32,14 +32,14 @@ def put(folder, counts, side=40):
         for name, n in counted.items():
             (folder / split / name).mkdir(parents=True)
             for i in range(n):
-                picture = rng.integers(0, 256, (side, side + i, 3), np.uint8)
-                Image.fromarray(picture).save(folder / split / name / f"{i}.png")
+                image = rng.integers(0, 256, (side, side + i, 3), np.uint8)
+                Image.fromarray(image).save(folder / split / name / f"{i}.png")
 
 
 @pytest.fixture
 def exp(tmp_path, root, monkeypatch):
     monkeypatch.chdir(root)
-    place = tmp_path / "pictures"
+    place = tmp_path / "images"
     put(place, {"train": {"red_fox": 5, "owl": 3}, "val": {"red_fox": 4, "owl": 4}})
     return own_images.experiment(place, 32, SAMPLING, TRAINING, str(tmp_path / "work"))
 
@@ -58,8 +58,8 @@ def test_a_folder_goes_through_the_whole_protocol(exp, tmp_path):
     index = own_images.export(exp, made, tmp_path / "out")
     again = folders.from_csv(tmp_path / "out" / "index.csv", held_out=0.3)
     assert again.classes == ("owl",)
-    picture = np.asarray(Image.open(tmp_path / "out" / index["path"][1]))
-    assert np.array_equal(picture, made.x[1].numpy())
+    image = np.asarray(Image.open(tmp_path / "out" / index["path"][1]))
+    assert np.array_equal(image, made.x[1].numpy())
 
 
 def test_an_export_is_finished_and_never_mixed_with_another(exp, tmp_path):
@@ -77,7 +77,7 @@ def test_an_export_is_finished_and_never_mixed_with_another(exp, tmp_path):
         own_images.export(exp, other, tmp_path / "out")
 
 
-def test_the_weakest_classes_are_those_of_the_lowest_accuracy_then_of_fewer_pictures(exp):
+def test_the_weakest_classes_are_those_of_the_lowest_accuracy_then_of_fewer_images(exp):
     label = exp.bench.manifest.rows("val")["label"].to_numpy()
     assert own_images.weakest(exp, scored(np.ones(4, int)), "val", 1) == [0]
     assert own_images.weakest(exp, scored(np.zeros(4, int)), "val", 1) == [1]
@@ -114,7 +114,7 @@ def test_a_benchmark_becomes_a_folder_that_is_the_same_again(tmp_path):
     name = found.classes[int(first["label"][0])]
     rows = bench.manifest.rows("val")
     same = rows[rows["label"] == bench.manifest.classes.index(name)].head(1)
-    assert torch.equal(read(found.paths(first)[0]), bench.pictures(same)[0])
+    assert torch.equal(read(found.paths(first)[0]), bench.images(same)[0])
 
 
 def test_real_photographs_go_through_the_whole_protocol(root, tmp_path, monkeypatch):
@@ -143,10 +143,10 @@ def test_real_photographs_go_through_the_whole_protocol(root, tmp_path, monkeypa
     assert len(own_images.export(exp, made, tmp_path / "out")) == 6
 
 
-def test_a_class_of_one_picture_is_taken_until_hardness_is_asked_for(tmp_path, root, monkeypatch):
+def test_a_class_of_one_image_is_taken_until_hardness_is_asked_for(tmp_path, root, monkeypatch):
     monkeypatch.chdir(root)
     put(tmp_path / "fox", {"train": {"owl": 3, "fox": 1}, "val": {"owl": 1, "fox": 1}})
     exp = own_images.experiment(tmp_path / "fox", 32, SAMPLING, TRAINING, str(tmp_path / "work"))
     assert exp.criterion("loss") is not exp.criterion("entropy")
-    with pytest.raises(UserError, match="fox: class 'fox' has fewer than two training pictures"):
+    with pytest.raises(UserError, match="fox: class 'fox' has fewer than two training images"):
         exp.criterion("hardness")

@@ -15,7 +15,7 @@ from fgsynth.generate.generator import Generator
 from fgsynth.miniworld import judge
 from fgsynth.models.networks import small
 from fgsynth.pretrain.files import FOLDER, JUDGE
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.train import predict
 
@@ -24,7 +24,7 @@ SAMPLING = Sampling(
     dropout=0.5, scales=dict.fromkeys(("entropy", "loss", "hardness", "combined"), 0.1), fill_to=2,
 )  # fmt: skip
 MOVES = {
-    "appearance modes": {"modes"}, "real pictures": {"real"}, "feedback scale": {"scale", "steps"},
+    "appearance modes": {"modes"}, "real images": {"real"}, "feedback scale": {"scale", "steps"},
     "dropout": {"dropout"}, "guide": {"guide"}, "gradient": {"exact"}, "generator": {"generator"},
 }  # fmt: skip
 
@@ -129,18 +129,18 @@ def overconfident():
     x = torch.randint(256, (300, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     with torch.no_grad():
         layer = network.network.get_classifier()
-        logits = predict(network, Pictures(x, torch.zeros(300).long()))
+        logits = predict(network, Images(x, torch.zeros(300).long()))
         scale = 10 / logits.std()
         layer.weight.mul_(scale)
         layer.bias.sub_(logits.mean(0)).mul_(scale)
     share = ((logits - logits.mean(0)) * scale / 10).softmax(1)
     label = torch.multinomial(share, 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
-    return network, SimpleNamespace(pictures={"val": Pictures(x, label)}.__getitem__)
+    return network, SimpleNamespace(images={"val": Images(x, label)}.__getitem__)
 
 
 def test_calibration_lowers_the_validation_loss_and_leaves_the_prediction(overconfident):
     network, exp = overconfident
-    val = exp.pictures("val")
+    val = exp.images("val")
     before = predict(network, val)
     made = calibrated(network, exp)
     after = predict(made, val)
@@ -153,7 +153,7 @@ def test_calibration_lowers_the_validation_loss_and_leaves_the_prediction(overco
     assert not any(p.requires_grad for p in made.parameters())
 
 
-def test_calibration_keeps_what_happens_to_pictures_ahead_of_the_network(overconfident):
+def test_calibration_keeps_what_happens_to_images_ahead_of_the_network(overconfident):
     network, exp = overconfident
     network.prepare = torch.nn.Hardtanh(-0.1, 0.1)
     made, x = calibrated(network, exp), torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
@@ -162,7 +162,7 @@ def test_calibration_keeps_what_happens_to_pictures_ahead_of_the_network(overcon
 
 @pytest.fixture
 def setup(root, tmp_path, monkeypatch):
-    """Two points, the base and another guide, on a tail of few pictures."""
+    """Two points, the base and another guide, on a tail of few images."""
     guide = replace(BASE, factor="guide", value="calibrated ERM", guide="calibrated ERM")
     monkeypatch.setattr(phase_map, "points", lambda: [BASE, guide])
     recipe = Recipe(network="slim", epochs=1, updates_per_epoch=2, batch=16, counts="batch")

@@ -55,5 +55,5 @@ def test_an_early_generator_of_another_recipe_is_refused(drawn, tmp_path):
     drawn(seeds=7)  # no part of it
     before = (tmp_path / "reports/map/rows.csv").stat().st_mtime_ns
     with pytest.raises(UserError, match=r"data/work/map holds an early generator of another recipe: restore"):
-        drawn(early_pictures=19)
+        drawn(early_images=19)
     assert (tmp_path / "reports/map/rows.csv").stat().st_mtime_ns == before

@@ -1,4 +1,4 @@
-"""The experiments on real sets: a generator of 64 pixels, pictures kept at 48, classifiers that see 32."""
+"""The experiments on real sets: a generator of 64 pixels, images kept at 48, classifiers that see 32."""
 
 import json
 import pickle
@@ -18,17 +18,17 @@ from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.cost import estimate
 from fgsynth.data import mini, registry
 from fgsynth.data.disk import real
-from fgsynth.data.disk.image_set import PictureFiles
+from fgsynth.data.disk.image_set import ImageFiles
 from fgsynth.experiments import build, own_images, study
 from fgsynth.experiments.build import of_world
 from fgsynth.experiments.study import Row
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.plan import Method
-from fgsynth.generate.synthetic_set import StoredPictures, SyntheticSet
+from fgsynth.generate.synthetic_set import StoredImages, SyntheticSet
 from fgsynth.models.networks import create
 from fgsynth.pipeline import notebook
 from fgsynth.pipeline.runner import INJECTED
-from fgsynth.train.batches import IN_MEMORY, Pictures
+from fgsynth.train.batches import IN_MEMORY, Images
 from fgsynth.train.train import outputs, train
 from fgsynth.utils.errors import UserError
 
@@ -78,7 +78,7 @@ def test_an_official_set_is_files_and_its_test_split_is_final(exp):
     assert m.rows("final")["key"].str.startswith("val/").all()
     with pytest.raises(UserError, match="no split 'test': choose one of train, val, final"):
         m.rows("test")
-    assert isinstance(exp.real, PictureFiles)
+    assert isinstance(exp.real, ImageFiles)
     assert len({tuple(exp.real[i][0].shape) for i in range(len(exp.real))}) > 1
     assert exp.bench.prompt(2, 0) == "car"
     assert exp.side == 32
@@ -107,7 +107,7 @@ def test_table_4_compares_photographs_by_the_generators_clip(exp):
     assert "recognised" not in made
     again = exp.synthetic(Method(image=False), per_group=np.full(3, 2))
     fake = exp.generator.clip_embedding(list(again.x)).float()
-    files = [exp.pictures("val")[i][0] for i in range(3)]
+    files = [exp.images("val")[i][0] for i in range(3)]
     by_hand = study.fid(exp.generator.clip_embedding(files).float(), fake)
     assert made["fid"] == pytest.approx(by_hand, rel=1e-3)
 
@@ -116,21 +116,21 @@ def test_shards_are_read_by_offset_as_if_they_were_in_memory(exp):
     whole = exp.synthetic(HARD)
     store, digest = exp.complete(HARD)
     stored = SyntheticSet.of(store, digest, in_memory=0)
-    assert isinstance(stored.x, StoredPictures)
+    assert isinstance(stored.x, StoredImages)
     assert len(stored.x.tars) == 2
     assert torch.equal(torch.cat([*stored.blocks()]), whole.x)
     mine = np.array([False, True, False, True])
     assert torch.equal(stored.rows(mine).at(np.arange(2)), whole.rows(mine).x)
-    assert stored.rows(mine).pictures.label.tolist() == whole.rows(mine).pictures.label.tolist()
+    assert stored.rows(mine).images.label.tolist() == whole.rows(mine).images.label.tolist()
     recipe = replace(exp.recipe, side=None)  # with one, views of files are drawn one by one
-    of_two = [train(whole.pictures, made.pictures, 3, recipe, 5) for made in (whole, stored)]
+    of_two = [train(whole.images, made.images, 3, recipe, 5) for made in (whole, stored)]
     first, second = (run.network.state_dict() for run in of_two)
     assert all(torch.equal(first[key], second[key]) for key in first)
-    copied = pickle.loads(pickle.dumps(stored.pictures))  # as a process that reads ahead does
+    copied = pickle.loads(pickle.dumps(stored.images))  # as a process that reads ahead does
     assert torch.equal(copied[3][0], whole.x[3])
 
 
-def test_a_damaged_picture_in_a_shard_is_named(exp):
+def test_a_damaged_image_in_a_shard_is_named(exp):
     store, digest = exp.complete(HARD)
     stored = SyntheticSet.of(store, digest, in_memory=0)
     tar = stored.x.tars[0]
@@ -138,9 +138,7 @@ def test_a_damaged_picture_in_a_shard_is_named(exp):
     data[int(stored.x.offset[1]) + 30] ^= 1
     tar.write_bytes(data)
     assert stored.x[0][0].shape == (48, 48, 3)
-    with pytest.raises(
-        UserError, match=r"picture at byte \d+ of .*00000.tar is damaged: fill the store again"
-    ):
+    with pytest.raises(UserError, match=r"image at byte \d+ of .*00000.tar is damaged: fill the store again"):
         stored.x[1]
     tar.unlink()
     with pytest.raises(UserError, match=r"00000.tar cannot be read \(No such file"):
@@ -148,16 +146,16 @@ def test_a_damaged_picture_in_a_shard_is_named(exp):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_file_that_is_no_picture_is_one_sentence_in_any_process(exp, workers):
+def test_a_file_that_is_no_image_is_one_sentence_in_any_process(exp, workers):
     path = exp.real.paths[2]
-    Path(path).write_bytes(b"no picture")
+    Path(path).write_bytes(b"no image")
     with pytest.raises(UserError) as caught:
         replace(exp, workers=workers).train(exp.recipe, 0)
-    assert str(caught.value).startswith(f"{path} is not a readable picture")
+    assert str(caught.value).startswith(f"{path} is not a readable image")
     assert "\n" not in str(caught.value)
 
 
-def test_other_processes_read_the_same_pictures(exp):
+def test_other_processes_read_the_same_images(exp):
     here, there = (replace(exp, workers=n).seen(exp.real).by(exp.guide)[0] for n in (0, 2))
     assert torch.equal(here, there)
 
@@ -188,7 +186,7 @@ def altered_list(folder):
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (missing_file, r"imagenet_lt: 1 of 18 pictures are not below .*check-data"),
+        (missing_file, r"imagenet_lt: 1 of 18 images are not below .*check-data"),
         (altered_list, r"Tiny_train.txt has SHA-256 .*download it anew"),
     ],
 )
@@ -203,14 +201,14 @@ def test_a_class_that_is_not_trained_is_named(sampling, tmp_path, monkeypatch):
     lines = tiny_real.lines_of("imagenet_lt")
     lines["train"] = [line for line in lines["train"] if not line.endswith(" 1")]
     world = tiny_real.long_tailed(monkeypatch, tmp_path / "data", "imagenet_lt", lines)
-    with pytest.raises(UserError, match="class 'banana' is in val but has no training picture"):
+    with pytest.raises(UserError, match="class 'banana' is in val but has no training image"):
         experiment("imagenet_lt", world, sampling, tmp_path)
 
 
 def test_files_need_a_side(sampling, tmp_path, monkeypatch):
     world = tiny_real.world(monkeypatch, tmp_path / "data", "imagenet_lt")
     with pytest.raises(
-        UserError, match="training: key 'side' is missing: the pictures of imagenet_lt are files"
+        UserError, match="training: key 'side' is missing: the images of imagenet_lt are files"
     ):
         experiment("imagenet_lt", world, sampling, tmp_path, side=None)
 
@@ -240,22 +238,22 @@ def test_hardness_is_fitted_when_it_is_asked_for(sampling, tmp_path, monkeypatch
     exp = experiment("imagenet_lt", world, sampling, tmp_path)
     assert exp.criterion("entropy") is not None
     assert len(exp.synthetic(replace(HARD, criteria=("entropy",))).index) == exp.missing.sum()
-    with pytest.raises(UserError, match="imagenet_lt: class 'car' has fewer than two training pictures"):
+    with pytest.raises(UserError, match="imagenet_lt: class 'car' has fewer than two training images"):
         exp.synthetic(HARD)
 
 
-def test_ones_own_pictures_are_read_from_files_where_memory_ends(sampling, tmp_path):
+def test_ones_own_images_are_read_from_files_where_memory_ends(sampling, tmp_path):
     for split, n in {"train": 3, "val": 1}.items():
         for name in ("apple", "car"):
             for i in range(n):
-                tiny_real.picture(
+                tiny_real.image(
                     tmp_path / "own" / split / name / f"{i}.png", tiny_real.hash_of((split, name, i))
                 )
     settings = {key: value for key, value in TRAINING.items() if key not in ("side", "workers")}
     given = (tmp_path / "own", 32, sampling, settings, str(tmp_path / "work"))
     held, read = own_images.experiment(*given), own_images.experiment(*given, in_memory=0)
-    assert isinstance(held.real, Pictures)
-    assert isinstance(read.real, PictureFiles)
+    assert isinstance(held.real, Images)
+    assert isinstance(read.real, ImageFiles)
     assert held.seen(held.real).side is None
     assert read.seen(read.real).side == 32
     # The views that are held are those that files give.
@@ -265,22 +263,22 @@ def test_ones_own_pictures_are_read_from_files_where_memory_ends(sampling, tmp_p
 
 
 def test_a_mini_world_is_embedded_in_batches_as_at_once(unclip):
-    """Hardness in memory is what it was when all pictures were embedded by one call."""
+    """Hardness in memory is what it was when all images were embedded by one call."""
     bench = mini.imagenet_lt(LongTail(n_max=110, n_min=4, strata=(8, 9, 7), n_val=1, n_test=1, modes=(1.0,)))
     rows = bench.manifest.rows("train")
-    pictures = Pictures(bench.pictures(rows), torch.tensor(rows["label"].to_numpy()))
+    images = Images(bench.images(rows), torch.tensor(rows["label"].to_numpy()))
     guide = create("thin", 24, 3).eval().requires_grad_(False)
-    at_once = asked_at_once(guide, pictures)
-    in_batches = outputs(guide, pictures)[1]
-    assert len(pictures) > 512
+    at_once = asked_at_once(guide, images)
+    in_batches = outputs(guide, images)[1]
+    assert len(images) > 512
     assert torch.equal(in_batches, at_once)
 
 
-def asked_at_once(guide, pictures):
+def asked_at_once(guide, images):
     from fgsynth.data.images import from_uint8
     from fgsynth.train.classify import embed
 
-    return embed(guide, from_uint8(pictures.x))[1]
+    return embed(guide, from_uint8(images.x))[1]
 
 
 def test_written_counts_are_those_of_the_official_lists(root, monkeypatch):
@@ -297,11 +295,11 @@ def test_written_counts_are_those_of_the_official_lists(root, monkeypatch):
     assert registry.train_counts("places_lt", world).flatten().tolist() == known["places_lt"]
 
 
-def test_the_papers_sets_are_planned_without_their_pictures(root, monkeypatch):
-    """max(1300 - n, 1) of 1,000 classes are 1,184,154 pictures (FG step 4)."""
+def test_the_papers_sets_are_planned_without_their_images(root, monkeypatch):
+    """max(1300 - n, 1) of 1,000 classes are 1,184,154 images (FG step 4)."""
     monkeypatch.chdir(root)
     text = estimate.run("imagenet_lt", "paper")
-    assert text.startswith("imagenet_lt at scale paper: 1,000 classes, 115,846 real pictures\n")
+    assert text.startswith("imagenet_lt at scale paper: 1,000 classes, 115,846 real images\n")
     assert "1,184,154" in text
     assert f"{365 * 4980 - 62_500 + 1:,}" in estimate.run("places_lt", "paper")
     with pytest.raises(UserError, match=r"There is no folder .*data/nicopp/images"):

@@ -109,7 +109,7 @@ def test_a_classifier_is_trained_and_evaluated_for_every_seed(tmp_path):
         written = json.loads((exp.run_folder(RECIPE, seed) / "scores-test.json").read_text())
         assert written["overall"] == nested["overall"] == pytest.approx(100 * (predicted == LABEL).mean())
         assert written["many"] is None
-    made = exp.pictures("val")
+    made = exp.images("val")
     more = SyntheticSet(pd.DataFrame({"label": made.label}), made.x, "few")
     assert study.scores(exp, {"both": Row(RECIPE, more)}, [3], "test")["both"].n_synthetic == 4
     assert (exp.run_folder(RECIPE, 3, more) / "scores-test.json").is_file()
@@ -136,7 +136,7 @@ def test_a_second_stage_has_scores_of_its_own(tmp_path):
     assert np.load(folder / "predicted-test.npy").tolist() == scored["ERM"].predicted[0].tolist()
 
 
-def test_second_stages_get_the_synthetic_pictures_of_their_row_in_other_processes_too(tmp_path, monkeypatch):
+def test_second_stages_get_the_synthetic_images_of_their_row_in_other_processes_too(tmp_path, monkeypatch):
     monkeypatch.setattr("fgsynth.experiments.trainings.WORTH", 0)
     exp = experiment(work=tmp_path)
     made = SyntheticSet(pd.DataFrame({"label": [0, 1]}), torch.zeros(2, 32, 32, 3, dtype=torch.uint8), "two")
@@ -186,7 +186,7 @@ def test_entropy_of_a_set_is_the_guides():
     assert study.entropy_of(exp, made) == pytest.approx(np.log(2))
 
 
-def test_the_judge_reads_the_mini_worlds_own_pictures():
+def test_the_judge_reads_the_mini_worlds_own_images():
     asked = Groups(n_max=3, n_min=1, empty=1, held_out=6, classes=4, modes=(0.5, 0.5))
     of, scales = mini.nicopp(asked), dict.fromkeys(("entropy", "loss", "hardness", "combined"), 0.1)
     sampling = Sampling(
@@ -194,7 +194,7 @@ def test_the_judge_reads_the_mini_worlds_own_pictures():
         dropout=0.5, scales=scales, fill_to=None,
     )  # fmt: skip
     rows = of.manifest.rows("test")
-    out = study.contents_of(experiment(of, sampling=sampling), SyntheticSet(rows, of.pictures(rows), ""))
+    out = study.contents_of(experiment(of, sampling=sampling), SyntheticSet(rows, of.images(rows), ""))
     assert out["recognised"] > 70
     assert out["context_right"] > 70
     truth = of.factors(rows)

@@ -35,7 +35,7 @@ def cheap(tmp_path):
     return Cheap(tmp_path / "log")
 
 
-def test_the_local_engine_makes_every_picture_once_and_the_same_bytes(store, whole, cheap):
+def test_the_local_engine_makes_every_image_once_and_the_same_bytes(store, whole, cheap):
     assert fill(store, cheap, piece=3) == 30
     assert content(store.folder) == whole
     assert cheap.keys() == store.plan["key"].tolist()
@@ -69,7 +69,7 @@ def test_a_request_to_stop_is_granted_after_the_piece_and_nothing_is_lost(store,
             os.kill(os.getpid(), signal.SIGTERM)
         return cheap.make(rows)
 
-    with pytest.raises(Stopped, match=r"with 14 of 30 pictures of .*store kept: give the same command again"):
+    with pytest.raises(Stopped, match=r"with 14 of 30 images of .*store kept: give the same command again"):
         fill(store, lambda: asks, piece=3)
     assert (store.folder / PIECES / "00001").is_dir()
     assert fill(store, cheap, piece=3) == 16
@@ -130,8 +130,8 @@ def test_unfit_settings_are_refused(settings, sentence):
         Engine(**settings)
 
 
-def test_a_piece_holds_a_picture(store):
-    with pytest.raises(UserError, match="Pieces of 0 pictures"):
+def test_a_piece_holds_a_image(store):
+    with pytest.raises(UserError, match="Pieces of 0 images"):
         fill(store, lambda: make, piece=0)
 
 

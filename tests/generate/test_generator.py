@@ -60,12 +60,12 @@ def tiny_decoder(folder, channels=4):
     return folder
 
 
-def pictures(n=2, side=48):
+def images(n=2, side=48):
     return [np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8) for i in range(n)]
 
 
-def assert_same_pictures(generator, prompts, image, cfg, z, theirs):
-    """Our sampler without feedback and the pictures of a pipeline's own call from the same noise."""
+def assert_same_images(generator, prompts, image, cfg, z, theirs):
+    """Our sampler without feedback and the images of a pipeline's own call from the same noise."""
     with torch.no_grad():
         ours = generator.decode(
             ddim(generator.predict(generator.embed_text(prompts), image, cfg), z, generator.schedule)
@@ -84,15 +84,15 @@ def assert_diffusers_agrees(generator, pipe, prompts, embedding, seeds, cfg, noi
         num_inference_steps=len(generator.schedule.steps), generator=draws, output_type="pt",
     ).images  # fmt: skip
     image = generator.condition_image(embedding, seeds, noise_level=noise_level)
-    assert_same_pictures(generator, prompts, image, cfg, z, theirs)
+    assert_same_images(generator, prompts, image, cfg, z, theirs)
 
 
 @pytest.mark.parametrize(("cfg", "noise_level"), [(5.0, 0), (1.0, 0), (3.0, 400)])
 def test_without_feedback_it_is_diffusers_own_pipeline(tiny, cfg, noise_level):
-    embedding = tiny.clip_embedding(pictures())
+    embedding = tiny.clip_embedding(images())
     assert_diffusers_agrees(tiny, tiny.pipe, PROMPTS, embedding, SEEDS, cfg, noise_level)
     torch.testing.assert_close(
-        tiny.embed_image(pictures(), SEEDS, noise_level=noise_level),
+        tiny.embed_image(images(), SEEDS, noise_level=noise_level),
         tiny.condition_image(embedding, SEEDS, noise_level=noise_level),
     )
 
@@ -124,13 +124,11 @@ def test_a_prompt_that_is_too_long_is_named(tiny):
 
 
 def test_the_image_condition_is_own_to_its_seed(tiny):
-    image = tiny.embed_image(pictures(), SEEDS, Dropout(0.5), noise_level=300)
+    image = tiny.embed_image(images(), SEEDS, Dropout(0.5), noise_level=300)
     assert image.shape == (2, 2 * WIDTH)
-    alone = tiny.embed_image(pictures()[1:], SEEDS[1:], Dropout(0.5), noise_level=300)
+    alone = tiny.embed_image(images()[1:], SEEDS[1:], Dropout(0.5), noise_level=300)
     torch.testing.assert_close(image[1:], alone)
-    assert not torch.allclose(
-        image[:1], tiny.embed_image(pictures()[:1], [99], Dropout(0.5), noise_level=300)
-    )
+    assert not torch.allclose(image[:1], tiny.embed_image(images()[:1], [99], Dropout(0.5), noise_level=300))
 
 
 def test_text_only_is_unclips_unconditional_half(tiny):
@@ -165,7 +163,7 @@ def test_bad_dropout(p, kind, said):
 
 def test_bad_noise_level(tiny):
     with pytest.raises(UserError, match="Embedding noise level 1000: choose between 0 and 999"):
-        tiny.embed_image(pictures(), SEEDS, noise_level=1000)
+        tiny.embed_image(images(), SEEDS, noise_level=1000)
 
 
 def test_the_decoder_keeps_float32_and_its_gradient_equals_the_checkpointed_one(tiny, folder, monkeypatch):
@@ -201,7 +199,7 @@ def kept_for_the_gradient(function):
 
 
 @pytest.mark.parametrize("of_the_tiny_decoder", [False, True])
-def test_large_pictures_keep_little_for_the_gradient(folder, tmp_path, monkeypatch, of_the_tiny_decoder):
+def test_large_images_keep_little_for_the_gradient(folder, tmp_path, monkeypatch, of_the_tiny_decoder):
     def kept():
         g = Generator.load(folder, tiny_decoder=tiny_decoder(tmp_path / "tiny"))
         z = g.noise([1]).requires_grad_(True)
@@ -236,11 +234,11 @@ def test_damaged_weights_are_one_sentence(folder, tmp_path):
 
 
 def test_an_embedding_wholly_dropped_is_no_image(tiny):
-    out = tiny.embed_image(pictures(8), range(8), Dropout(0.5, "whole"), noise_level=300)
+    out = tiny.embed_image(images(8), range(8), Dropout(0.5, "whole"), noise_level=300)
     gone = (out == 0).all(1)
     assert 0 < gone.sum() < 8
     assert torch.equal(out[gone], tiny.no_image(int(gone.sum())))
-    kept = tiny.embed_image(pictures(8), range(8), noise_level=300)
+    kept = tiny.embed_image(images(8), range(8), noise_level=300)
     assert torch.equal(out[~gone], kept[~gone])
 
 
@@ -269,7 +267,7 @@ def test_stable_diffusion_without_feedback_is_diffusers_own_pipeline(tiny_text, 
     theirs = pipe(
         prompt=PROMPTS, latents=z, guidance_scale=cfg, num_inference_steps=5, eta=0.0, output_type="pt"
     ).images
-    assert_same_pictures(tiny_text, PROMPTS, tiny_text.no_image(2), cfg, z, theirs)
+    assert_same_images(tiny_text, PROMPTS, tiny_text.no_image(2), cfg, z, theirs)
 
 
 def test_the_folder_names_its_family(tiny, tiny_text):
@@ -283,13 +281,13 @@ def test_stable_diffusion_is_guided_like_unclip(tiny_text, guide_network):
     plan = Plan(PROMPTS, tiny_text.no_image(2), torch.tensor([0, 1]), SEEDS)
     made, plain = (synthesise(tiny_text, plan, 3.0, feedback) for feedback in (seen, None))
     assert made.non_finite.tolist() == [0, 0]
-    assert (made.pictures != plain.pictures).any()
+    assert (made.images != plain.images).any()
 
 
-def test_a_text_only_model_refuses_pictures(tiny, tiny_text):
+def test_a_text_only_model_refuses_images(tiny, tiny_text):
     said = "StableDiffusionPipeline takes text only.*image: true"
     with pytest.raises(UserError, match=said):
-        tiny_text.embed_image(pictures(), SEEDS)
+        tiny_text.embed_image(images(), SEEDS)
     with pytest.raises(UserError, match=said):
         tiny_text.condition_image(torch.zeros(2, WIDTH), SEEDS)
     with pytest.raises(UserError, match="image condition has 64 numbers, the model takes 0"):
@@ -344,11 +342,11 @@ def test_half_precision_stays_close_to_float32(folder, guide_network, dtype, thr
         g = Generator.load(folder, n_steps=5, dtype=precision)
         assert g.dtype == precision
         assert {p.dtype for p in g.pipe.vae.parameters()} == {torch.float32}
-        plan = Plan(PROMPTS, g.embed_image(pictures(), SEEDS), torch.tensor([0, 1]), SEEDS)
+        plan = Plan(PROMPTS, g.embed_image(images(), SEEDS), torch.tensor([0, 1]), SEEDS)
         made[precision] = synthesise(g, plan, 3.0, seen)
     exact, half = made.values()
     assert half.non_finite.tolist() == [0, 0]
-    off = (exact.pictures.float() - half.pictures.float()).abs()
+    off = (exact.images.float() - half.images.float()).abs()
     assert 0 < off.mean() < 4
     torch.testing.assert_close(half.before, exact.before, rtol=0.02, atol=0)
 
@@ -359,7 +357,7 @@ def test_the_autoencoder_is_read_in_float32_and_not_rounded(folder):
         assert torch.equal(a, b)
 
 
-def test_guidance_looks_through_the_tiny_decoder_and_pictures_do_not(folder, tmp_path, guide_network):
+def test_guidance_looks_through_the_tiny_decoder_and_images_do_not(folder, tmp_path, guide_network):
     g = Generator.load(folder, n_steps=5, tiny_decoder=tiny_decoder(tmp_path / "tiny"))
     plain = Generator.load(folder, n_steps=5)
     z, label = g.noise(SEEDS), torch.tensor([0, 1])
@@ -400,7 +398,7 @@ def test_compiling_is_asked_of_the_denoiser_alone(folder, monkeypatch):
     assert asked == ["UNet2DConditionModel"]
 
 
-def test_the_guide_sees_pictures_at_its_own_size(tiny, guide_network):
+def test_the_guide_sees_images_at_its_own_size(tiny, guide_network):
     sides = []
 
     def guide_of_32(x):
@@ -410,6 +408,6 @@ def test_the_guide_sees_pictures_at_its_own_size(tiny, guide_network):
     seen = Feedback(at_resolution(guide_of_32, 32), {"entropy": entropy}, 4)
     plan = Plan(PROMPTS, tiny.no_image(2), torch.tensor([0, 1]), SEEDS)
     made = synthesise(tiny, plan, 3.0, seen)
-    assert made.pictures.shape[1:3] == (64, 64)
+    assert made.images.shape[1:3] == (64, 64)
     assert set(sides) == {(32, 32)}
     assert made.non_finite.tolist() == [0, 0]

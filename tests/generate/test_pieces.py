@@ -9,7 +9,7 @@ from fgsynth.utils.errors import UserError
 
 @pytest.fixture
 def store(tmp_path):
-    """Ten pictures in shards of 7 and 3, nothing made."""
+    """Ten images in shards of 7 and 3, nothing made."""
     made = Store(tmp_path / "store", plan(), per_shard=7)
     made.tidy()
     return made
@@ -24,7 +24,7 @@ def whole(tmp_path):
 
 
 class Asked:
-    """Makes pictures and keeps the keys it was asked for."""
+    """Makes images and keeps the keys it was asked for."""
 
     def __init__(self):
         self.keys = []
@@ -104,13 +104,13 @@ def test_no_index_stands_beside_a_joined_tar_that_is_not_its_own(store, whole, m
     assert not whole.files(0)[1].exists()
 
 
-def test_unfit_pictures_are_refused_and_earlier_pieces_stay(store):
+def test_unfit_images_are_refused_and_earlier_pieces_stay(store):
     def spoils(rows):
-        pictures, notes = make(rows)
-        return (pictures, notes) if store.rows(0)["key"][0] in set(rows["key"]) else (pictures[1:], notes[1:])
+        images, notes = make(rows)
+        return (images, notes) if store.rows(0)["key"][0] in set(rows["key"]) else (images[1:], notes[1:])
 
     begun = steps(store, 0, spoils, 3)
-    with pytest.raises(UserError, match=r"00001\.tar got 2 pictures for 3 rows: make one for each"):
+    with pytest.raises(UserError, match=r"00001\.tar got 2 images for 3 rows: make one for each"):
         list(begun)
     assert next(steps(store, 0, make, 3)) == Step(3, 0)
     assert pieces.missing(store, 0)

@@ -12,7 +12,7 @@ CLASSES = bench({"train": (9, 3, 1)})
 GROUPS = bench({"train": (6, 0, 2, 5)}, ("dim", "rock"))
 
 
-def test_each_group_is_filled_to_the_target_by_one_picture_at_least():
+def test_each_group_is_filled_to_the_target_by_one_image_at_least():
     counts = torch.tensor([5, 3, 0, 9])
     assert missing_per_group(counts, None).tolist() == [4, 6, 9, 1]
     assert missing_per_group(counts, 5).tolist() == [1, 2, 5, 1]
@@ -22,7 +22,7 @@ def test_each_group_is_filled_to_the_target_by_one_picture_at_least():
 
 
 def test_the_printed_number_of_imagenet_lt():
-    """1,300 - n pictures for n real ones: 115,846 in 1,000 classes leave 1,184,154."""
+    """1,300 - n images for n real ones: 115,846 in 1,000 classes leave 1,184,154."""
     counts = torch.full((1000,), 115)
     counts[:846] += 1
     assert missing_per_group(counts, 1300).sum() == 1_184_154
@@ -53,11 +53,11 @@ def test_methods_start_from_the_same_noise_and_experiments_from_their_own():
     assert text["prompt"].tolist() == image["prompt"].tolist()
     assert set(text["condition"]) == {""}
     assert not set(other["seed"]) & set(image["seed"])
-    named = Benchmark(Manifest("other", table({"train": (9, 3, 1)}), ("ant", "bee", "cat")), CLASSES.pictures)
+    named = Benchmark(Manifest("other", table({"train": (9, 3, 1)}), ("ant", "bee", "cat")), CLASSES.images)
     assert not set(plan(named, each, 0)["seed"]) & set(image["seed"])
 
 
-def test_conditions_are_training_pictures_of_the_class_drawn_with_replacement():
+def test_conditions_are_training_images_of_the_class_drawn_with_replacement():
     several = bench({"train": (9, 3, 1), "test": (5, 5, 5)})
     rows = plan(several, np.array([60, 30, 3]), 0)
     train = several.manifest.rows("train").set_index("key")["label"]
@@ -69,12 +69,12 @@ def test_conditions_of_a_group_come_from_any_context_of_its_class():
     rows = plan(GROUPS, np.array([40, 40, 40, 40]), 0)
     origin = rows["condition"].str.split("-").str[1].astype(int)
     shown = origin.groupby(rows["group"]).agg(set).to_dict()
-    assert shown == {0: {0}, 1: {0}, 2: {2, 3}, 3: {2, 3}}  # group 1 has no picture of its own
+    assert shown == {0: {0}, 1: {0}, 2: {2, 3}, 3: {2, 3}}  # group 1 has no image of its own
 
 
-def test_a_class_without_pictures_is_sampled_by_text_only():
-    lacking = Benchmark(Manifest("tiny", table({"train": (2,)}), ("ant", "bee")), CLASSES.pictures)
-    with pytest.raises(UserError, match="tiny: class 'bee' has no real picture to condition on: sample it"):
+def test_a_class_without_images_is_sampled_by_text_only():
+    lacking = Benchmark(Manifest("tiny", table({"train": (2,)}), ("ant", "bee")), CLASSES.images)
+    with pytest.raises(UserError, match="tiny: class 'bee' has no real image to condition on: sample it"):
         plan(lacking, np.array([1, 1]), 0)
     assert len(plan(lacking, np.array([1, 1]), 0, image=False)) == 2
     assert len(plan(lacking, np.array([1, 0]), 0)) == 1
@@ -98,7 +98,7 @@ def test_smaller_amounts_are_parts_of_larger_ones():
     assert before.all()
 
 
-def test_once_of_twice_the_missing_pictures_is_the_plan_of_once():
+def test_once_of_twice_the_missing_images_is_the_plan_of_once():
     missing = np.array([1, 8, 41])
     twice = plan(CLASSES, 2 * missing, 0)
     part = twice[share_of(twice, 1, 2)].reset_index(drop=True)

@@ -197,7 +197,7 @@ def test_actors_share_the_shards_and_make_the_same_bytes(here, store, calm):
 
 
 def dies_at(key, log):
-    """A maker of workers that die of a picture, and all keys they were asked for."""
+    """A maker of workers that die of an image, and all keys they were asked for."""
 
     def deadly(rows):
         log.extend(rows["key"])
@@ -251,7 +251,7 @@ def test_a_request_to_stop_keeps_every_piece_and_a_new_run_goes_on(here, store, 
             os.kill(os.getpid(), signal.SIGTERM)
         return make(rows)
 
-    with pytest.raises(Stopped, match=r"with 35 of 90 pictures of .*store kept"):
+    with pytest.raises(Stopped, match=r"with 35 of 90 images of .*store kept"):
         fill(store, lambda: asks, engine=RAY, piece=5)
     assert len(made) == 35, "the other actor's piece was finished, and no new one begun"
     assert (store.folder / PIECES).is_dir()
@@ -263,7 +263,7 @@ def test_a_request_to_stop_keeps_every_piece_and_a_new_run_goes_on(here, store, 
 def test_without_a_worker_there_is_a_sentence(here, store):
     here.starts = False
     with pytest.raises(UserError, match="No Ray worker was fit for work for 0 minutes: look at 'ray status'"):
-        cluster.fill(store, lambda: make, Speed(90, "pictures"), 5, wait=0.0)
+        cluster.fill(store, lambda: make, Speed(90, "images"), 5, wait=0.0)
 
 
 def test_workers_that_do_not_find_the_folder_are_no_workers(here, store, monkeypatch):
@@ -276,7 +276,7 @@ def test_workers_that_do_not_find_the_folder_are_no_workers(here, store, monkeyp
 
 def test_a_place_where_workers_die_gets_no_more_work(here, store):
     kind = here.remote(num_cpus=1)(cluster.Worker)
-    crew = cluster._Crew(here, kind, [store, None, 5, ""], 1, store, Speed(90, "pictures"))
+    crew = cluster._Crew(here, kind, [store, None, 5, ""], 1, store, Speed(90, "images"))
     broken = ("node", ("3",))
     for number in range(cluster.UNFIT):
         actor = Actor(None)

@@ -19,7 +19,7 @@ def test_any_size_becomes_the_classifiers_own(size):
     torch.testing.assert_close(logits.mean(), x.mean(), atol=0.01, rtol=0)
 
 
-def test_pictures_of_that_size_are_not_touched():
+def test_images_of_that_size_are_not_touched():
     x = torch.rand(2, 3, 32, 32)
     assert at_resolution(lambda x: (x, x), 32)(x)[0] is x
 
@@ -36,7 +36,7 @@ def test_a_classifier_has_a_size():
         at_resolution(look, 0)
 
 
-def test_pictures_are_kept_as_a_classifier_sees_them():
+def test_images_are_kept_as_a_classifier_sees_them():
     drawn = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     kept = shrunk(drawn, 32)
     assert (kept.dtype, kept.shape) == (torch.uint8, (2, 32, 32, 3))

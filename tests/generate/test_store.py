@@ -19,7 +19,7 @@ def plan(n=10):
     """Of all kinds of columns, in an order that is not the keys'."""
     key = [f"{(7 * i) % n:05d}" for i in range(n)]
     table = pd.DataFrame({"key": key, "label": [i % 3 for i in range(n)], "group": [i % 2 for i in range(n)]})
-    table["prompt"] = [f"a picture, «{i}»" for i in range(n)]
+    table["prompt"] = [f"an image, «{i}»" for i in range(n)]
     table["condition"] = ["" if i % 2 else f"real/{i}.png" for i in range(n)]
     table["seed"] = [(i + 1) * 0x9E3779B97F4A7C15 % 2**63 for i in range(n)]
     table["context"] = [None if i % 4 == 0 else "rock" for i in range(n)]
@@ -28,12 +28,12 @@ def plan(n=10):
 
 
 def make(rows):
-    """Pictures and notes that depend on the rows' seeds alone."""
+    """Images and notes that depend on the rows' seeds alone."""
     seeds = rows["seed"].tolist()
-    pictures = [np.random.Generator(np.random.Philox(s)).integers(0, 256, (8, 6, 3), np.uint8) for s in seeds]
+    images = [np.random.Generator(np.random.Philox(s)).integers(0, 256, (8, 6, 3), np.uint8) for s in seeds]
     before = [float("nan") if s % 3 == 0 else s / 2**63 for s in seeds]
     notes = {"criterion": ["" if s % 3 == 0 else "loss" for s in seeds], "before": before, "after": before}
-    return np.stack(pictures), pd.DataFrame({**notes, "non_finite": [s % 4 for s in seeds]})
+    return np.stack(images), pd.DataFrame({**notes, "non_finite": [s % 4 for s in seeds]})
 
 
 def fill(store, make, piece=256, **engine):
@@ -53,7 +53,7 @@ def content(folder):
 
 @pytest.fixture
 def whole(tmp_path):
-    """Ten pictures in shards of 4, 4 and 2."""
+    """Ten images in shards of 4, 4 and 2."""
     store = Store(tmp_path / "whole", plan(), per_shard=4)
     assert fill(store, make, piece=3) == 10
     return store
@@ -74,20 +74,20 @@ def again(whole):
 
 
 def test_a_store_gives_back_what_was_made_in_the_plans_order(whole):
-    pictures, notes = make(whole.plan)
-    assert str(whole.pictures().dtype) == "torch.uint8"
-    assert np.array_equal(whole.pictures().numpy(), pictures)
+    images, notes = make(whole.plan)
+    assert str(whole.images().dtype) == "torch.uint8"
+    assert np.array_equal(whole.images().numpy(), images)
     index = whole.index()
     pd.testing.assert_frame_equal(index[plan().columns], pd.read_parquet(io.BytesIO(plan().to_parquet())))
     pd.testing.assert_frame_equal(index[[*NOTES]], notes.astype(NOTES))
     assert index["shard"].tolist() == ["00000.tar"] * 4 + ["00001.tar"] * 4 + ["00002.tar"] * 2
 
 
-def test_pictures_by_key_come_in_the_order_asked_for(whole):
+def test_images_by_key_come_in_the_order_asked_for(whole):
     keys = whole.plan["key"].iloc[[9, 0, 5, 0]].tolist()
-    assert np.array_equal(whole.pictures(keys).numpy(), make(whole.plan.iloc[[9, 0, 5, 0]])[0])
+    assert np.array_equal(whole.images(keys).numpy(), make(whole.plan.iloc[[9, 0, 5, 0]])[0])
     (whole.folder / "00001.tar").unlink()
-    assert len(whole.pictures(keys[:2])) == 2, "a shard that holds none of them was asked for"
+    assert len(whole.images(keys[:2])) == 2, "a shard that holds none of them was asked for"
 
 
 def test_a_shard_is_a_webdataset_tar(whole):
@@ -119,13 +119,13 @@ def test_two_runs_give_the_same_bytes_whatever_the_piece(whole, tmp_path):
     }
 
 
-def test_a_tensor_is_a_picture_too(tmp_path):
+def test_a_tensor_is_a_image_too(tmp_path):
     # Here, as the process that is killed imports this file and has no time to lose.
     import torch
 
     store = Store(tmp_path, plan())
     fill(store, lambda rows: (torch.from_numpy(make(rows)[0]), make(rows)[1]))
-    assert np.array_equal(store.pictures().numpy(), make(store.plan)[0])
+    assert np.array_equal(store.images().numpy(), make(store.plan)[0])
 
 
 def test_a_whole_store_is_left_alone(whole):
@@ -150,8 +150,8 @@ def test_any_damaged_byte_of_a_tar_is_found(whole, again):
         flip(tar, at)
         assert whole.todo() == [1]
         if at == png:
-            with pytest.raises(UserError, match=rf"Picture {row['key']} of .*00001\.tar is damaged: fill"):
-                whole.pictures()
+            with pytest.raises(UserError, match=rf"Image {row['key']} of .*00001\.tar is damaged: fill"):
+                whole.images()
         assert again() == whole.plan["key"].tolist()[4:8]
 
 
@@ -178,7 +178,7 @@ def test_a_truncated_file_is_made_again(whole, again, end):
     for name in ("00000.tar", "00000.parquet"):
         path = whole.folder / name
         path.write_bytes(path.read_bytes()[:end] if name.endswith("tar") else path.read_bytes()[: end // 3])
-        for read in (whole.index, whole.pictures):
+        for read in (whole.index, whole.images):
             with pytest.raises(UserError, match=r"00000\.parquet (is damaged|does not fit its tar): fill"):
                 read()
         assert again() == whole.plan["key"].tolist()[:4]
@@ -187,7 +187,7 @@ def test_a_truncated_file_is_made_again(whole, again, end):
 @pytest.mark.parametrize("name", ["00001.tar", "00001.parquet"])
 def test_a_deleted_file_is_made_again(whole, again, name):
     (whole.folder / name).unlink()
-    for read in (whole.index, whole.pictures):
+    for read in (whole.index, whole.images):
         with pytest.raises(UserError, match=rf"{name} is missing: fill"):
             read()
     assert again() == whole.plan["key"].tolist()[4:8]
@@ -215,7 +215,7 @@ def test_an_index_that_does_not_fit_is_made_again(whole, again, column, value, s
     frame.to_parquet(path, index=False)
     assert whole.todo() == [1]
     with pytest.raises(UserError, match=sentence):
-        whole.pictures()
+        whole.images()
     assert again() == whole.plan["key"].tolist()[4:8]
 
 
@@ -301,32 +301,32 @@ def test_unfit_plans_are_refused(tmp_path, change, sentence):
     ("spoil", "sentence"),
     [
         (lambda p, n: (p[1:], n), r"with 4 notes are uint8 of shape \(3, 8, 6, 3\)"),
-        (lambda p, n: (p[1:], n[1:]), "got 3 pictures for 4 rows"),
+        (lambda p, n: (p[1:], n[1:]), "got 3 images for 4 rows"),
         (lambda p, n: (p / 255, n), "float64 of shape"),
         (lambda p, n: (p[..., 0], n), r"shape \(4, 8, 6\)"),
         (lambda p, n: (p, n.drop(columns="after")), "after"),
         (lambda p, n: (p, n.assign(before="high")), "could not convert"),
     ],
 )
-def test_unfit_pictures_are_refused_and_nothing_is_left(tmp_path, spoil, sentence):
+def test_unfit_images_are_refused_and_nothing_is_left(tmp_path, spoil, sentence):
     store = Store(tmp_path, plan(), per_shard=4)
     with pytest.raises(UserError, match=sentence):
         fill(store, lambda rows: spoil(*make(rows)))
     assert set(content(tmp_path)) == {"plan.parquet"}
 
 
-def test_a_shard_with_too_few_or_too_many_pictures_is_refused(tmp_path):
+def test_a_shard_with_too_few_or_too_many_images_is_refused(tmp_path):
     store = Store(tmp_path, plan(), per_shard=4)
     for rows in (store.rows(0)[:3], store.plan[:5]):
-        with pytest.raises(UserError, match=rf"00000.tar got {len(rows)} pictures for 4 rows"):
+        with pytest.raises(UserError, match=rf"00000.tar got {len(rows)} images for 4 rows"):
             store.write(0, [make(rows)])
     assert content(tmp_path) == {}
 
 
 def test_unfit_requests_are_refused(whole):
-    for keys, sentence in ((["00001", "nobody"], "No picture 'nobody'"), ([], "No picture to read")):
+    for keys, sentence in ((["00001", "nobody"], "No image 'nobody'"), ([], "No image to read")):
         with pytest.raises(UserError, match=sentence):
-            whole.pictures(keys)
+            whole.images(keys)
     with pytest.raises(UserError, match="at least 1"):
         Store(whole.folder, plan(), 0)
 
@@ -349,7 +349,7 @@ def child(started):
         os.write(started, b"x")
         time.sleep(0.005)
         return make(rows)
-    fill(Store(Path(sys.argv[1]), plan(PICTURES), 4), slow, piece=2)
+    fill(Store(Path(sys.argv[1]), plan(IMAGES), 4), slow, piece=2)
     os._exit(0)
 
 delay, killed = Random(1), 0
@@ -369,11 +369,11 @@ sys.exit(killed)
 
 
 def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(tmp_path, root):
-    pictures = 480
-    killed, calm = tmp_path / "killed", Store(tmp_path / "calm", plan(pictures), 4)
-    code = KILLED.replace("PICTURES", str(pictures))
+    images = 480
+    killed, calm = tmp_path / "killed", Store(tmp_path / "calm", plan(images), 4)
+    code = KILLED.replace("IMAGES", str(images))
     assert subprocess.run([sys.executable, "-c", code, killed], cwd=root, check=False).returncode == 20
-    store = Store(killed, plan(pictures), 4)
+    store = Store(killed, plan(images), 4)
     assert 0 < len(store.todo()) < len(store.parts()), "the kills missed the work"
     fill(store, make)
     fill(calm, make)
@@ -384,7 +384,7 @@ def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(tmp_path, root):
             names += tar.getnames()
     assert names == [f"{key}.png" for key in store.plan["key"]]
     assert store.index()["key"].is_unique
-    assert np.array_equal(store.pictures().numpy(), make(store.plan)[0])
+    assert np.array_equal(store.images().numpy(), make(store.plan)[0])
 
 
 def test_no_index_stands_beside_a_tar_that_is_not_its_own(whole, monkeypatch):

@@ -2,7 +2,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from test_generator import pictures
+from test_generator import images
 from tiny_unclip import save
 
 from fgsynth.generate.generator import Dropout, Generator
@@ -23,7 +23,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plan(tiny):
-    return Plan(["apple", "car", "banana"], tiny.embed_image(pictures(3), SEEDS, Dropout(0.5)), LABEL, SEEDS)
+    return Plan(["apple", "car", "banana"], tiny.embed_image(images(3), SEEDS, Dropout(0.5)), LABEL, SEEDS)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def feedback(classifier, criteria=None, **guidance):
 def test_scale_zero_is_the_unguided_sampler(tiny, plan, classifier):
     plain = synthesise(tiny, plan, 3.0)
     off = synthesise(tiny, plan, 3.0, feedback(classifier, scale=0.0))
-    assert torch.equal(plain.pictures, off.pictures)
+    assert torch.equal(plain.images, off.images)
     assert plain.after.isnan().all()
     assert off.before.isnan().all()
     assert off.after.isfinite().all()
@@ -58,11 +58,11 @@ def test_the_criterion_rises(tiny, plan, classifier, criterion, through_network)
 
 
 @pytest.mark.parametrize("on", [False, True])
-def test_a_picture_does_not_depend_on_its_batch(tiny, plan, classifier, on):
+def test_a_image_does_not_depend_on_its_batch(tiny, plan, classifier, on):
     guided = feedback(classifier, {"entropy": entropy, "loss": loss}, scale=0.05) if on else None
     together = synthesise(tiny, plan, 3.0, guided)
     alone = synthesise(tiny, plan, 3.0, guided, batch=1)
-    difference = (together.pictures.int() - alone.pictures.int()).abs()
+    difference = (together.images.int() - alone.images.int()).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 0.01
     torch.testing.assert_close(together.after, alone.after, equal_nan=True, rtol=1e-3, atol=1e-4)
@@ -79,19 +79,19 @@ def test_reuse_pushes_on_the_steps_in_between_without_further_gradients(tiny, pl
     evaluations = len(calls)
     calls.clear()
     reused = synthesise(tiny, plan, 3.0, feedback(counting, scale=0.03, reuse=True))
-    assert len(calls) == evaluations == 5  # the door, steps 0, 2, 4, the finished picture
+    assert len(calls) == evaluations == 5  # the door, steps 0, 2, 4, the finished image
     assert reused.after.mean() > sometimes.after.mean() > sometimes.before.mean()
 
 
-def test_non_finite_gradients_are_counted_and_the_picture_is_the_unguided_one(tiny, plan, classifier):
+def test_non_finite_gradients_are_counted_and_the_image_is_the_unguided_one(tiny, plan, classifier):
     def broken(logits, embedding, label):
         return entropy(logits, embedding, label) * torch.where(label == 2, torch.nan, 1.0)
 
     plain = synthesise(tiny, plan, 3.0)
     out = synthesise(tiny, plan, 3.0, feedback(classifier, {"broken": broken}, scale=0.1))
     assert out.non_finite.tolist() == [0, 3, 0]
-    assert torch.equal(out.pictures[1], plain.pictures[1])
-    assert not torch.equal(out.pictures[0], plain.pictures[0])
+    assert torch.equal(out.images[1], plain.images[1])
+    assert not torch.equal(out.images[0], plain.images[0])
 
 
 def test_a_classifier_of_other_classes_is_refused(tiny, plan, classifier):
@@ -104,7 +104,7 @@ def test_a_batch_larger_than_memory_proposes_a_smaller_one(tiny, plan, monkeypat
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(tiny, "decode", full)
-    with pytest.raises(UserError, match="A batch of 3 pictures does not fit into memory: set batch to 1"):
+    with pytest.raises(UserError, match="A batch of 3 images does not fit into memory: set batch to 1"):
         synthesise(tiny, plan, 3.0)
 
 
@@ -127,21 +127,21 @@ def test_an_empty_plan_is_refused(tiny):
         synthesise(tiny, Plan([], tiny.no_image(0), LABEL[:0], []), 3.0)
 
 
-def test_a_single_picture_larger_than_memory(tiny, plan, monkeypatch):
+def test_a_single_image_larger_than_memory(tiny, plan, monkeypatch):
     def full(z):
         raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
 
     monkeypatch.setattr(tiny, "decode", full)
-    with pytest.raises(UserError, match="One picture does not fit into memory: take half precision"):
+    with pytest.raises(UserError, match="One image does not fit into memory: take half precision"):
         synthesise(tiny, plan, 3.0, batch=1)
 
 
-def test_a_picture_that_is_not_finite_is_named_not_black(tiny, plan, monkeypatch):
+def test_a_image_that_is_not_finite_is_named_not_black(tiny, plan, monkeypatch):
     decode = tiny.decode
     monkeypatch.setattr(
         tiny, "decode", lambda z: decode(z) / torch.tensor([1.0, 0.0, 1.0])[:, None, None, None]
     )
-    with pytest.raises(UserError, match="The picture of seed 6 is not finite"):
+    with pytest.raises(UserError, match="The image of seed 6 is not finite"):
         synthesise(tiny, plan, 3.0)
 
 
@@ -172,7 +172,7 @@ def test_the_exact_gradient_is_that_of_the_whole_pipe(tiny, plan, classifier):
 def test_half_precision_keeps_a_gradient_that_it_cannot_hold(tmp_path_factory, plan):
     """A confident guide's gradient is below what 16 bits hold; per sample it goes through at unit size."""
     low = Generator.load(save(tmp_path_factory.mktemp("low")), n_steps=6, dtype=torch.bfloat16)
-    image = low.embed_image(pictures(3), SEEDS, Dropout(0.5))
+    image = low.embed_image(images(3), SEEDS, Dropout(0.5))
     predict = low.predict(low.embed_text(plan.prompts), image, 3.0)
 
     def faint(x):
@@ -188,5 +188,5 @@ def test_half_precision_keeps_a_gradient_that_it_cannot_hold(tmp_path_factory, p
     made = synthesise(
         low, Plan(plan.prompts, image, LABEL, SEEDS), 3.0, feedback(small(4).eval(), scale=0.05)
     )
-    assert made.pictures.float().std() > 1
+    assert made.images.float().std() > 1
     assert (made.non_finite == 0).all()

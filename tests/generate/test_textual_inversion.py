@@ -37,7 +37,7 @@ def unclip(root):
     return Generator.load(root / FOLDER, 12)
 
 
-def pictures(n, seed=0):
+def images(n, seed=0):
     g = torch.Generator().manual_seed(seed)
     return list(torch.randint(0, 256, (n, 48, 64, 3), generator=g, dtype=torch.uint8))
 
@@ -69,11 +69,11 @@ def test_the_loss_is_the_mean_error_of_the_velocity(tiny):
 
 
 def test_latents_are_of_the_generators_own_size(tiny):
-    z = latents(tiny, pictures(3))
+    z = latents(tiny, images(3))
     assert z.shape == (3, 4, 8, 8)
     assert not torch.equal(z[0], z[1])
-    # Of a wide picture the centre, whose edges are filtered with what lies beyond them.
-    (wide,) = pictures(1)
+    # Of a wide image the centre, whose edges are filtered with what lies beyond them.
+    (wide,) = images(1)
     centre, left = (latents(tiny, [wide[:, i : i + 48]]) for i in (8, 0))
     torch.testing.assert_close(centre, z[:1], rtol=0, atol=0.01)
     assert (left - z[:1]).abs().max() > 0.02
@@ -81,7 +81,7 @@ def test_latents_are_of_the_generators_own_size(tiny):
 
 def test_the_seed_decides_the_word_and_the_networks_stay_as_they_are(tiny):
     before = [weights_digest(part) for part in (tiny.pipe.unet, tiny.pipe.text_encoder)]
-    first, again, other = (invert(tiny, pictures(3), "car", BRIEF, seed) for seed in (0, 0, 1))
+    first, again, other = (invert(tiny, images(3), "car", BRIEF, seed) for seed in (0, 0, 1))
     assert first.shape == (WIDTH,)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -89,9 +89,9 @@ def test_the_seed_decides_the_word_and_the_networks_stay_as_they_are(tiny):
     assert not any(p.requires_grad for p in tiny.pipe.text_encoder.parameters())
 
 
-def test_only_the_first_pictures_are_learned_from(tiny):
+def test_only_the_first_images_are_learned_from(tiny):
     some = replace(BRIEF, most=2)
-    assert torch.equal(invert(tiny, pictures(2), "car", some, 0), invert(tiny, pictures(4), "car", some, 0))
+    assert torch.equal(invert(tiny, images(2), "car", some, 0), invert(tiny, images(4), "car", some, 0))
 
 
 def test_times_cover_the_whole_schedule():
@@ -100,11 +100,11 @@ def test_times_cover_the_whole_schedule():
     assert times != sorted(times)
 
 
-def test_a_learned_word_denoises_its_pictures_better_than_the_name(unclip):
+def test_a_learned_word_denoises_its_images_better_than_the_name(unclip):
     bench = mini.imagenet_lt(WORLD)
     rows = bench.manifest.rows("train")
     label = int(bench.manifest.counts().argmax())
-    shown = list(bench.pictures(rows[rows["label"] == label].head(24).reset_index(drop=True)))
+    shown = list(bench.images(rows[rows["label"] == label].head(24).reset_index(drop=True)))
     name = bench.manifest.classes[label]
     asked = Inversion(updates=40, rate=0.01, batch=8, template="*")
     learned = invert(unclip, shown, name, asked, 0)
@@ -127,10 +127,10 @@ def test_words_that_are_there_are_not_learned_again(tiny, tmp_path, monkeypatch)
         return real(generator, shown, word, *rest)
 
     monkeypatch.setattr(textual_inversion, "invert", counting)
-    taught = teach(tiny, words, lambda i: pictures(2, i), BRIEF, 0, tmp_path)
+    taught = teach(tiny, words, lambda i: images(2, i), BRIEF, 0, tmp_path)
     assert asked == words
     (tmp_path / "00001.safetensors").unlink()
-    again = teach(tiny, words, lambda i: pictures(2, i), BRIEF, 0, tmp_path)
+    again = teach(tiny, words, lambda i: images(2, i), BRIEF, 0, tmp_path)
     assert asked == [*words, "car"]
     assert torch.equal(again.embed_text(words), taught.embed_text(words))
     vector = load_file(tmp_path / "00000.safetensors")["vector"]
@@ -141,17 +141,17 @@ def test_words_that_are_there_are_not_learned_again(tiny, tmp_path, monkeypatch)
 
 
 def test_what_cannot_be_learned_is_said(tiny, tmp_path):
-    with pytest.raises(UserError, match="no pictures to learn the word 'car'"):
+    with pytest.raises(UserError, match="no images to learn the word 'car'"):
         invert(tiny, [], "car", BRIEF, 0)
     with pytest.raises(UserError, match="does not keep '\\*' as one token of the template 'car'"):
         spoken(tiny, "car", start(tiny, "car"))
     with pytest.raises(UserError, match="The name '' has no tokens"):
         start(tiny, "")
     with pytest.raises(UserError, match="not finite: lower the rate"):
-        invert(tiny, pictures(2), "car", replace(BRIEF, updates=4, rate=1e30), 0)
+        invert(tiny, images(2), "car", replace(BRIEF, updates=4, rate=1e30), 0)
     (tmp_path / "00000.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"00000.safetensors is damaged: remove it"):
-        teach(tiny, ["car"], lambda i: pictures(2, i), BRIEF, 0, tmp_path)
+        teach(tiny, ["car"], lambda i: images(2, i), BRIEF, 0, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -59,14 +59,14 @@ def test_gradients_are_those_of_finite_differences(name):
     assert torch.autograd.gradcheck(value, drawn(4, 6, seed=2).requires_grad_(True))
 
 
-def test_hardness_far_from_the_real_pictures_costs_and_on_them_it_does_not():
+def test_hardness_far_from_the_real_images_costs_and_on_them_it_does_not():
     real = torch.tensor([[0.0, 0.0], [0.0, 1.0], [5.0, 0.0], [5.0, 1.0]])
     near = NearExemplars.fit(real, torch.tensor([0, 0, 1, 1]), 2, strength=2.0)
     logits = torch.zeros(3, 2)
     asked = torch.tensor([[0.0, 1.0], [0.0, 4.0], [5.0, 1.0]])
     value = near(logits, asked, torch.tensor([0, 0, 0]))
     free = math.log(2)
-    # The unit is 1; another class's exemplar does not make a picture near its own.
+    # The unit is 1; another class's exemplar does not make an image near its own.
     torch.testing.assert_close(value, torch.tensor([free, free - 6, free - 10]), atol=1e-4, rtol=0)
 
 
@@ -78,8 +78,8 @@ def test_the_gradient_on_an_exemplar_is_finite():
     assert x.grad.isfinite().all()
 
 
-def test_a_class_without_exemplars_and_pictures_all_alike_are_refused():
+def test_a_class_without_exemplars_and_images_all_alike_are_refused():
     with pytest.raises(UserError, match="Class 1 has no real embedding"):
         NearExemplars.fit(torch.zeros(2, 2), torch.zeros(2, dtype=torch.long), 2)
-    with pytest.raises(UserError, match="two different real pictures"):
+    with pytest.raises(UserError, match="two different real images"):
         NearExemplars.fit(torch.zeros(2, 2), torch.zeros(2, dtype=torch.long), 1)

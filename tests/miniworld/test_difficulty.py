@@ -1,4 +1,4 @@
-"""The world's difficulty, measured: what a small network learns from many and from few pictures."""
+"""The world's difficulty, measured: what a small network learns from many and from few images."""
 
 import pytest
 import torch
@@ -16,8 +16,8 @@ NAMES = list(CLASSES)
 def draw(name, per_class):
     kinds = [c for c in NAMES for _ in range(per_class)]
     factors = sample([stable_seed(name, i) for i in range(len(kinds))], kinds)
-    pictures = from_uint8(torch.from_numpy(render(factors)))
-    return pictures, torch.tensor([NAMES.index(k) for k in kinds]), factors["mode"].to_numpy() > 0
+    images = from_uint8(torch.from_numpy(render(factors)))
+    return images, torch.tensor([NAMES.index(k) for k in kinds]), factors["mode"].to_numpy() > 0
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def accuracy(per_class, updates, test_set):
     return right.float().mean().item(), right[torch.from_numpy(rare)].float().mean().item()
 
 
-def test_500_pictures_per_class_suffice_and_few_do_not(test_set):
+def test_500_images_per_class_suffice_and_few_do_not(test_set):
     many, rare_many = accuracy(500, 900, test_set)
     few, rare_few = accuracy(20, 250, test_set)
     fewest, _ = accuracy(4, 150, test_set)

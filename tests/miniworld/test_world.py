@@ -36,7 +36,7 @@ def test_every_kind_has_four_different_appearances():
 
 @given(st.permutations(range(12)), st.integers(1, 12))
 @settings(max_examples=10, deadline=None)
-def test_a_picture_is_a_function_of_its_row(order, size):
+def test_a_image_is_a_function_of_its_row(order, size):
     factors = many(12)
     whole = render(factors)
     part = factors.iloc[list(order)[:size]]
@@ -51,8 +51,8 @@ def test_a_row_is_a_function_of_seed_kind_and_draw():
 
 
 def test_the_seed_decides_texture_and_factors():
-    pictures = render(sample([1, 2], ["apple", "apple"], contexts=["grass", "grass"]))
-    assert (pictures[0] != pictures[1]).mean() > 0.5
+    images = render(sample([1, 2], ["apple", "apple"], contexts=["grass", "grass"]))
+    assert (images[0] != images[1]).mean() > 0.5
 
 
 @pytest.mark.parametrize("draw", [BENCHMARK, WEB])
@@ -109,7 +109,7 @@ def test_prompts_are_the_papers():
     assert prompt("apple", "water") == "apple in water"
 
 
-def test_each_factor_alone_changes_the_picture():
+def test_each_factor_alone_changes_the_image():
     base = sample([5], ["car"], Draw(occluded=0, modes=(1, 0, 0, 0), drawings=0), ["grass"])
     reference = render(base)
     other = {
@@ -140,7 +140,7 @@ def test_unknown_names_are_refused():
         sample([1, 2], ["car"])
 
 
-def test_thousands_of_pictures_a_second():
+def test_thousands_of_images_a_second():
     """Loosely bounded, as the machine may be busy: a tenth of what a quiet core does."""
     import time
 

@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
     return where
 
 
-def pictures(n):
+def images(n):
     g = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (n, 32, 32, 3), generator=g, dtype=torch.uint8)
 
@@ -47,7 +47,7 @@ def pictures(n):
 @torch.no_grad()
 def test_it_sees_what_the_unclip_sees(mini, root):
     unclip = Generator.load(root / FOLDER, 5)
-    x = pictures(3)
+    x = images(3)
     expected = unclip.clip_embedding(list(x))
     torch.testing.assert_close(mini.see(from_uint8(x)), expected, rtol=1e-3, atol=1e-4)
 
@@ -64,7 +64,7 @@ def test_it_reads_by_the_encoder_of_the_unclip_and_its_projection(mini, root):
 @torch.no_grad()
 def test_a_clip_in_a_folder_is_transformers_own(folder):
     ours, theirs = Clip(str(folder)).eval(), CLIPModel.from_pretrained(folder).eval()
-    x = pictures(2)
+    x = images(2)
     pixels = (x.permute(0, 3, 1, 2) / 255 - 0.4) / 0.2
     torch.testing.assert_close(ours.see(from_uint8(x)), theirs.get_image_features(pixels).pooler_output)
     ids = ours.ids(["apple", "banana in water"])

@@ -38,7 +38,7 @@ def test_the_thin_network_differs_from_the_slim_one_in_stem_and_pooling_alone():
         assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
 
 
-def test_pretrained_networks_see_pictures_as_they_were_trained(monkeypatch):
+def test_pretrained_networks_see_images_as_they_were_trained(monkeypatch):
     network = create("test_resnet", 3, pretrained=True, fetch=False)
     mean, std = (torch.tensor(network.network.pretrained_cfg[k])[:, None, None] for k in ("mean", "std"))
     x = torch.rand(2, 3, 8, 8)

@@ -40,7 +40,7 @@ def test_a_notebook_finds_all_sets_made(block, monkeypatch):
     sets = found(block)
     assert [line.split(":")[0] for line in told] == list(sets)
     assert all(
-        f": {len(made.index)} pictures in" in line for line, made in zip(told, sets.values(), strict=True)
+        f": {len(made.index)} images in" in line for line, made in zip(told, sets.values(), strict=True)
     )
 
 

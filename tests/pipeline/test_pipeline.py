@@ -59,7 +59,7 @@ def pipeline(tmp_path_factory, root):
     assert first.returncode == 0, first.stdout + first.stderr
     assert ran(first) == [
         "clean", "toy_2d", "latent_probe", "baselines", "imagenet_lt", "places_lt", "nicopp",
-        "beyond", "ablations", "own_pictures", "report",
+        "beyond", "ablations", "own_images", "report",
     ]  # fmt: skip
     return folder
 
@@ -209,7 +209,7 @@ def test_what_is_committed_is_what_was_run(root):
             "baselines",
             "beyond",
             "ablations",
-            "own_pictures",
+            "own_images",
             "report",
         )
     )

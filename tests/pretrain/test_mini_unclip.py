@@ -55,7 +55,7 @@ def test_it_makes_what_is_asked_for(root, mini):
     assert context_right(table) > 0.7
 
 
-def test_diffusers_own_pipeline_gives_the_same_picture(root, mini):
+def test_diffusers_own_pipeline_gives_the_same_image(root, mini):
     pipe = StableUnCLIPImg2ImgPipeline.from_pretrained(root / FOLDER)
     condition = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
     assert_diffusers_agrees(mini, pipe, ["apple in water", "fish in rock"], condition, [3, 4], 3.0)

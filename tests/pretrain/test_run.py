@@ -22,7 +22,7 @@ from fgsynth.utils.errors import UserError
 def trained(tmp_path_factory, root):
     folder = tmp_path_factory.mktemp("pretrain")
     params = yaml.safe_load((root / "params.yaml").read_text())
-    recipe = params["pretrain"] | {"pictures": 129, "judged": 2}
+    recipe = params["pretrain"] | {"images": 129, "judged": 2}
     for name, plan in recipe.items():
         if isinstance(plan, dict) and "updates" in plan:
             recipe[name] = plan | {"updates": 2, "batch": 8}
@@ -62,4 +62,4 @@ def test_checkpoints_of_another_recipe_are_refused(trained, tmp_path):
     Trainer(recipe, tmp_path)
     Trainer(recipe, tmp_path)
     with pytest.raises(UserError, match=r"holds checkpoints of another recipe: restore `pretrain`"):
-        Trainer(recipe.model_copy(update={"pictures": 130}), tmp_path)
+        Trainer(recipe.model_copy(update={"images": 130}), tmp_path)

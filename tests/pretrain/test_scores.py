@@ -6,7 +6,7 @@ def row(cfg, share, context=1.0, level=0):
 
 
 def test_the_weakest_setting_as_good_as_the_best():
-    # With 100 pictures the standard error at 80 % is 4 points.
+    # With 100 images the standard error at 80 % is 4 points.
     assert weakest([row(1.5, 0.75), row(2.0, 0.77), row(3.0, 0.8)], 100) == Setting(2.0)
     assert weakest([row(1.5, 0.75), row(2.0, 0.75), row(3.0, 0.8)], 100) == Setting(3.0)
     assert weakest([row(2.0, 0.9, level=0), row(2.0, 0.9, level=200)], 100) == Setting(2.0, 0)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fgsynth.train.batches import Pictures, fingerprint, steps, training_batches
+from fgsynth.train.batches import Images, fingerprint, steps, training_batches
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.sampling import Rows
 from fgsynth.utils.errors import UserError
@@ -11,14 +11,14 @@ from fgsynth.utils.errors import UserError
 RECIPE = Recipe(batch=8, augment=())
 
 
-def pictures(n, seed):
+def images(n, seed):
     draw = torch.Generator().manual_seed(seed)
     x = torch.randint(0, 256, (n, 8, 8, 3), dtype=torch.uint8, generator=draw)
-    return Pictures(x, torch.arange(n) % 3)
+    return Images(x, torch.arange(n) % 3)
 
 
 class Files:
-    """Pictures that are opened one by one."""
+    """Images that are opened one by one."""
 
     def __init__(self, inner):
         self.inner, self.label = inner, inner.label
@@ -30,7 +30,7 @@ class Files:
         return self.inner[i]
 
 
-REAL, MADE = pictures(36, 0), pictures(30, 1)
+REAL, MADE = images(36, 0), images(30, 1)
 
 
 def test_files_and_workers_give_the_same_batches():
@@ -53,7 +53,7 @@ def test_files_and_workers_give_the_same_batches():
 @pytest.mark.parametrize("real", [REAL, Files(REAL)])
 @pytest.mark.parametrize(("side", "size"), [(None, 2), (None, 3), (6, 3), (6, 11)])
 def test_processes_share_the_batches_of_one_and_their_halves(real, side, size):
-    # Eleven processes share nine pictures: some have none of a kind.
+    # Eleven processes share nine images: some have none of a kind.
     recipe = replace(RECIPE, batch=9, augment=("crop", "jitter"), side=side)
 
     def batches(**share):
@@ -76,7 +76,7 @@ def test_a_view_of_a_file_does_not_depend_on_the_files_beside_it():
     recipe = replace(RECIPE, batch=6, augment=("crop", "flip", "blur"), side=6)
     (x, *_), *_ = training_batches(Files(REAL), None, recipe, 1, 0, 0, False)
     rows, *_ = next(steps(Rows(REAL.label), None, recipe, 1, 0))
-    other = Files(pictures(36, 5))
+    other = Files(images(36, 5))
     last = int(rows[-1])
     other.inner.x[last] = REAL.x[last]
     (y, *_), *_ = training_batches(other, None, recipe, 1, 0, 0, False)
@@ -102,14 +102,14 @@ def test_halves_are_exact_and_passes_without_replacement():
     assert torch.equal(label, torch.cat([REAL.label[rows], MADE.label[made]]))
 
 
-def test_a_fingerprint_tells_pictures_and_labels_apart():
-    other = Pictures(REAL.x, REAL.label.flip(0))
-    assert fingerprint(REAL) == fingerprint(Pictures(REAL.x.clone(), REAL.label))
+def test_a_fingerprint_tells_images_and_labels_apart():
+    other = Images(REAL.x, REAL.label.flip(0))
+    assert fingerprint(REAL) == fingerprint(Images(REAL.x.clone(), REAL.label))
     assert len({fingerprint(p) for p in (REAL, MADE, other, Files(REAL))}) == 4
 
 
-def test_pictures_of_another_shape_are_refused():
+def test_images_of_another_shape_are_refused():
     with pytest.raises(UserError, match=r"uint8 \(n, h, w, 3\) is needed"):
-        Pictures(MADE.x.float(), MADE.label)
+        Images(MADE.x.float(), MADE.label)
     with pytest.raises(UserError, match="one int64 label each"):
-        Pictures(MADE.x, MADE.label[:4])
+        Images(MADE.x, MADE.label[:4])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fgsynth.train import checkpoint, train
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.utils.cache import weights_digest
 from fgsynth.utils.errors import UserError
@@ -18,7 +18,7 @@ EVERY = Compute(checkpoint=0)
 
 
 class Source:
-    """Pictures opened one by one; at the n-th something happens."""
+    """Images opened one by one; at the n-th something happens."""
 
     def __init__(self, n, seed=0):
         draw = torch.Generator().manual_seed(seed)
@@ -45,7 +45,7 @@ def kill():
 def run(folder, at=None, recipe=RECIPE, compute=EVERY, seed=0):
     real = Source(24)
     real.at = at or {}
-    val = Pictures(Source(9, 1).x, Source(9, 1).label)
+    val = Images(Source(9, 1).x, Source(9, 1).label)
     return train.train(real, None, 3, recipe, seed, val=val, folder=folder, device="cpu", compute=compute)
 
 

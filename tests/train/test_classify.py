@@ -24,6 +24,6 @@ def test_the_seed_decides_everything():
     assert not torch.allclose(first, other)
 
 
-def test_a_class_without_pictures_is_named():
-    with pytest.raises(UserError, match="Class 3 has no pictures to train on: add some or leave"):
+def test_a_class_without_images_is_named():
+    with pytest.raises(UserError, match="Class 3 has no images to train on: add some or leave"):
         train_erm(X, LABEL, 4, updates=1, seed=0)

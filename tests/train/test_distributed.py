@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fgsynth.train import checkpoint, distributed, train
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.launch import together
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.utils.cache import weights_digest
@@ -22,13 +22,13 @@ RECIPE = Recipe(
 COMPUTE = Compute(accumulate=2, checkpoint=0)
 
 
-def pictures(n, seed):
+def images(n, seed):
     draw = torch.Generator().manual_seed(seed)
     x = torch.randint(0, 256, (n, 32, 32, 3), dtype=torch.uint8, generator=draw)
-    return Pictures(x, torch.arange(n) % 3)
+    return Images(x, torch.arange(n) % 3)
 
 
-REAL, MADE, VAL = pictures(36, 0), pictures(30, 1), pictures(31, 2)
+REAL, MADE, VAL = images(36, 0), images(30, 1), images(31, 2)
 
 
 def run(folder, **kwargs):

@@ -3,7 +3,7 @@ import torch
 from timm.layers import BatchNormAct2d
 
 from fgsynth.models.networks import create, small
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.loop import Fit, _synchronised
 from fgsynth.train.objective import Batch
 from fgsynth.train.ranks import Ranks
@@ -36,11 +36,11 @@ def test_micro_batches_make_the_update_of_the_whole_batch(pieces):
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_trains_nearly_the_same_network(precision):
-    pictures = Pictures(X, LABEL)
+    images = Images(X, LABEL)
     full, half = (
-        train(pictures, None, 3, RECIPE, 0, device="cpu", compute=Compute(p)) for p in (None, precision)
+        train(images, None, 3, RECIPE, 0, device="cpu", compute=Compute(p)) for p in (None, precision)
     )
-    difference = (predict(full.network, pictures) - predict(half.network, pictures)).abs().max()
+    difference = (predict(full.network, images) - predict(half.network, images)).abs().max()
     assert 0 < difference < 0.05
     assert all(p.dtype == torch.float32 for p in half.network.parameters())
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.loop import Fit
 from fgsynth.train.objective import Batch, Objective, mapped
 from fgsynth.train.ranks import Ranks
@@ -16,12 +16,12 @@ from fgsynth.utils.errors import UserError
 ALONE = Ranks(0, 1, torch.device("cpu"))
 X = torch.randint(0, 256, (24, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABEL = torch.tensor([0] * 14 + [1] * 7 + [2] * 3)
-REAL = Pictures(X, LABEL, torch.arange(24) % 2)
+REAL = Images(X, LABEL, torch.arange(24) % 2)
 
 
 @dataclass(frozen=True)
 class Counting(Objective):
-    """Keeps how many pictures of each group it has seen, and remembers what it was told."""
+    """Keeps how many images of each group it has seen, and remembers what it was told."""
 
     name: ClassVar[str] = "counting"
     grouped: ClassVar[bool] = True
@@ -54,7 +54,7 @@ def test_a_loss_is_told_where_the_training_is_and_of_its_groups(told):
     assert moments[0].counts.tolist() == [14, 7, 3]
     assert moments[0].group_counts.tolist() == (2 * LABEL + REAL.context).bincount().tolist()
     assert all(batch.x.shape == (4, 3, 32, 32) and batch.x.abs().max() <= 1 for _, batch, _ in told)
-    # Two passes of 24 pictures.
+    # Two passes of 24 images.
     assert moments[-1].state["seen"].tolist() == (2 * moments[0].group_counts).tolist()
 
 
@@ -85,8 +85,8 @@ def test_what_a_method_keeps_goes_on_from_a_checkpoint():
 
 
 def test_groups_are_asked_for_by_the_methods_that_need_them():
-    unknown = Pictures(X, LABEL)
-    with pytest.raises(UserError, match="The real pictures have no contexts"):
+    unknown = Images(X, LABEL)
+    with pytest.raises(UserError, match="The real images have no contexts"):
         train(unknown, None, 3, RECIPE, 0, device="cpu")
     train(unknown, None, 3, replace(RECIPE, objective=None, epochs=1), 0, device="cpu")
 

@@ -6,7 +6,7 @@ from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.utils.errors import UserError
 
 
-def test_an_epoch_is_a_pass_over_the_real_pictures():
+def test_an_epoch_is_a_pass_over_the_real_images():
     recipe = Recipe(batch=8)
     assert recipe.updates(36, with_synthetic=True) == 9
     assert recipe.updates(36, with_synthetic=False) == 5

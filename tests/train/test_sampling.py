@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from fgsynth.train.batches import Pictures, keys, training_batches
+from fgsynth.train.batches import Images, keys, training_batches
 from fgsynth.train.objective import PASSES, Drawing, Objective
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.sampling import Rows, drawn, effective_number, shares, steps, subsampled
@@ -31,7 +31,7 @@ def test_classes_are_drawn_as_often_as_they_are_said_to_be(kind):
     found, rows = frequencies(drawing, LABEL)
     torch.testing.assert_close(found.double(), expected, atol=0.015, rtol=0)
     assert found[2] == 0
-    # All pictures of a class have their turn.
+    # All images of a class have their turn.
     assert len(rows.unique()) == 100
 
 
@@ -43,7 +43,7 @@ def test_shares_by_hand():
     assert effective_number(torch.tensor([1.0, 2.0, 3.0]), 0.5).tolist() == pytest.approx([1, 1.5, 1.75])
     found = shares(Drawing("effective number", beta=0.5), torch.tensor([1, 2]))
     assert found.tolist() == pytest.approx([0.6, 0.4])
-    # Without overlap every picture counts as one, with full overlap every class.
+    # Without overlap every image counts as one, with full overlap every class.
     assert shares(Drawing("effective number", beta=0), counts).tolist() == pytest.approx(
         [1 / 3, 0, 1 / 3, 1 / 3]
     )
@@ -67,7 +67,7 @@ def test_subsampled_groups_have_the_size_of_the_smallest_and_stay():
     assert times.max() - times.min() <= 1
 
 
-def test_passes_show_every_picture_equally_often():
+def test_passes_show_every_image_equally_often():
     _, rows = frequencies(PASSES, LABEL, n=6)
     assert rows.bincount().tolist() == [3] * 100
 
@@ -93,7 +93,7 @@ class Drawn(Objective):
 
 RARE = Drawing("inverse")
 RECIPE = Recipe(batch=8, augment=(), objective=Drawn(other=RARE))
-REAL = Pictures(
+REAL = Images(
     torch.arange(100 * 12, dtype=torch.int32).reshape(100, 2, 2, 3).to(torch.uint8), LABEL, GROUP % 2
 )
 
@@ -123,11 +123,11 @@ def test_batches_have_their_groups_and_their_second_stream():
 
 
 def test_groups_that_are_not_known_are_a_mistake():
-    unknown = Pictures(REAL.x, LABEL)
-    with pytest.raises(UserError, match="The synthetic pictures have no contexts: this method needs them"):
+    unknown = Images(REAL.x, LABEL)
+    with pytest.raises(UserError, match="The synthetic images have no contexts: this method needs them"):
         keys(REAL, unknown, True)
     with pytest.raises(UserError, match="no contexts, by which groups are drawn"):
         drawn(Rows(LABEL), Drawing("balanced", "group"), 4, generator("x"))
-    with pytest.raises(UserError, match="3 contexts for 100 pictures"):
-        Pictures(REAL.x, LABEL, GROUP[:3])
+    with pytest.raises(UserError, match="3 contexts for 100 images"):
+        Images(REAL.x, LABEL, GROUP[:3])
     assert keys(unknown, None, False) == (Rows(LABEL), None)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from fgsynth.models.networks import small
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.losses import balanced_softmax, prior_counts
 from fgsynth.train.ranks import Ranks
 from fgsynth.train.recipe import Compute, Recipe
@@ -20,15 +20,15 @@ RECIPE = Recipe(epochs=2, updates_per_epoch=12, batch=16, augment=("flip",))
 BRIEF = replace(RECIPE, epochs=1, updates_per_epoch=3, batch=8)
 
 
-def pictures(counts=(12, 12, 12), seed=0, spread=40):
-    """Noisy pictures of one colour per class."""
+def images(counts=(12, 12, 12), seed=0, spread=40):
+    """Noisy images of one colour per class."""
     label = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     noise = torch.randn(len(label), 32, 32, 3, generator=torch.Generator().manual_seed(seed))
-    return Pictures((COLOURS[label][:, None, None] + spread * noise).clamp(0, 255).to(torch.uint8), label)
+    return Images((COLOURS[label][:, None, None] + spread * noise).clamp(0, 255).to(torch.uint8), label)
 
 
 class Files:
-    """Pictures that are opened one by one."""
+    """Images that are opened one by one."""
 
     def __init__(self, inner):
         self.inner, self.label = inner, inner.label
@@ -40,8 +40,8 @@ class Files:
         return self.inner[i]
 
 
-REAL = pictures()
-MADE = pictures((5, 10, 15), seed=1)
+REAL = images()
+MADE = images((5, 10, 15), seed=1)
 
 
 def same(a, b):
@@ -52,9 +52,9 @@ def same(a, b):
 
 def test_it_learns_is_frozen_and_keeps_a_history():
     state = torch.get_rng_state()
-    trained = train(REAL, MADE, 3, RECIPE, 0, val=pictures(seed=2), device="cpu")
+    trained = train(REAL, MADE, 3, RECIPE, 0, val=images(seed=2), device="cpu")
     assert torch.equal(torch.get_rng_state(), state)
-    assert (predict(trained.network, pictures(seed=3), batch=7).argmax(1) == REAL.label).all()
+    assert (predict(trained.network, images(seed=3), batch=7).argmax(1) == REAL.label).all()
     assert not trained.network.training
     assert not any(p.requires_grad for p in trained.network.parameters())
     h = trained.history
@@ -81,7 +81,7 @@ def test_prior_counts_by_hand():
     assert prior_counts("batch", real, made, 0.75).tolist() == pytest.approx([0.5875, 0.4125])
     for kind in ("real", "real+synthetic", "batch"):
         assert prior_counts(kind, real).tolist() == [6, 2]
-    with pytest.raises(UserError, match="Class 1 has no pictures by counts 'real'"):
+    with pytest.raises(UserError, match="Class 1 has no images by counts 'real'"):
         prior_counts("real", torch.tensor([3, 0]), made)
     assert prior_counts("batch", torch.tensor([3, 0]), made).tolist() == pytest.approx([0.55, 0.45])
 
@@ -94,7 +94,7 @@ def test_losses_one_by_one_have_the_mean():
 
 
 def test_balanced_softmax_helps_the_rare_class():
-    rare, test = pictures((40, 40, 3), spread=300), pictures((20, 20, 40), seed=4, spread=300)
+    rare, test = images((40, 40, 3), spread=300), images((20, 20, 40), seed=4, spread=300)
     balanced, plain = (
         (
             predict(train(rare, None, 3, replace(RECIPE, balanced=b), 0).network, test).softmax(1)[40:, 2]
@@ -145,8 +145,8 @@ def test_a_finished_folder_is_loaded_and_another_recipe_refused(tmp_path, monkey
     for other, seed, what in ((replace(BRIEF, rate=1e-3), 0, "recipe"), (BRIEF, 1, "seed")):
         with pytest.raises(UserError, match=rf"recipe.json is of another training \({what} differs\)"):
             train(REAL, MADE, 3, other, seed, val=REAL, folder=tmp_path, device="cpu")
-    with pytest.raises(UserError, match="pictures differs"):
-        train(REAL, pictures((5, 10, 15), seed=9), 3, BRIEF, 0, val=REAL, folder=tmp_path, device="cpu")
+    with pytest.raises(UserError, match="images differs"):
+        train(REAL, images((5, 10, 15), seed=9), 3, BRIEF, 0, val=REAL, folder=tmp_path, device="cpu")
     (tmp_path / "network.safetensors").unlink()
     with pytest.raises(UserError, match="holds no finished training"):
         load(tmp_path)
@@ -162,25 +162,25 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence():
 
 
 def test_what_cannot_be_trained_on_is_named():
-    with pytest.raises(UserError, match="Class 3 has no pictures by counts 'real'"):
+    with pytest.raises(UserError, match="Class 3 has no images by counts 'real'"):
         train(REAL, None, 4, BRIEF, 0)
     with pytest.raises(UserError, match="synthetic set has label 2, but labels of 2 classes go from 0 to 1"):
-        train(pictures((4, 4)), MADE, 2, BRIEF, 0)
-    with pytest.raises(UserError, match="select 'best_average_val' needs validation pictures"):
+        train(images((4, 4)), MADE, 2, BRIEF, 0)
+    with pytest.raises(UserError, match="select 'best_average_val' needs validation images"):
         train(REAL, None, 3, replace(BRIEF, select="best_average_val"), 0)
-    with pytest.raises(UserError, match="synthetic set has no pictures"):
-        train(REAL, Pictures(MADE.x[:0], MADE.label[:0]), 3, BRIEF, 0)
+    with pytest.raises(UserError, match="synthetic set has no images"):
+        train(REAL, Images(MADE.x[:0], MADE.label[:0]), 3, BRIEF, 0)
 
 
-def test_a_share_without_a_picture_is_refused():
+def test_a_share_without_a_image_is_refused():
     with pytest.raises(
-        UserError, match="a batch of 8 has no picture for each of 1 processes times 9 micro-batc"
+        UserError, match="a batch of 8 has no image for each of 1 processes times 9 micro-batc"
     ):
         train(REAL, None, 3, BRIEF, 0, compute=Compute(accumulate=9))
     four = Ranks(1, 4, torch.device("cpu"))
-    with pytest.raises(UserError, match="validation set has 3 pictures for 4 processes"):
-        check_divisible(BRIEF, Compute(accumulate=2), four, pictures((1, 1, 1)))
-    with pytest.raises(UserError, match="no picture for each of 4 processes times 3"):
+    with pytest.raises(UserError, match="validation set has 3 images for 4 processes"):
+        check_divisible(BRIEF, Compute(accumulate=2), four, images((1, 1, 1)))
+    with pytest.raises(UserError, match="no image for each of 4 processes times 3"):
         check_divisible(BRIEF, Compute(accumulate=3), four, None)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fgsynth.data.disk import folders, longtail, nicopp
 from fgsynth.data.disk.duplicates import NEAR_BITS, Group, equal_groups, near_groups
 from fgsynth.data.disk.examine import Examined, examine_all
-from fgsynth.data.disk.image_set import PictureSet
+from fgsynth.data.disk.image_set import ImageSet
 from fgsynth.data.benchmark import SPLITS
 from fgsynth.utils.errors import UserError
 from fgsynth.evaluate.metrics import strata
@@ -71,7 +71,7 @@ def run(name: str, root: Path, splits: Path | None = None) -> tuple[str, int]:
 def check_data(name: str, root: Path, splits: Path | None = None) -> Report:
     """Check a data set: every file is looked for and read once; nothing is written.
 
-    name: imagenet_lt, places_lt, nicopp or folder. root: folder of the pictures (for `folder` also a CSV
+    name: imagenet_lt, places_lt, nicopp or folder. root: folder of the images (for `folder` also a CSV
     file). splits: folder of split files, by default the root. A mistake in the data is a problem in the
     report; raises UserError for an unknown name only.
     """
@@ -95,7 +95,7 @@ def check_data(name: str, root: Path, splits: Path | None = None) -> Report:
     return _examined(report, table, examined, fixed=name != FOLDER)
 
 
-def _listed(report: Report, splits: Path | None) -> tuple[PictureSet, Report]:
+def _listed(report: Report, splits: Path | None) -> tuple[ImageSet, Report]:
     """The set as far as it can be listed, with what is wrong with its lists."""
     name, root = report.name, report.root
     if name in longtail.BY_NAME:
@@ -111,20 +111,20 @@ def _listed(report: Report, splits: Path | None) -> tuple[PictureSet, Report]:
     drawn, found = found, nicopp.read_split(written, root)
     changed = set(found.table["key"]) ^ set(drawn.table["key"])
     odd = (
-        [f"{written} and the folders differ in {_number(len(changed), 'picture')} ({min(changed)} is one)."]
+        [f"{written} and the folders differ in {_number(len(changed), 'image')} ({min(changed)} is one)."]
         if changed
         else []
     )
     return found, report.plus(warnings=[*nicopp.differences(found), *odd])
 
 
-def _counts(found: PictureSet) -> list[str]:
+def _counts(found: ImageSet) -> list[str]:
     lines = []
     for split in (s for s in SPLITS if (found.table["split"] == s).any()):
         rows = found.table[found.table["split"] == split]
         each = np.bincount(rows["label"], minlength=len(found.classes))
         there = each[each > 0]
-        line = f"{split}: {_number(len(rows), 'picture')} of {_number(len(there), 'class', 'classes')}, "
+        line = f"{split}: {_number(len(rows), 'image')} of {_number(len(there), 'class', 'classes')}, "
         least = f"{there.min():,} to " if there.min() < there.max() else ""
         line += f"{least}{there.max():,} each"
         if split == "train":
@@ -137,8 +137,8 @@ def _counts(found: PictureSet) -> list[str]:
     return lines
 
 
-def _missing(found: PictureSet, present: NDArray[np.bool_], site: str | None) -> list[str]:
-    """One sentence per split, whatever the number of pictures."""
+def _missing(found: ImageSet, present: NDArray[np.bool_], site: str | None) -> list[str]:
+    """One sentence per split, whatever the number of images."""
     absent = found.table[~present]
     get = f"get them from {site}" if site else "restore them, or take them off the list"
     told = []
@@ -146,7 +146,7 @@ def _missing(found: PictureSet, present: NDArray[np.bool_], site: str | None) ->
         files, n = absent["file"][absent["split"] == split], (found.table["split"] == split).sum()
         some = "all" if len(files) == n else f"{len(files):,} of"
         told.append(
-            f"{split}: {some} {n:,} pictures are missing below {found.root}, like {files.iloc[0]}: {get}."
+            f"{split}: {some} {n:,} images are missing below {found.root}, like {files.iloc[0]}: {get}."
         )
     return told
 
@@ -157,13 +157,13 @@ def _examined(report: Report, table: pd.DataFrame, examined: list[Examined], fix
     problems = []
     if bad:
         problems.append(
-            f"{_number(len(bad), 'picture')} cannot be read: {_first(bad)}: replace or remove them."
+            f"{_number(len(bad), 'image')} cannot be read: {_first(bad)}: replace or remove them."
         )
     kinds = pd.Series([e.kind for e in examined if e.kind], dtype=str).value_counts()
     notes = []
     if len(kinds):
         told = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items())
-        notes.append(f"Pictures that are not plain RGB are made so whenever they are read: {told}.")
+        notes.append(f"Images that are not plain RGB are made so whenever they are read: {told}.")
     good = np.flatnonzero([not e.fault for e in examined])
     shown = table.iloc[good].reset_index(drop=True)
     digests = [examined[i].sha256 for i in good]
@@ -177,14 +177,14 @@ def _examined(report: Report, table: pd.DataFrame, examined: list[Examined], fix
 def _duplicates(
     table: pd.DataFrame, digests: list[bytes], hashes: NDArray[np.uint64]
 ) -> tuple[list[str], list[str]]:
-    """Sentences on equal pictures in two splits or classes, and on the other duplicates."""
+    """Sentences on equal images in two splits or classes, and on the other duplicates."""
 
     def several(group: Group, column: str) -> bool:
         return table[column].iloc[group].nunique() > 1
 
     def told(groups: list[Group], what: str) -> list[str]:
         names = [" = ".join(table["file"].iloc[group[:SHOWN]]) for group in groups]
-        return [f"{_number(len(groups), 'picture')} {what}: {_first(names)}."] if groups else []
+        return [f"{_number(len(groups), 'image')} {what}: {_first(names)}."] if groups else []
 
     equal = equal_groups(digests)
     splits = [g for g in equal if several(g, "split")]

@@ -1,4 +1,4 @@
-"""Duplicates: equal bytes by their digests, and pictures that look alike by their difference hashes."""
+"""Duplicates: equal bytes by their digests, and images that look alike by their difference hashes."""
 
 from collections.abc import Hashable, Sequence
 
@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 Group = NDArray[np.int64]
-"""Places of two or more pictures, ascending."""
+"""Places of two or more images, ascending."""
 NEAR_BITS = 6
 """Finds 95 % of photographs of 64 x 64 that were made 48 x 48 and compressed again; of 1,230 none falsely."""
 
@@ -24,14 +24,14 @@ def equal_groups(values: Sequence[Hashable]) -> list[Group]:
 def near_groups(hashes: NDArray[np.uint64], bits: int = NEAR_BITS) -> list[Group]:
     """Groups of places whose hashes differ in at most `bits` bits, directly or by way of others.
 
-    hashes: (n, 2), along rows and columns, see `difference_hash`; a 0 is of a flat picture and says nothing.
+    hashes: (n, 2), along rows and columns, see `difference_hash`; a 0 is of a flat image and says nothing.
     """
     known, place = np.unique(hashes, axis=0, return_inverse=True)
     pairs = near_pairs(known, bits)
     links = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(known), len(known)))
     group = connected_components(links, directed=False)[1][place]
     flat = (hashes == 0).any(axis=1)
-    # Flat pictures are alone: each gets a group of its own.
+    # Flat images are alone: each gets a group of its own.
     group[flat] = -1 - np.flatnonzero(flat)
     return equal_groups(group.tolist())
 
@@ -44,7 +44,7 @@ def near_pairs(hashes: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:
     """
     found = [np.empty((0, 2), dtype=np.int64)]
     for i in range(bits + 1):
-        # Every (bits + 1)-th bit: a white margin, which many pictures share, does not fill a band.
+        # Every (bits + 1)-th bit: a white margin, which many images share, does not fill a band.
         band = hashes[:, 0] & np.uint64(sum(1 << bit for bit in range(i, 64, bits + 1)))
         order = np.argsort(band, kind="stable")
         order = order[(hashes[order] != 0).all(axis=1)]

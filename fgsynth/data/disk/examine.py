@@ -1,4 +1,4 @@
-"""Picture files one by one: readable to the end, kind of colours, digest of the bytes, difference hash."""
+"""Image files one by one: readable to the end, kind of colours, digest of the bytes, difference hash."""
 
 import hashlib
 import warnings
@@ -40,14 +40,14 @@ def examine(path: Path) -> Examined:
         return Examined(f"cannot be opened ({error.strerror})")
     sha256 = hashlib.sha256(data).digest()
     try:
-        # `verify` leaves a picture that cannot be decoded any more, and sees no missing end of a JPEG.
+        # `verify` leaves an image that cannot be decoded any more, and sees no missing end of a JPEG.
         with Image.open(BytesIO(data)) as image:
             image.verify()
         with Image.open(BytesIO(data)) as image:
             image.load()
             return Examined("", _kind(image), sha256, difference_hash(as_rgb(image)))
     except UnidentifiedImageError:
-        return Examined("is no picture that PIL knows", sha256=sha256)
+        return Examined("is no image that PIL knows", sha256=sha256)
     except Exception as error:  # Damaged files make PIL's readers raise nearly anything.
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         return Examined(f"is damaged or refused ({reason})", sha256=sha256)
@@ -56,23 +56,23 @@ def examine(path: Path) -> Examined:
 def examine_all(paths: Sequence[Path]) -> list[Examined]:
     """`examine` of every file, in order, by threads and with a progress bar."""
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
-        # Up to twice its limit PIL decodes, and warns at every picture.
+        # Up to twice its limit PIL decodes, and warns at every image.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         work = [pool.submit(examine, path) for path in paths]
         try:
-            return [each.result() for each in progress(work, "reading pictures")]
+            return [each.result() for each in progress(work, "reading images")]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def difference_hash(picture: Image.Image) -> tuple[int, int]:
+def difference_hash(image: Image.Image) -> tuple[int, int]:
     """Difference hash (dHash) by rows and by columns, 64 bits each: is a grey mean darker than the next.
 
     Of 8 x 9 means each with its right neighbour, of 9 x 8 with the lower one; 0 where nothing gets brighter.
     Both must agree: one direction alone takes different photographs for copies.
     """
-    grey = picture.convert("L")
+    grey = image.convert("L")
     across = np.asarray(grey.resize((9, 8), Image.Resampling.BOX))
     down = np.asarray(grey.resize((8, 9), Image.Resampling.BOX))
     brighter = (across[:, :-1] < across[:, 1:], down[:-1] < down[1:])

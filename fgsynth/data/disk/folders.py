@@ -1,4 +1,4 @@
-"""Any folder of pictures: train/<class>/, or a CSV of paths, labels, groups and splits; val held out."""
+"""Any folder of images: train/<class>/, or a CSV of paths, labels, groups and splits; val held out."""
 
 import os
 from collections.abc import Iterable
@@ -7,36 +7,36 @@ from pathlib import Path
 
 import pandas as pd
 
-from fgsynth.data.disk.image_set import SUFFIXES, PictureSet, as_table, require_folder, safe_path
+from fgsynth.data.disk.image_set import SUFFIXES, ImageSet, as_table, require_folder, safe_path
 from fgsynth.data.benchmark import SPLITS
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import stable_seed
 
 HELD_OUT = 0.2
-"""Share of the training pictures of every class (in every group) that becomes val where there is none."""
+"""Share of the training images of every class (in every group) that becomes val where there is none."""
 
 
-def load(place: Path, held_out: float = HELD_OUT, seed: int = 0) -> PictureSet:
+def load(place: Path, held_out: float = HELD_OUT, seed: int = 0) -> ImageSet:
     """A folder by its class folders, or a CSV file by its rows."""
     return (from_csv if place.suffix == ".csv" else from_folders)(place, held_out=held_out, seed=seed)
 
 
-def from_folders(root: Path, *, held_out: float = HELD_OUT, seed: int = 0) -> PictureSet:
-    """Pictures below <split>/<class>/, the split one of train, val, test, final; only train is needed.
+def from_folders(root: Path, *, held_out: float = HELD_OUT, seed: int = 0) -> ImageSet:
+    """Images below <split>/<class>/, the split one of train, val, test, final; only train is needed.
 
     Classes are the folders' names in sorted order, "_" read as a space. Raises UserError for a root without
-    training pictures, and for two folders that are one class.
+    training images, and for two folders that are one class.
     """
     rows, odd = [], 0
     for split in SPLITS:
         for folder in _folders(require_folder(root) / split):
             files = sorted(_files(folder))
-            pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
-            odd += len(files) - len(pictures)
-            rows += [(f.relative_to(root).as_posix(), split, folder.name, "") for f in pictures]
+            images = [f for f in files if f.suffix.lower() in SUFFIXES]
+            odd += len(files) - len(images)
+            rows += [(f.relative_to(root).as_posix(), split, folder.name, "") for f in images]
     if not any(row[1] == "train" for row in rows):
         raise UserError(
-            f"{root} has no picture as train/<class>/<name>{SUFFIXES[0]}: put a folder per class into "
+            f"{root} has no image as train/<class>/<name>{SUFFIXES[0]}: put a folder per class into "
             f"{root / 'train'}."
         )
     unused = sorted(p.name for p in _folders(root) if p.name not in SPLITS)
@@ -45,14 +45,14 @@ def from_folders(root: Path, *, held_out: float = HELD_OUT, seed: int = 0) -> Pi
         notes.append(f"Folders {', '.join(unused)} are not used: only {', '.join(SPLITS)} are.")
     if odd:
         some = f"{odd:,} files do" if odd > 1 else "1 file does"
-        notes.append(f"{some} not end like a picture ({', '.join(SUFFIXES)}): left out.")
+        notes.append(f"{some} not end like an image ({', '.join(SUFFIXES)}): left out.")
     return _as_set(root, root, rows, notes, held_out, seed)
 
 
 def from_csv(
     path: Path, root: Path | None = None, *, held_out: float = HELD_OUT, seed: int = 0
-) -> PictureSet:
-    """Pictures by the rows of a CSV file: path, label and, if there, group and split.
+) -> ImageSet:
+    """Images by the rows of a CSV file: path, label and, if there, group and split.
 
     path: below root, by default the folder of the CSV. label: a name, "_" read as a space, or a number.
     group: a context, like the place or the camera. split: train, val, test or final; without it all are
@@ -87,7 +87,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{path} is no readable CSV ({reason}): write it as UTF-8, with one row per picture."
+            f"{path} is no readable CSV ({reason}): write it as UTF-8, with one row per image."
         ) from error
     for column in ("path", "label"):
         if column not in table.columns:
@@ -102,7 +102,7 @@ def _as_set(
     notes: list[str],
     held_out: float,
     seed: int,
-) -> PictureSet:
+) -> ImageSet:
     """Rows of (path, split, class, context) as a set, with val held out where there is none."""
     classes, contexts = _sorted(row[2] for row in rows), _sorted(row[3] for row in rows)
     names = tuple(name.replace("_", " ") for name in classes)
@@ -116,13 +116,13 @@ def _as_set(
     if not (table["split"] == "val").any():
         table, note = _with_val(table, held_out, seed)
         notes = [*notes, note]
-    return PictureSet(named.resolve().stem, root, table, names, tuple(contexts), tuple(notes))
+    return ImageSet(named.resolve().stem, root, table, names, tuple(contexts), tuple(notes))
 
 
 def _with_val(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, str]:
     """A stratified held-out share: of every class and group round(share * n), at least one, never the last.
 
-    Pictures are drawn by a hash of seed and path: one more leaves the places of the others.
+    Images are drawn by a hash of seed and path: one more leaves the places of the others.
     """
     if not 0 < share < 1:
         raise UserError(f"The held-out share is {share}: choose one between 0 and 1.")
@@ -130,23 +130,23 @@ def _with_val(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFram
     table = table.copy()
     table.loc[moved, "split"] = "val"
     note = (
-        f"There is no val: {len(moved):,} pictures, {share:.0%} of every class (seed {seed}), are held out "
-        "of train for it; single pictures stay in train."
+        f"There is no val: {len(moved):,} images, {share:.0%} of every class (seed {seed}), are held out "
+        "of train for it; single images stay in train."
     )
     return table, note
 
 
-def with_test(found: PictureSet, seed: int = 0) -> PictureSet:
-    """A set whose weak classes can be found on val and reported on other pictures, its test.
+def with_test(found: ImageSet, seed: int = 0) -> ImageSet:
+    """A set whose weak classes can be found on val and reported on other images, its test.
 
-    Where there is none, half of every class and group of val becomes it; single pictures stay in val.
+    Where there is none, half of every class and group of val becomes it; single images stay in val.
     """
     if found.table["split"].isin(("test", "final")).any():
         return found
     table = found.table.copy()
     moved = _drawn(table, "val", 0.5, "half of val", seed)
     table.loc[moved, "split"] = "test"
-    note = f"There is no test: {len(moved):,} pictures of val (seed {seed}) are it."
+    note = f"There is no test: {len(moved):,} images of val (seed {seed}) are it."
     return replace(found, table=table, notes=(*found.notes, note))
 
 

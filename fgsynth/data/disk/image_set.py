@@ -1,4 +1,4 @@
-"""Data sets whose pictures are files: a table of paths, its manifest, sources that open them one by one."""
+"""Data sets whose images are files: a table of paths, its manifest, sources that open them one by one."""
 
 import re
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 
 @dataclass(frozen=True, eq=False)
-class PictureFiles:
-    """Labelled picture files, opened one by one: a source for training and evaluation.
+class ImageFiles:
+    """Labelled image files, opened one by one: a source for training and evaluation.
 
     paths: (n,); label, context: (n,), int64. files[i]: (uint8 (h, w, 3), label), of the file's own size.
     Raises UserError, with the path, for a file that is missing or cannot be read.
@@ -43,12 +43,12 @@ class PictureFiles:
 
 
 def read(path: str) -> Tensor:
-    """A picture file as 8-bit RGB, uint8 (h, w, 3). Raises UserError with its path."""
+    """An image file as 8-bit RGB, uint8 (h, w, 3). Raises UserError with its path."""
     return torch.from_numpy(np.array(as_rgb(Path(path))))
 
 
 @dataclass(frozen=True, eq=False)
-class PictureSet:
+class ImageSet:
     """A data set on disk, as it is listed: whether its manifest holds is told when it is asked for.
 
     table: a manifest's columns and `file`, the path below root; the key is a path that stays the same in
@@ -75,14 +75,14 @@ class PictureSet:
         """The files of rows of the manifest."""
         return [str(self.root / self._file[key]) for key in rows["key"]]
 
-    def source(self, split: str) -> PictureFiles:
-        """The pictures of a split in the manifest's order. Raises UserError for a split without any."""
+    def source(self, split: str) -> ImageFiles:
+        """The images of a split in the manifest's order. Raises UserError for a split without any."""
         rows = self.manifest.rows(split)
         label, context = (torch.tensor(rows[key].to_numpy()) for key in ("label", "context"))
-        return PictureFiles(tuple(self.paths(rows)), label, context)
+        return ImageFiles(tuple(self.paths(rows)), label, context)
 
     def benchmark(self, side: int) -> Benchmark:
-        """The set as a benchmark whose pictures are the evaluation's views, (n, side, side, 3).
+        """The set as a benchmark whose images are the evaluation's views, (n, side, side, 3).
 
         They are opened at each call, so ask for few at a time.
         """
@@ -91,7 +91,7 @@ class PictureSet:
     def on_files(self, look: int = 256) -> Benchmark:
         """The set as a benchmark whose files are opened one by one, at the moment they are needed.
 
-        look: side of the views that `pictures` gives, for figures.
+        look: side of the views that `images` gives, for figures.
         """
         return replace(self.benchmark(look), files=self.paths)
 
@@ -109,7 +109,7 @@ class PictureSet:
         absent = ~self.present()
         if absent.any():
             raise UserError(
-                f"{self.name}: {absent.sum():,} of {len(absent):,} pictures are not below {self.root} "
+                f"{self.name}: {absent.sum():,} of {len(absent):,} images are not below {self.root} "
                 f"({self.table['file'][absent].iloc[0]} is the first): complete it, and see "
                 "'python -m fgsynth check-data'."
             )
@@ -136,7 +136,7 @@ def safe_path(text: str, where: str) -> str:
 def require_folder(root: Path) -> Path:
     """The root. Raises UserError where it is no folder."""
     if not root.is_dir():
-        raise UserError(f"There is no folder {root}: give the folder that holds the pictures.")
+        raise UserError(f"There is no folder {root}: give the folder that holds the images.")
     return root
 
 

@@ -1,4 +1,4 @@
-"""ImageNet-LT and Places-LT (Liu et al. 2019): the official split files over a folder of pictures."""
+"""ImageNet-LT and Places-LT (Liu et al. 2019): the official split files over a folder of images."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fgsynth.utils import paths
-from fgsynth.data.disk.image_set import PictureSet, as_table, require_folder, safe_path
+from fgsynth.data.disk.image_set import ImageSet, as_table, require_folder, safe_path
 from fgsynth.utils.errors import UserError, missing
 
 CLASSNAMES = Path("data/classnames")
@@ -21,8 +21,8 @@ class Official:
     """A data set by official split files, whose lines are "<train or val>/<class folder>/<name> <label>".
 
     files: split -> (name, SHA-256). classnames: a file, "<class folder> <name>" or "<class folder>" per
-    line. layouts: first folder of a path -> where published archives put such a picture below the root.
-    site: where the pictures are from.
+    line. layouts: first folder of a path -> where published archives put such an image below the root.
+    site: where the images are from.
     """
 
     name: str
@@ -45,7 +45,7 @@ IMAGENET_LT = Official(
     CLASSNAMES / "imagenet_lt.txt",
     {
         "train": ("train/{folder}/{name}", "ILSVRC/Data/CLS-LOC/train/{folder}/{name}"),
-        # The official archive of the validation pictures has no folders.
+        # The official archive of the validation images has no folders.
         "val": (
             "val/{folder}/{name}",
             "val/{name}",
@@ -85,10 +85,10 @@ PLACES_LT = Official(
 BY_NAME = {official.name: official for official in (IMAGENET_LT, PLACES_LT)}
 
 
-def load(official: Official, root: Path, splits: Path | None = None) -> PictureSet:
-    """ImageNet-LT or Places-LT from its split files, verified, over the pictures below root.
+def load(official: Official, root: Path, splits: Path | None = None) -> ImageSet:
+    """ImageNet-LT or Places-LT from its split files, verified, over the images below root.
 
-    splits: folder of the split files, the root by default. Pictures are not opened; `require_files` tells
+    splits: folder of the split files, the root by default. Images are not opened; `require_files` tells
     whether all are there. Raises UserError for a missing or altered split file, and for class names that
     are not those of its folders.
     """
@@ -100,7 +100,7 @@ def load(official: Official, root: Path, splits: Path | None = None) -> PictureS
 
 def survey(
     official: Official, root: Path, splits: Path | None = None
-) -> tuple[PictureSet, tuple[UserError, ...]]:
+) -> tuple[ImageSet, tuple[UserError, ...]]:
     """What can be had of a set, and for the rest the sentences that say why not."""
     names = class_names(paths.root() / official.classnames)
     parts: list[pd.DataFrame] = []
@@ -116,7 +116,7 @@ def survey(
     located = _locate(require_folder(root), listed["key"].tolist(), official.layouts)
     rows = zip(listed["key"], listed["split"], listed["label"], [0] * len(listed), located, strict=True)
     classes = tuple(name for _, name in names)
-    return PictureSet(official.name, root, as_table(list(rows)), classes), tuple(errors)
+    return ImageSet(official.name, root, as_table(list(rows)), classes), tuple(errors)
 
 
 def class_names(path: Path) -> list[tuple[str, str]]:
@@ -157,7 +157,7 @@ def read_split(path: Path, sha256: str) -> pd.DataFrame:
 
 
 def _require_folders_of(part: pd.DataFrame, names: list[tuple[str, str]], official: Official) -> None:
-    """Class names that stand in another order would give every picture a wrong prompt."""
+    """Class names that stand in another order would give every image a wrong prompt."""
     seen = part.assign(folder=part["key"].str.split("/").str[-2])
     for label, folder in seen[["label", "folder"]].drop_duplicates().itertuples(index=False):
         if label >= len(names) or names[label][0] != folder:

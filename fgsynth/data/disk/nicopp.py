@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fgsynth.utils import paths
-from fgsynth.data.disk.image_set import PictureSet, as_table, require_folder, safe_path
+from fgsynth.data.disk.image_set import ImageSet, as_table, require_folder, safe_path
 from fgsynth.data.benchmark import SPLITS
 from fgsynth.data.mini import held_out_split
 from fgsynth.utils.errors import UserError, missing
@@ -25,14 +25,14 @@ BASES = (
 )
 """Where published archives have the folders of the contexts, below the root."""
 HELD_OUT = 75
-"""Pictures held out of every group: a third for val, the rest for test."""
+"""Images held out of every group: a third for val, the rest for test."""
 PRINTED = {"train": 62_657, "val": 8_726, "test": 17_483}
-"""Pictures by split, as the papers print them."""
+"""Images by split, as the papers print them."""
 SITE = "NICO++, https://nicochallenge.com (track 1, domain generalisation)"
 _COLUMNS = ["key", "split", "class", "context"]
 
 
-def load(root: Path, splits: Path, seed: int = 0) -> PictureSet:
+def load(root: Path, splits: Path, seed: int = 0) -> ImageSet:
     """NICO++ by the split of a seed in the folder `splits`; it is drawn and written there if there is none.
 
     Raises UserError for a folder that is not NICO++, and for a split that was altered.
@@ -48,7 +48,7 @@ def split_file(splits: Path, seed: int) -> Path:
     return splits / f"nicopp_split_{seed}.csv"
 
 
-def draw_split(root: Path, seed: int = 0) -> PictureSet:
+def draw_split(root: Path, seed: int = 0) -> ImageSet:
     """Split `<root>/<context>/<class>/*.jpg` by the papers' rule, the same on every machine.
 
     Per group: shuffled, the first min(n, 75) held out, a third of them val, the rest test, the others train.
@@ -71,15 +71,15 @@ def draw_split(root: Path, seed: int = 0) -> PictureSet:
                 rows.append((key, str(split), label_of[name], c, str(files[key].relative_to(root))))
     if not rows:
         raise UserError(
-            f"{root / base} has no picture as <context>/<class>/*.jpg of a class of NICO++: get it from "
+            f"{root / base} has no image as <context>/<class>/*.jpg of a class of NICO++: get it from "
             f"{SITE}."
         )
     left = f"{len(odd)} folder{'s are' if len(odd) > 1 else ' is'} no class of NICO++ and "
     left += f"{'are' if len(odd) > 1 else 'is'} left out ({', '.join(odd[:3])})."
-    return PictureSet(NAME, root, as_table(rows), names, CONTEXTS, (left,) if odd else ())
+    return ImageSet(NAME, root, as_table(rows), names, CONTEXTS, (left,) if odd else ())
 
 
-def write_split(drawn: PictureSet, path: Path) -> None:
+def write_split(drawn: ImageSet, path: Path) -> None:
     """Write a split as CSV, sorted as the manifest is, with its SHA-256 beside it as sha256sum has it."""
     table = drawn.manifest.table
     text = pd.DataFrame(
@@ -96,8 +96,8 @@ def write_split(drawn: PictureSet, path: Path) -> None:
     paths.write_text(path, text)
 
 
-def read_split(path: Path, root: Path) -> PictureSet:
-    """A written split over the pictures below root.
+def read_split(path: Path, root: Path) -> ImageSet:
+    """A written split over the images below root.
 
     Raises UserError where it is missing or was altered, and for a row that is no <context>/<class>/<name>
     below the root with that class and context and a split.
@@ -118,11 +118,11 @@ def read_split(path: Path, root: Path) -> PictureSet:
     folders = {folder: _spelled(root / base, folder) for folder in keys[0].unique()}
     # As `draw_split` has it: relative to the root whatever the base is.
     listed["file"] = [str(Path(base, folders[f], name)) for f, name in zip(keys[0], keys[2], strict=True)]
-    return PictureSet(NAME, root, listed, names, CONTEXTS)
+    return ImageSet(NAME, root, listed, names, CONTEXTS)
 
 
 def written_counts(splits: Path, seed: int) -> Tensor:
-    """Training pictures by group, (360,), of a written split; the pictures need not be there.
+    """Training images by group, (360,), of a written split; the images need not be there.
 
     Raises UserError where it is missing or was altered.
     """
@@ -141,13 +141,13 @@ def class_names() -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
-def differences(found: PictureSet) -> list[str]:
-    """Where numbers of pictures differ from the printed ones, in a sentence; it is no error."""
+def differences(found: ImageSet) -> list[str]:
+    """Where numbers of images differ from the printed ones, in a sentence; it is no error."""
     counts = {split: int((found.table["split"] == split).sum()) for split in PRINTED}
     if counts == PRINTED:
         return []
     told = ", ".join(f"{counts[s]:,} for {s} (printed {n:,})" for s, n in PRINTED.items())
-    return [f"The numbers of pictures are not the papers': {told}; results differ from theirs by this, too."]
+    return [f"The numbers of images are not the papers': {told}; results differ from theirs by this, too."]
 
 
 def _base(root: Path) -> str:

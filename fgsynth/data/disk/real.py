@@ -10,13 +10,13 @@ from torch import Tensor
 from fgsynth.utils import paths
 from fgsynth.data.disk import longtail, nicopp
 from fgsynth.data.disk.longtail import Official
-from fgsynth.data.disk.image_set import PictureSet
+from fgsynth.data.disk.image_set import ImageSet
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.utils.errors import missing
 from fgsynth.config.schema import DrawnSplit, OfficialLists
 
 COUNTS = Path("data/splits/train_counts.json")
-"""Of the project: training pictures by label, as the official lists have them."""
+"""Of the project: training images by label, as the official lists have them."""
 
 
 def long_tailed(official: Official, asked: OfficialLists) -> Benchmark:
@@ -30,7 +30,7 @@ def groups(asked: DrawnSplit) -> Benchmark:
     return as_benchmark(nicopp.load(root / asked.root, root / asked.splits, asked.seed))
 
 
-def as_benchmark(found: PictureSet) -> Benchmark:
+def as_benchmark(found: ImageSet) -> Benchmark:
     """A set with its official test split as `final`, as that is what is reported; there is no other `test`.
 
     Raises UserError for files that are missing.
@@ -41,7 +41,7 @@ def as_benchmark(found: PictureSet) -> Benchmark:
 
 
 def long_tailed_counts(official: Official, asked: OfficialLists) -> Tensor:
-    """Training pictures by label, (c, 1): by the list where it is there, else as written down.
+    """Training images by label, (c, 1): by the list where it is there, else as written down.
 
     Raises UserError for a list that was altered.
     """
@@ -55,7 +55,7 @@ def long_tailed_counts(official: Official, asked: OfficialLists) -> Tensor:
 
 
 def published_counts(root: Path, benchmark: str) -> Tensor:
-    """Training pictures of every class of ImageNet-LT or Places-LT, (c,), as the project knows them.
+    """Training images of every class of ImageNet-LT or Places-LT, (c,), as the project knows them.
 
     Raises UserError without the file.
     """
@@ -66,7 +66,7 @@ def published_counts(root: Path, benchmark: str) -> Tensor:
 
 
 def group_counts(asked: DrawnSplit) -> Tensor:
-    """Training pictures by class and context, (60, 6): by a written split, which is drawn if there is none.
+    """Training images by class and context, (60, 6): by a written split, which is drawn if there is none.
 
     Raises UserError as `nicopp.load` where there is neither.
     """

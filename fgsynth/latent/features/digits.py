@@ -65,12 +65,12 @@ def long_tail_split(label: Ints, counts: Ints, n_val: int, n_test: int, seed: in
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """scikit-learn's embedded handwritten digits: pictures (1797, 1, 8, 8) in [0, 1], labels (1797,)."""
+    """scikit-learn's embedded handwritten digits: images (1797, 1, 8, 8) in [0, 1], labels (1797,)."""
     pixels, label = load_digits(return_X_y=True)
     return torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 16, torch.from_numpy(label).long()
 
 
-def random_convolution_features(pictures: Tensor, filters: int, seed: int = 0) -> Tensor:
+def random_convolution_features(images: Tensor, filters: int, seed: int = 0) -> Tensor:
     """Frozen feature map: random 3x3 filters, ReLU, 2x2 average pooling, unit length, centred.
 
     Stands in for a frozen vision model where none can be fetched (single-layer features with
@@ -78,7 +78,7 @@ def random_convolution_features(pictures: Tensor, filters: int, seed: int = 0) -
     """
     w = torch.randn(filters, 1, 3, 3, generator=generator("random filters", seed))
     w = F.normalize((w - w.mean((2, 3), keepdim=True)).flatten(1)).reshape_as(w)
-    h = F.adaptive_avg_pool2d(F.conv2d(pictures, w, padding=1).relu(), 2)
+    h = F.adaptive_avg_pool2d(F.conv2d(images, w, padding=1).relu(), 2)
     e = F.normalize(h.flatten(1))
     e = e - e.mean(0)
     return e / e.std()

@@ -1,4 +1,4 @@
-"""Features of pictures under a frozen extractor: batched, resumable, kept under what they depend on."""
+"""Features of images under a frozen extractor: batched, resumable, kept under what they depend on."""
 
 import json
 import shutil
@@ -30,9 +30,9 @@ CODE = ("data", "latent/features", "utils/seeds")
 
 @dataclass(frozen=True)
 class Views:
-    """How often each picture is seen: once as it is, then n - 1 times augmented.
+    """How often each image is seen: once as it is, then n - 1 times augmented.
 
-    names, side: of fgsynth.augment. View v of picture i has a seed of its own from (seed, i, v).
+    names, side: of fgsynth.augment. View v of image i has a seed of its own from (seed, i, v).
     Raises UserError for no view or an unknown augmentation.
     """
 
@@ -43,13 +43,13 @@ class Views:
 
     def __post_init__(self) -> None:
         if self.n < 1:
-            raise UserError(f"{self.n} views of each picture: at least 1 is needed.")
+            raise UserError(f"{self.n} views of each image: at least 1 is needed.")
         check_names(self.names)
 
-    def of(self, i: int, picture: Tensor) -> list[Tensor]:
-        """The views of picture i (h, w, 3), each uint8 (height, width, 3)."""
+    def of(self, i: int, image: Tensor) -> list[Tensor]:
+        """The views of image i (h, w, 3), each uint8 (height, width, 3)."""
         seeds = [stable_seed("feature view", self.seed, i, v) for v in range(1, self.n)]
-        return [picture, *(augment([picture], self.names, seed, self.side)[0] for seed in seeds)]
+        return [image, *(augment([image], self.names, seed, self.side)[0] for seed in seeds)]
 
 
 ONE = Views()
@@ -65,16 +65,16 @@ def extract(
     views: Views = ONE,
     shard: int = 4096,
 ) -> tuple[Tensor, Tensor]:
-    """Features (n * views, k) float32 and labels of all pictures, in order, a picture's views in a row.
+    """Features (n * views, k) float32 and labels of all images, in order, an image's views in a row.
 
     Kept in the folder as `<fingerprint>.safetensors` ("features", "label") with a JSON beside it, which
-    appears last. The fingerprint is of extractor, weights, preprocessing, pictures and views; batch and
-    workers leave at most rounding errors. A killed run goes on after its last whole shard of pictures.
-    Raises UserError for no picture, one that cannot be read, a feature that is not finite (naming the
-    picture), and for a kept file that does not fit what is said beside it.
+    appears last. The fingerprint is of extractor, weights, preprocessing, images and views; batch and
+    workers leave at most rounding errors. A killed run goes on after its last whole shard of images.
+    Raises UserError for no image, one that cannot be read, a feature that is not finite (naming the
+    image), and for a kept file that does not fit what is said beside it.
     """
     n, folder = len(source.label), Path(folder)
-    for name, value in {"pictures": n, "pictures per batch": batch, "pictures per shard": shard}.items():
+    for name, value in {"images": n, "images per batch": batch, "images per shard": shard}.items():
         if value < 1:
             raise UserError(f"Features of {value} {name}: at least 1 is needed.")
     told = _described(extractor, source, views)
@@ -112,13 +112,13 @@ class _Pixels(Dataset[Tensor | UserError]):
 
     def __getitem__(self, rows: Tensor) -> Tensor | UserError:
         try:
-            return self.extractor.prepare(self._pictures(rows))
+            return self.extractor.prepare(self._images(rows))
         except UserError as error:
             return error
 
-    def _pictures(self, rows: Tensor) -> list[Image.Image]:
-        pictures = take(self.source, rows)
-        each = [self.views.of(i, one) for i, one in zip(rows.tolist(), pictures, strict=True)]
+    def _images(self, rows: Tensor) -> list[Image.Image]:
+        images = take(self.source, rows)
+        each = [self.views.of(i, one) for i, one in zip(rows.tolist(), images, strict=True)]
         return as_rgb_all([view for some in each for view in some])
 
 
@@ -156,7 +156,7 @@ def _batches(extractor: Extractor, pixels: _Pixels, plan: list[Tensor], workers:
         if not finite.all():
             row = int(rows[int(finite.logical_not().nonzero()[0]) // pixels.views.n])
             raise UserError(
-                f"'{extractor.name}' gives picture {row} a feature that is not finite: leave the picture out "
+                f"'{extractor.name}' gives image {row} a feature that is not finite: leave the image out "
                 "or take another extractor."
             )
         yield features

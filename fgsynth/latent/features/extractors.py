@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.utils import logging
 
-from fgsynth.data.images import Picture, as_rgb_all
+from fgsynth.data.images import ImageLike, as_rgb_all
 from fgsynth.utils.cache import weights_digest
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import from_root
@@ -28,10 +28,10 @@ KINDS = ("timm", "clip", "unclip")
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
-    """A frozen network with its own preprocessing: pictures -> features (n, k), float32.
+    """A frozen network with its own preprocessing: images -> features (n, k), float32.
 
     name: as it was asked for; revision: of the hub, "" where none was asked for. preprocessing: its
-    settings as JSON. prepare: 8-bit RGB pictures -> pixels (n, 3, h, w). network: pixels -> (n, k).
+    settings as JSON. prepare: 8-bit RGB images -> pixels (n, 3, h, w). network: pixels -> (n, k).
     """
 
     name: str
@@ -51,9 +51,9 @@ class Extractor:
         """Features of prepared pixels (n, 3, h, w): float32 (n, k) on the CPU."""
         return self.network(pixels.to(self.device)).float().cpu()
 
-    def __call__(self, pictures: Sequence[Picture]) -> Tensor:
-        """Features of one batch of pictures, (n, k). Raises UserError for one that cannot be read."""
-        return self.embed(self.prepare(as_rgb_all(pictures)))
+    def __call__(self, images: Sequence[ImageLike]) -> Tensor:
+        """Features of one batch of images, (n, k). Raises UserError for one that cannot be read."""
+        return self.embed(self.prepare(as_rgb_all(images)))
 
 
 def extractor(
@@ -119,8 +119,8 @@ def _timm(model: str, folder: Path | None, revision: str | None, pretrained: boo
     config = resolve_model_data_config(network)
     transform: Any = create_transform(**config, is_training=False)
 
-    def prepare(pictures: Sequence[Image.Image]) -> Tensor:
-        return torch.stack([transform(picture) for picture in pictures])
+    def prepare(images: Sequence[Image.Image]) -> Tensor:
+        return torch.stack([transform(image) for image in images])
 
     return network, json.dumps(config, sort_keys=True, default=str), prepare
 
@@ -178,8 +178,8 @@ def _clip(name: str, source: str, revision: str | None, pretrained: bool, within
     except Exception as error:  # as above
         raise _cannot_load(name, error) from error
 
-    def prepare(pictures: Sequence[Image.Image]) -> Tensor:
-        return processor(images=list(pictures), return_tensors="pt").pixel_values
+    def prepare(images: Sequence[Image.Image]) -> Tensor:
+        return processor(images=list(images), return_tensors="pt").pixel_values
 
     return _Projected(encoder), json.dumps(processor.to_dict(), sort_keys=True, default=str), prepare
 

@@ -45,7 +45,7 @@ def fine_tune(
 ) -> FineTuned:
     """Fine-tune a copy of a backbone under balanced softmax: AdamW, cosine schedule, random flips.
 
-    backbone: pixels (n, 3, h, w) -> features (n, k), left as it is. counts: training pictures per class,
+    backbone: pixels (n, 3, h, w) -> features (n, k), left as it is. counts: training images per class,
     (c,). rate: its peak. probe: weight (k, c) and bias (c,) that the linear layer starts at (LP-FT: Kumar et
     al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022); else
     it starts at zero. Raises UserError for a loss that is not finite.

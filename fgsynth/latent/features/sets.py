@@ -1,4 +1,4 @@
-"""Benchmarks in feature space: pictures with splits, and what a frozen extractor makes of them."""
+"""Benchmarks in feature space: images with splits, and what a frozen extractor makes of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,8 @@ LONG_TAILED = (mini.IMAGENET_LT, mini.PLACES_LT)
 
 
 @dataclass(frozen=True, eq=False)
-class PictureSet:
-    """A benchmark before an extractor has seen it: pictures, the split of each (n,), the classes' names."""
+class ImageSet:
+    """A benchmark before an extractor has seen it: images, the split of each (n,), the classes' names."""
 
     source: Source
     split: Strings
@@ -35,21 +35,21 @@ class PictureSet:
 
 def featurise(
     extractor: Extractor,
-    pictures: PictureSet,
+    images: ImageSet,
     folder: Path | str,
     *,
     batch: int = 64,
     workers: int = 0,
 ) -> FeatureSet:
     """All splits of a benchmark as features, kept in the folder (see `features.extract`)."""
-    features, label = extract(extractor, pictures.source, folder, batch=batch, workers=workers)
-    return FeatureSet(features, label, pictures.split, pictures.classes, pictures.name)
+    features, label = extract(extractor, images.source, folder, batch=batch, workers=workers)
+    return FeatureSet(features, label, images.split, images.classes, images.name)
 
 
-def mini_long_tail(name: str, world: LongTail) -> PictureSet:
+def mini_long_tail(name: str, world: LongTail) -> ImageSet:
     """The mini world's ImageNet-LT or Places-LT: all splits, and the rest of the balanced training set.
 
-    A picture of the mini world is its key, and keys count within class and split: further training keys are
+    An image of the mini world is its key, and keys count within class and split: further training keys are
     further draws by nature, so the full balanced set, n_max of each class, contains the long-tailed one.
     Raises UserError for a benchmark that is not one of LONG_TAILED.
     """
@@ -58,7 +58,7 @@ def mini_long_tail(name: str, world: LongTail) -> PictureSet:
     bench = draw(name, world)
     table = pd.concat([bench.manifest.table, _rest(bench.manifest)], ignore_index=True)
     split = table["split"].to_numpy(dtype=np.str_)
-    return PictureSet(Drawn(bench, table), split, bench.manifest.classes, f"Mini {name}")
+    return ImageSet(Drawn(bench, table), split, bench.manifest.classes, f"Mini {name}")
 
 
 def _rest(manifest: Manifest) -> pd.DataFrame:
@@ -72,22 +72,22 @@ def _rest(manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def on_disk(found: disk.PictureSet) -> PictureSet:
-    """A data set of picture files, such as `fgsynth.benchmarks.disk` lists them, in its manifest's order.
+def on_disk(found: disk.ImageSet) -> ImageSet:
+    """A data set of image files, such as `fgsynth.benchmarks.disk` lists them, in its manifest's order.
 
-    Pictures are opened when they are needed. Raises UserError for what a manifest refuses.
+    Images are opened when they are needed. Raises UserError for what a manifest refuses.
     """
     table = found.manifest.table
     # By key: the manifest sorts.
     files = found.table.set_index("key")["file"].loc[table["key"]]
     source = Files(found.root, tuple(files), torch.tensor(table["label"].to_numpy()))
-    return PictureSet(source, table["split"].to_numpy(dtype=np.str_), found.classes, found.name)
+    return ImageSet(source, table["split"].to_numpy(dtype=np.str_), found.classes, found.name)
 
 
-def places_lt(lists: Path | str, images: Path | str) -> PictureSet:
+def places_lt(lists: Path | str, root: Path | str) -> ImageSet:
     """Places-LT by its official lists Places_LT_{train,val,test}.txt (Liu et al. 2019): 365 classes.
 
-    lists: the folder of the lists; images: of Places365's pictures, in any of the published layouts. There is
+    lists: the folder of the lists; root: of Places365's images, in any of the published layouts. There is
     no rest: the balanced set is not a list. Raises UserError for a missing or altered list.
     """
-    return on_disk(longtail.load(longtail.PLACES_LT, Path(images), Path(lists)))
+    return on_disk(longtail.load(longtail.PLACES_LT, Path(root), Path(lists)))

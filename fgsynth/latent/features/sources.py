@@ -1,4 +1,4 @@
-"""Labelled pictures that are read when they are needed: files of a list, or a benchmark's rows."""
+"""Labelled images that are read when they are needed: files of a list, or a benchmark's rows."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,45 +12,45 @@ from torch import Tensor
 
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.disk.image_set import read, safe_path
-from fgsynth.train.batches import Pictures, fingerprint
+from fgsynth.train.batches import Images, fingerprint
 from fgsynth.utils.cache import fingerprint as code_fingerprint
 from fgsynth.utils.errors import UserError
 
 Some = Tensor | list[Tensor]
-"""Pictures uint8: (n, h, w, 3), or a list of (h, w, 3) where sizes differ."""
+"""Images uint8: (n, h, w, 3), or a list of (h, w, 3) where sizes differ."""
 
 
 class Described(Protocol):
-    """Labelled pictures that know a digest of what decides them, and come many at once."""
+    """Labelled images that know a digest of what decides them, and come many at once."""
 
     @property
     def label(self) -> Tensor:
-        """Labels, (n,) int64, known without opening a picture."""
+        """Labels, (n,) int64, known without opening an image."""
 
     @property
     def digest(self) -> str:
-        """Equal for equal pictures in equal order only."""
+        """Equal for equal images in equal order only."""
 
     def take(self, rows: Tensor) -> Some:
-        """Some of the pictures, by row."""
+        """Some of the images, by row."""
 
 
-Source = Pictures | Described
+Source = Images | Described
 
 
 def digest(source: Source) -> str:
-    """What decides the pictures and labels of a source: of pictures in memory, every pixel."""
-    return fingerprint(source) if isinstance(source, Pictures) else source.digest
+    """What decides the images and labels of a source: of images in memory, every pixel."""
+    return fingerprint(source) if isinstance(source, Images) else source.digest
 
 
 def take(source: Source, rows: Tensor) -> Some:
-    """Some of the pictures; those in memory by one indexing."""
-    return source.x[rows] if isinstance(source, Pictures) else source.take(rows)
+    """Some of the images; those in memory by one indexing."""
+    return source.x[rows] if isinstance(source, Images) else source.take(rows)
 
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Picture files below a folder, opened one by one when they are taken.
+    """Image files below a folder, opened one by one when they are taken.
 
     paths: relative, with forward slashes; label: (n,) int64. Raises UserError for unequal lengths and for a
     path that leaves the folder.
@@ -62,9 +62,9 @@ class Files:
 
     def __post_init__(self) -> None:
         if len(self.paths) != len(self.label):
-            raise UserError(f"{len(self.paths)} pictures and {len(self.label)} labels: give one of each.")
+            raise UserError(f"{len(self.paths)} images and {len(self.label)} labels: give one of each.")
         for path in self.paths:
-            safe_path(path, f"The list of pictures below {self.folder}")
+            safe_path(path, f"The list of images below {self.folder}")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -73,20 +73,20 @@ class Files:
         return read(str(self.folder / self.paths[i])), int(self.label[i])
 
     def take(self, rows: Tensor) -> list[Tensor]:
-        """Some of the pictures. Raises UserError naming a file that cannot be read."""
+        """Some of the images. Raises UserError naming a file that cannot be read."""
         return [self[i][0] for i in rows.tolist()]
 
     @cached_property
     def digest(self) -> str:
         """BLAKE2b of paths, sizes in bytes and labels. Raises UserError naming a file that is not there.
 
-        Bytes are not read for it: a picture replaced by one of equal size is not noticed.
+        Bytes are not read for it: an image replaced by one of equal size is not noticed.
         """
         digest = hashlib.blake2b(self.label.contiguous().numpy().data, digest_size=16)
         for path in self.paths:
             file = self.folder / path
             if not file.is_file():
-                raise UserError(f"There is no picture at {file}: complete {self.folder} or correct the list.")
+                raise UserError(f"There is no image at {file}: complete {self.folder} or correct the list.")
             digest.update(f"{path}\0{file.stat().st_size}\n".encode())
         return digest.hexdigest()
 
@@ -113,8 +113,8 @@ class Drawn:
         return torch.tensor(self.table["label"].to_numpy(), dtype=torch.long)
 
     def take(self, rows: Tensor) -> Tensor:
-        """Some of the pictures, (n, h, w, 3)."""
-        return self.bench.pictures(self.table.iloc[rows.numpy()].reset_index(drop=True))
+        """Some of the images, (n, h, w, 3)."""
+        return self.bench.images(self.table.iloc[rows.numpy()].reset_index(drop=True))
 
     @cached_property
     def digest(self) -> str:

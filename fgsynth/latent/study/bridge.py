@@ -1,11 +1,11 @@
-"""The bridge between features and pictures: unCLIP decodes features, its CLIP reads pictures."""
+"""The bridge between features and images: unCLIP decodes features, its CLIP reads images."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from fgsynth.data.images import Picture
+from fgsynth.data.images import ImageLike
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthesise import Plan, synthesise
 from fgsynth.utils.errors import UserError
@@ -22,13 +22,13 @@ def decode_features(
     noise_level: int = 0,
     batch: int = 64,
 ) -> Tensor:
-    """Decoding of CLIP features by unCLIP: a picture each by DDIM, 8-bit (n, h, w, 3) (Ramesh et al. 2022).
+    """Decoding of CLIP features by unCLIP: an image each by DDIM, 8-bit (n, h, w, 3) (Ramesh et al. 2022).
 
-    features (n, width) are the generator's image condition in place of a picture's embedding. seeds: one
-    per picture, for noise; prompts: a text each, None is no text. inverse: undoes what was done to CLIP's
+    features (n, width) are the generator's image condition in place of an image's embedding. seeds: one
+    per image, for noise; prompts: a text each, None is no text. inverse: undoes what was done to CLIP's
     embeddings ahead of sampling (standardising, unit length), as unCLIP takes them at their own scale.
     cfg: classifier-free scale; the default is the one the mini unCLIP's model card chose with text and image.
-    noise_level: of the condition. A picture depends on its own row, seed and prompt only.
+    noise_level: of the condition. An image depends on its own row, seed and prompt only.
     Raises UserError for no features, and for features of another width, that are not finite, or of another
     number than the seeds.
     """
@@ -50,15 +50,15 @@ def decode_features(
     image = generator.condition_image(features, seeds, noise_level=noise_level)
     # No feedback looks at the label.
     label = torch.zeros(len(features), dtype=torch.long)
-    return synthesise(generator, Plan(texts, image, label, seeds), cfg, batch=batch).pictures
+    return synthesise(generator, Plan(texts, image, label, seeds), cfg, batch=batch).images
 
 
-def picture_features(generator: Generator, pictures: Sequence[Picture] | Tensor) -> Tensor:
-    """CLIP embedding of pictures, as the generator's own image encoder sees them: float32 (n, width).
+def image_features(generator: Generator, images: Sequence[ImageLike] | Tensor) -> Tensor:
+    """CLIP embedding of images, as the generator's own image encoder sees them: float32 (n, width).
 
-    pictures: 8-bit (n, h, w, 3), or anything that `fgsynth.data.images.as_rgb` takes.
-    Raises UserError for no pictures, and for one that cannot be read.
+    images: 8-bit (n, h, w, 3), or anything that `fgsynth.data.images.as_rgb` takes.
+    Raises UserError for no images, and for one that cannot be read.
     """
-    if not len(pictures):
-        raise UserError("There are no pictures to embed: give at least one.")
-    return generator.clip_embedding(list(pictures)).float().cpu()
+    if not len(images):
+        raise UserError("There are no images to embed: give at least one.")
+    return generator.clip_embedding(list(images)).float().cpu()

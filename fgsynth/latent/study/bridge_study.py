@@ -1,4 +1,4 @@
-"""What synthetic features look like, and which serve a probe better: pictures' features or sampled ones."""
+"""What synthetic features look like, and which serve a probe better: images' features or sampled ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ from fgsynth.evaluate.metrics import strata
 from fgsynth.generate.generator import Dropout, Generator
 from fgsynth.generate.synthesise import Plan, synthesise
 from fgsynth.latent.features.files import FeatureSet
-from fgsynth.latent.study.bridge import decode_features, picture_features
+from fgsynth.latent.study.bridge import decode_features, image_features
 from fgsynth.latent.study.comparison import ADJUSTED, TAUS, WAYS, Trial, scaling
 from fgsynth.miniworld import judge
 from fgsynth.models.networks import Classifier
 from fgsynth.utils.seeds import generator as draw
 from fgsynth.utils.seeds import stable_seed
 
-REAL, PICTURES = "real", "unCLIP pictures"
+REAL, IMAGES = "real", "unCLIP images"
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pictures (n, h, w, 3) by the kind of features they are of; their classes; what the judge reads."""
+    """Images (n, h, w, 3) by the kind of features they are of; their classes; what the judge reads."""
 
-    pictures: Mapping[str, NDArray[np.uint8]]
+    images: Mapping[str, NDArray[np.uint8]]
     titles: Sequence[str]
     read: pd.DataFrame
 
@@ -44,7 +44,7 @@ def decode(
     """Real and sampled features of the few-shot classes, decoded by unCLIP without text.
 
     data: features as CLIP gives them. read: features, text (none or the class),
-    seed, recognised (%). The pictures of a column share their noise.
+    seed, recognised (%). The images of a column share their noise.
     """
     trial, classes = Trial(data, seed, [0.01]), few_classes(data)
     x, y = data.part("train")
@@ -64,18 +64,18 @@ def decode(
     return Decoded(shown, names, pd.DataFrame(read))
 
 
-def pictures_against_samples(
+def images_against_samples(
     raw: FeatureSet, trial: Trial, model: Generator, ways: Sequence[str], per_class: int
 ) -> pd.DataFrame:
-    """The few-shot classes get `per_class` features each, of unCLIP's pictures or sampled; a probe for each.
+    """The few-shot classes get `per_class` features each, of unCLIP's images or sampled; a probe for each.
 
-    raw: the features that `trial` has scaled. Pictures: text, and a real feature of the class with
+    raw: the features that `trial` has scaled. Images: text, and a real feature of the class with
     half of its units dropped as condition (FG's unguided sampler), then CLIP again.
     """
     counts = torch.zeros(len(raw.classes), dtype=torch.long)
     counts[few_classes(raw)] = per_class
     mean, size = scaling(raw)
-    made = {PICTURES: (_pictured(raw, counts, model, trial.seed) - mean) / size}
+    made = {IMAGES: (_imaged(raw, counts, model, trial.seed) - mean) / size}
     made |= {way: WAYS[way](trial).sample_all(counts, trial.seed)[0] for way in ways}
     x, y = trial.data.part("train")
     label = torch.cat([y, torch.arange(len(counts)).repeat_interleave(counts)])
@@ -86,8 +86,8 @@ def pictures_against_samples(
     return pd.DataFrame(rows)
 
 
-def _pictured(raw: FeatureSet, counts: Tensor, model: Generator, seed: int) -> Tensor:
-    """Features of pictures that unCLIP makes of each class, sorted by class."""
+def _imaged(raw: FeatureSet, counts: Tensor, model: Generator, seed: int) -> Tensor:
+    """Features of images that unCLIP makes of each class, sorted by class."""
     x, y = raw.part("train")
     classes = counts.nonzero().flatten().tolist()
     shown = torch.cat([_some(x[y == c], int(counts[c]), seed, c) for c in classes])
@@ -95,7 +95,7 @@ def _pictured(raw: FeatureSet, counts: Tensor, model: Generator, seed: int) -> T
     seeds = [stable_seed("pictured feature", seed, i) for i in range(len(label))]
     image = model.condition_image(shown, seeds, Dropout(0.5))
     plan = Plan([raw.classes[c] for c in label.tolist()], image, label, seeds)
-    return picture_features(model, synthesise(model, plan, cfg=3.0).pictures)
+    return image_features(model, synthesise(model, plan, cfg=3.0).images)
 
 
 def _some(features: Tensor, n: int, seed: int, y: int) -> Tensor:

@@ -15,7 +15,7 @@ from fgsynth.latent.features.extractors import Extractor
 from fgsynth.latent.features.files import FeatureSet
 from fgsynth.latent.features.finetune import FineTuned, best_by_validation, fine_tune
 from fgsynth.latent.features.formats import REST
-from fgsynth.latent.features.sets import PictureSet
+from fgsynth.latent.features.sets import ImageSet
 from fgsynth.latent.features.sources import take
 from fgsynth.latent.study.comparison import ADJUSTED, BALANCED, TUNED, Trial
 from fgsynth.utils.seeds import stable_seed
@@ -42,7 +42,7 @@ def shots(trial: Trial, ways: Iterable[str], shots: Sequence[int]) -> pd.DataFra
 
 
 def tune(
-    trial: Trial, source: PictureSet, eyes: Extractor, rates: Sequence[float], epochs: int
+    trial: Trial, source: ImageSet, eyes: Extractor, rates: Sequence[float], epochs: int
 ) -> pd.DataFrame:
     """Fine-tuning of the extractor's network, from a balanced-softmax probe on; rate chosen on validation."""
     part = {split: trial.data.where(split) for split in ("train", "val", trial.split)}

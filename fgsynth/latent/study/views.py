@@ -1,4 +1,4 @@
-"""Pictures of feature space: the plane of three classes, gains, curves."""
+"""Images of feature space: the plane of three classes, gains, curves."""
 
 from dataclasses import dataclass
 

@@ -35,7 +35,7 @@ class Branches(Classifier):
         inner.layer4 = nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: pictures (n, 3, h, w), as `Classifier` takes them."""
+        """x: images (n, 3, h, w), as `Classifier` takes them."""
         inner: Any = self.network
         shared = inner.forward_features(self.prepare(x))
         each = [inner.forward_head(stage(shared), pre_logits=True) for stage in self.stages]

@@ -1,4 +1,4 @@
-"""CMO: pictures of rare classes pasted onto those of frequent ones (Park et al. 2022), by three experts."""
+"""CMO: images of rare classes pasted onto those of frequent ones (Park et al. 2022), by three experts."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ from fgsynth.train.objectives.mixing import mixed_cross_entropy, pasted, ratio
 
 @dataclass(frozen=True)
 class CMO(Objective):
-    """Context-rich minority oversampling: CutMix of background pictures, as they come, and rare foregrounds.
+    """Context-rich minority oversampling: CutMix of background images, as they come, and rare foregrounds.
 
     foreground: how classes of foregrounds are drawn, q(1, k) ~ 1 / n_k there, "effective number" its other.
     probability: of a batch to be mixed; alpha: of lambda's Beta; rest: part of the training at its beginning
@@ -42,7 +42,7 @@ class CMO(Objective):
         return network if self.experts == 1 else Branches(network, self.experts, seed, "mean")
 
     def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
-        """Mean over experts and pictures, less what their diversity is worth."""
+        """Mean over experts and images, less what their diversity is worth."""
         assert batch.other is not None
         x, share = batch.x, 1.0
         resting = not self.rest <= at.progress < 1 - self.rest

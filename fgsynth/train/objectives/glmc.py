@@ -1,4 +1,4 @@
-"""GLMC: a global and a local mixture of pictures, seen alike, and weights that grow (Du et al. 2023)."""
+"""GLMC: a global and a local mixture of images, seen alike, and weights that grow (Du et al. 2023)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,7 +26,7 @@ class Projected(Classifier):
             self.projection, self.prediction = _two_layers(k, k), _two_layers(k, max(1, k // 4))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: pictures (n, 3, h, w), as `Classifier` takes them."""
+        """x: images (n, 3, h, w), as `Classifier` takes them."""
         logits, embedding = super().forward(x)
         if not self.training:
             return logits, embedding
@@ -59,7 +59,7 @@ class GLMC(Objective):
         return Projected(network, seed)
 
     def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
-        """Mean over pictures and both views, and the views' dissimilarity."""
+        """Mean over images and both views, and the views' dissimilarity."""
         share, n = ratio(self.beta, at.draw("share")), len(batch.label)
         other = partners(n, at.draw("partners"), batch.label.device)
         mixed = share * batch.x + (1 - share) * batch.x[other]

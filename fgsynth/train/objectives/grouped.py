@@ -21,8 +21,8 @@ class GroupDRO(Objective):
     """GroupDRO: the worst mixture of groups, by exponentiated gradient ascent (Sagawa et al. 2020, alg. 1).
 
     Groups are drawn equally often. q_g <- q_g exp(step l_g), normalised; the loss is sum_g q_g l_g, with l_g
-    the mean loss of a group in the batch, 0 where it has no picture. step: eta_q, SubpopBench's default, as
-    is the absence of the adjustment by group size. Groups without training pictures have no weight.
+    the mean loss of a group in the batch, 0 where it has no image. step: eta_q, SubpopBench's default, as
+    is the absence of the adjustment by group size. Groups without training images have no weight.
     """
 
     name: ClassVar[str] = "GroupDRO"
@@ -34,12 +34,12 @@ class GroupDRO(Objective):
         return Drawing("balanced", "group")
 
     def state(self, counts: Tensor, group_counts: Tensor | None) -> dict[str, Tensor]:
-        """`weights`: q, (g,), at first equal for all groups that have pictures."""
+        """`weights`: q, (g,), at first equal for all groups that have images."""
         present = (_of_groups(group_counts) > 0).to(counts)
         return {"weights": present / present.sum()}
 
     def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
-        """Sum of q_g l_g, with q_g after its step; over the pictures of all processes together."""
+        """Sum of q_g l_g, with q_g after its step; over the images of all processes together."""
         each = cross_entropy(network(batch.x)[0], batch.label, reduction="none")
         group, nothing = _of_groups(batch.group), torch.zeros_like(_of_groups(at.group_counts))
         summed = nothing.index_add(0, group, each)
@@ -83,9 +83,9 @@ class IRM(Objective):
 
 
 def invariance_penalty(logits: Tensor, label: Tensor) -> Tensor:
-    """The squared slope of the cross entropy of w * logits (n, c) at w = 1, by halves; 0 of one picture.
+    """The squared slope of the cross entropy of w * logits (n, c) at w = 1, by halves; 0 of one image.
 
-    The slope of one picture's is sum_k p_k z_k - z_y.
+    The slope of one image's is sum_k p_k z_k - z_y.
     """
     slope = (logits.softmax(1) * logits).sum(1) - logits.gather(1, label[:, None])[:, 0]
     if len(slope) < 2:
@@ -98,7 +98,7 @@ class LISA(Objective):
     """LISA: mixup within a class across contexts, or in a context across classes (Yao et al. 2022, alg. 1).
 
     Each batch is mixed in one way, the first with probability `within_class`, by one lambda ~ Beta(alpha,
-    alpha); both as the paper and SubpopBench have them. A picture's partner is drawn among those of the
+    alpha); both as the paper and SubpopBench have them. An image's partner is drawn among those of the
     batch that fit; one that has none stays as it is.
     """
 
@@ -108,7 +108,7 @@ class LISA(Objective):
     within_class: float = 0.5
 
     def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
-        """Cross entropy of mixed pictures, mixed alike."""
+        """Cross entropy of mixed images, mixed alike."""
         share = ratio(self.alpha, at.draw("share"))
         by_class = float(torch.rand((), generator=at.draw("way"))) < self.within_class
         context = _of_groups(batch.group) % (len(_of_groups(at.group_counts)) // len(at.counts))
@@ -144,16 +144,16 @@ class RWG(Objective):
 
 @dataclass(frozen=True)
 class SUBG(RWG):
-    """SUBG: of each group as many pictures as the smallest has, plain cross entropy (Idrissi et al. 2022)."""
+    """SUBG: of each group as many images as the smallest has, plain cross entropy (Idrissi et al. 2022)."""
 
     name: ClassVar[str] = "SUBG"
 
     def drawing(self) -> Drawing:
-        """The same few pictures of every group, again and again."""
+        """The same few images of every group, again and again."""
         return Drawing("subsampled", "group")
 
 
 def _of_groups(value: Tensor | None) -> Tensor:
     if value is None:
-        raise UserError("The batch has no groups: train on a data set whose pictures have contexts.")
+        raise UserError("The batch has no groups: train on a data set whose images have contexts.")
     return value

@@ -1,4 +1,4 @@
-"""Mixtures of two pictures and their labels: mixup, CutMix, and the methods that are no more than them."""
+"""Mixtures of two images and their labels: mixup, CutMix, and the methods that are no more than them."""
 
 import math
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from fgsynth.train.objective import Batch, Forward, Moment, Objective
 
 
 def ratio(alpha: float, draw: torch.Generator) -> float:
-    """The share lambda ~ Beta(alpha, alpha) of the first picture; decided by the generator's seed."""
+    """The share lambda ~ Beta(alpha, alpha) of the first image; decided by the generator's seed."""
     return float(np.random.default_rng(draw.initial_seed()).beta(alpha, alpha))
 
 
 def partners(n: int, draw: torch.Generator, device: torch.device) -> Tensor:
-    """Whom each of n pictures is mixed with: a random order, (n,)."""
+    """Whom each of n images is mixed with: a random order, (n,)."""
     return torch.randperm(n, generator=draw).to(device)
 
 
 def pasted(x: Tensor, y: Tensor, share: float, draw: torch.Generator) -> tuple[Tensor, float]:
-    """CutMix: pictures x (n, 3, h, w) with a box of the pictures y (Yun et al. 2019, eq. 1 and 2).
+    """CutMix: images x (n, 3, h, w) with a box of the images y (Yun et al. 2019, eq. 1 and 2).
 
     The box has 1 - share of the area, its centre is anywhere, what lies outside is cut off. Returns the
-    pictures and the share of x that is left.
+    images and the share of x that is left.
     """
     h, w = x.shape[2:]
     side = math.sqrt(1 - share)
@@ -43,14 +43,14 @@ def _interval(length: int, share: float, draw: torch.Generator) -> tuple[int, in
 
 
 def mixed_cross_entropy(logits: Tensor, first: Tensor, second: Tensor, share: float | Tensor) -> Tensor:
-    """Each picture's cross entropy, (n,), with label `first` by the share (n,) and `second` by the rest."""
+    """Each image's cross entropy, (n,), with label `first` by the share (n,) and `second` by the rest."""
     a, b = (cross_entropy(logits, label, reduction="none") for label in (first, second))
     return share * a + (1 - share) * b
 
 
 @dataclass(frozen=True)
 class Mixup(Objective):
-    """Mixup: convex mixtures of pictures and labels (Zhang et al. 2018, eq. 2).
+    """Mixup: convex mixtures of images and labels (Zhang et al. 2018, eq. 2).
 
     alpha: 0.2, as SubpopBench has it (FG table 3's protocol) and MiSLAS's first stage on ImageNet-LT.
     """
@@ -70,7 +70,7 @@ class Remix(Objective):
     """Remix: mixup whose label goes to the rarer class of an unequal pair (Chou et al. 2020, eq. 6).
 
     alpha: of the mixture, 1 (theirs on CIFAR); kappa: how many times as frequent the other class has to be,
-    3; tau: up to which share of its picture the frequent class loses the label, 0.5.
+    3; tau: up to which share of its image the frequent class loses the label, 0.5.
     """
 
     name: ClassVar[str] = "Remix"
@@ -87,7 +87,7 @@ class Remix(Objective):
         return mixed_cross_entropy(logits, first, second, of_label).mean()
 
     def label_share(self, share: float, n_first: Tensor, n_second: Tensor) -> Tensor:
-        """The first label's share, (n,): 0 or 1 where the rarer class takes it all, else the picture's."""
+        """The first label's share, (n,): 0 or 1 where the rarer class takes it all, else the image's."""
         times = n_first / n_second
         out = torch.full_like(times, share)
         if share < self.tau:

@@ -1,4 +1,4 @@
-"""ResLT: residual branches for the classes of fewer pictures (Cui et al. 2022)."""
+"""ResLT: residual branches for the classes of fewer images (Cui et al. 2022)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,9 +16,9 @@ from fgsynth.train.objectives.branches import Branches
 class ResLT(Objective):
     """Three branches: of all classes, of medium and few, of few alone; their logits are added (section 3.2).
 
-    (1 - alpha) times the loss of the sum, alpha that of the branches, each on the pictures of its classes.
+    (1 - alpha) times the loss of the sum, alpha that of the branches, each on the images of its classes.
     alpha: 0.99, as the authors' settings for ImageNet-LT have it. Our choices: a branch is a last stage and a
-    last layer of its own; classes of up to `medium` pictures are medium, below `few` few, as in the tables.
+    last layer of its own; classes of up to `medium` images are medium, below `few` few, as in the tables.
     """
 
     name: ClassVar[str] = "ResLT"
@@ -31,7 +31,7 @@ class ResLT(Objective):
         return Branches(network, 3, seed, "sum")
 
     def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
-        """The mean over pictures of the fused loss, and over all branches' pictures of theirs."""
+        """The mean over images of the fused loss, and over all branches' images of theirs."""
         logits, n = network(batch.x)[0], at.counts[batch.label]
         mine = torch.stack([torch.ones_like(n), n <= self.medium, n < self.few], 1).float()
         each = torch.stack([cross_entropy(one, batch.label, reduction="none") for one in logits.unbind(1)], 1)

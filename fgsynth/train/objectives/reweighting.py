@@ -13,7 +13,7 @@ from fgsynth.train.sampling import effective_number
 
 @dataclass(frozen=True)
 class ERM(Objective):
-    """Empirical risk minimisation: cross entropy of pictures as they come."""
+    """Empirical risk minimisation: cross entropy of images as they come."""
 
     name: ClassVar[str] = "ERM"
 
@@ -60,13 +60,13 @@ class ClassBalanced(Objective):
     beta: float = 0.9999
 
     def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
-        """Mean over pictures of weight times cross entropy."""
+        """Mean over images of weight times cross entropy."""
         each = cross_entropy(network(batch.x)[0], batch.label, reduction="none")
         return (class_weights(at.counts, self.beta)[batch.label] * each).mean()
 
 
 def class_weights(counts: Tensor, beta: float) -> Tensor:
-    """1 / E_n of classes of n pictures, (c,) float32, that sum to c (Cui et al. 2019, 4.1)."""
+    """1 / E_n of classes of n images, (c,) float32, that sum to c (Cui et al. 2019, 4.1)."""
     weight = 1 / effective_number(counts.double(), beta)
     return (weight * (len(counts) / weight.sum())).float()
 
@@ -79,6 +79,6 @@ class Focal(Objective):
     gamma: float = 2.0
 
     def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
-        """Mean over pictures."""
+        """Mean over images."""
         log_p = -cross_entropy(network(batch.x)[0], batch.label, reduction="none")
         return -((1 - log_p.exp()) ** self.gamma * log_p).mean()

@@ -26,12 +26,12 @@ SENTENCE = "{}"
 
 @dataclass(frozen=True)
 class VLLTR(Objective):
-    """VL-LTR: a CLIP trained on pictures and sentences of classes, then as a classifier (Tian et al. 2022).
+    """VL-LTR: a CLIP trained on images and sentences of classes, then as a classifier (Tian et al. 2022).
 
     In the first `pretraining` of the updates the loss is mix L_ccl + (1 - mix) L_dis: class-wise contrast,
     and distillation from the CLIP that it started from (section 3.2; mix 0.5 as there). Afterwards text is
-    frozen and pictures are recognised by balanced softmax on the sum of a linear layer's logits and those
-    of the sentences that a picture attends to (section 3.3).
+    frozen and images are recognised by balanced softmax on the sum of a linear layer's logits and those
+    of the sentences that an image attends to (section 3.3).
     Our choices: both halves share one schedule, so that the method costs as many updates as any other;
     sentences are templates around the class's name, not texts of the web, few enough that all are anchors, so
     that there is none to select; balanced softmax in place of class-balanced draws.
@@ -91,9 +91,9 @@ class VLLTR(Objective):
 def class_wise_contrast(similarity: Tensor, label: Tensor, of_sentence: Tensor) -> Tensor:
     """Class-wise contrastive loss L_vis + L_lin (Tian et al. 2022, section 3.2), in nats.
 
-    similarity (n, s): of pictures and sentences, over the temperature; label (n,), of_sentence (s,): their
-    classes. Each picture's log-probability of a sentence of its class, mean over these sentences, then over
-    pictures; and the same of sentences, of those whose class is in the batch.
+    similarity (n, s): of images and sentences, over the temperature; label (n,), of_sentence (s,): their
+    classes. Each image's log-probability of a sentence of its class, mean over these sentences, then over
+    images; and the same of sentences, of those whose class is in the batch.
     """
     same = (label[:, None] == of_sentence).to(similarity)
     vision = (log_softmax(similarity, 1) * same).sum(1) / same.sum(1)
@@ -103,7 +103,7 @@ def class_wise_contrast(similarity: Tensor, label: Tensor, of_sentence: Tensor) 
 
 
 def distillation(similarity: Tensor, teacher: Tensor) -> Tensor:
-    """Cross entropy with the similarities (n, s) of a frozen CLIP, of pictures plus of sentences, in nats."""
+    """Cross entropy with the similarities (n, s) of a frozen CLIP, of images plus of sentences, in nats."""
     each = [-(teacher.softmax(dim) * log_softmax(similarity, dim)).sum(dim).mean() for dim in (1, 0)]
     return each[0] + each[1]
 
@@ -113,8 +113,8 @@ class VisualLinguistic(Classifier):
 
     clip: before its training, as its teacher stays; ids: token ids of sentences, (c, m, length).
     While it trains it returns logits (n, c) and, as pairs (n, c, draws, 2), its own and the teacher's
-    similarities of pictures and sentences, over the temperature; evaluated, logits and the embeddings (n, d)
-    of pictures.
+    similarities of images and sentences, over the temperature; evaluated, logits and the embeddings (n, d)
+    of images.
     """
 
     ids: Tensor
@@ -144,7 +144,7 @@ class VisualLinguistic(Classifier):
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: pictures (n, 3, h, w) in [-1, 1]."""
+        """x: images (n, 3, h, w) in [-1, 1]."""
         image = self.clip.see(x)
         if not self.training:
             if self._anchors is None:
@@ -180,7 +180,7 @@ class VisualLinguistic(Classifier):
         return self._taught
 
     def _logits(self, image: Tensor, text: Tensor, cosine: Tensor) -> Tensor:
-        """Logits (n, c): a linear layer's, plus cosines with what a picture attends to in each class's text.
+        """Logits (n, c): a linear layer's, plus cosines with what an image attends to in each class's text.
 
         text (c, m, d), cosine (n, c, m) of both. With attention a over the unit sentences t_m of a class, the
         cosine with sum_m a_m t_m is sum_m a_m cos_m over the root of a' (t t') a.
@@ -199,5 +199,5 @@ def _read(clip: Clip, ids: Tensor) -> Tensor:
 
 
 def _cosines(image: Tensor, text: Tensor) -> Tensor:
-    """Of pictures (n, d) and sentences (c, m, d): (n, c, m)."""
+    """Of images (n, d) and sentences (c, m, d): (n, c, m)."""
     return torch.einsum("nd,cmd->ncm", normalize(image, dim=-1), normalize(text, dim=-1))

@@ -27,7 +27,7 @@ def crt(network: Classifier, real: Source, recipe: Recipe, seed: int, *, workers
 
     The embedding stays as it is; it is computed once, of the plain views. Of the recipe: optimiser, rate,
     weight_decay, epochs, updates_per_epoch, batch, warmup and side. Returns a new frozen network.
-    Raises UserError for a class without real pictures.
+    Raises UserError for a class without real images.
     """
     layer = last_layer(network)
     n_classes = layer.out_features
@@ -56,11 +56,11 @@ def meta_sampler(
     Ren et al. 2020 (BALMS), 3.3. Each update draws a batch by a straight-through Gumbel-softmax of the
     rates, takes one differentiable step of gradient descent with it, and moves the rates down the plain
     cross entropy that results on a class-balanced batch; then a batch by the new rates makes the step.
-    Our choices: rates start as the real pictures' shares; the layer starts from the first stage's; the
-    balanced batch is of real pictures; `real_share` of a class's draws are real where it has both;
+    Our choices: rates start as the real images' shares; the layer starts from the first stage's; the
+    balanced batch is of real images; `real_share` of a class's draws are real where it has both;
     Adam moves the rates. Of the recipe as in `crt`, with real_share, balanced and counts.
     Returns a new frozen network, and the last rates (c,), which sum to 1.
-    Raises UserError for a class without pictures.
+    Raises UserError for a class without images.
     """
     layer = last_layer(network)
     pools = [
@@ -113,7 +113,7 @@ class _MetaSampler:
         self.share = recipe.real_per_batch(True) / recipe.batch if len(pools) == 2 else 1.0
         synthetic = pools[1].count if len(pools) == 2 else None
         self.counts = prior_counts(recipe.counts, real, synthetic, self.share)
-        # Counts as the balanced batch needs them: of real pictures, none of them 0.
+        # Counts as the balanced batch needs them: of real images, none of them 0.
         self.rates = prior_counts("real", real).float().log().requires_grad_(True)
         self.optimiser = torch.optim.Adam([self.rates], RATES_RATE, RATES_BETAS)
         self.draw = generator("meta sampler", seed)

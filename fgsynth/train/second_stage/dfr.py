@@ -1,4 +1,4 @@
-"""DFR: the last layer refitted on held-out pictures of equally large groups (Kirichenko et al. 2023)."""
+"""DFR: the last layer refitted on held-out images of equally large groups (Kirichenko et al. 2023)."""
 
 import warnings
 from collections.abc import Sequence
@@ -40,18 +40,18 @@ def dfr(
 ) -> Classifier:
     """DFR: logistic regression with an L1 penalty on embeddings of a group-balanced held-out set.
 
-    held_out: pictures that neither trained the network nor are reported on; group (n,): of each, 0 and up.
-    Embeddings are of the plain views, standardised. A random half of every group's pictures fits, the other
+    held_out: images that neither trained the network nor are reported on; group (n,): of each, 0 and up.
+    Embeddings are of the plain views, standardised. A random half of every group's images fits, the other
     half chooses the penalty by average accuracy, the selection rule of FG table 3 (the paper takes the worst
-    group); then the weights of `fits` refits on random subsets of all held-out pictures, with as many of
+    group); then the weights of `fits` refits on random subsets of all held-out images, with as many of
     every group as the smallest has, are averaged. Returns a new frozen network.
-    Raises UserError for groups of another number, and for a class without a held-out picture.
+    Raises UserError for groups of another number, and for a class without a held-out image.
     """
     layer, label = last_layer(network), held_out.label.numpy()
     if len(group) != len(label):
-        raise UserError(f"{len(group)} groups for {len(label)} held-out pictures: give one of each.")
+        raise UserError(f"{len(group)} groups for {len(label)} held-out images: give one of each.")
     if (absent := sorted(set(range(layer.out_features)) - set(label.tolist()))) or not len(label):
-        raise UserError(f"Class {absent[0]} has no held-out picture: hold some out, or leave out DFR.")
+        raise UserError(f"Class {absent[0]} has no held-out image: hold some out, or leave out DFR.")
     embedding = outputs(network, held_out, side=side, workers=workers)[1].double().numpy()
     mean, std = embedding.mean(0), embedding.std(0)
     std[std == 0] = 1.0

@@ -92,7 +92,7 @@ def best_tau(
 def adjusted(network: Classifier, real: Source, tau: float = 1.0) -> Classifier:
     """Logit adjustment after training: logits - tau log pi_c (Menon et al. 2021, eq. 9; tau 1 there).
 
-    pi: the classes' shares of the real pictures. Returns a new frozen network.
+    pi: the classes' shares of the real images. Returns a new frozen network.
     Raises UserError for a class without any.
     """
     layer = last_layer(network)
@@ -119,7 +119,7 @@ def mislas(
     the last layer are learnt on such batches (eq. 10, its own weights kept, r = 1). Our choice: statistics
     first, the layer afterwards on embeddings computed once. first, last: smoothing of the most and the least
     frequent class, theirs for Places-LT. Of the recipe as in `lws`. Returns a new frozen network.
-    Raises UserError for a class without real pictures.
+    Raises UserError for a class without real images.
     """
     network = shifted_batch_norm(network, real, recipe, seed, workers=workers)
     pool = _pool(network, real, recipe, workers)

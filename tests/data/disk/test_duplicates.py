@@ -46,7 +46,7 @@ def test_near_groups_join_equal_hashes_and_chains():
     assert lists(near_groups(both, 2)) == [[1, 4]]
 
 
-def test_flat_pictures_resemble_nothing():
+def test_flat_images_resemble_nothing():
     assert near_groups(np.array([[0, 5], [0, 5], [5, 0], [5, 0], [0, 0], [5, 5]], dtype=np.uint64)) == []
     assert near_groups(np.empty((0, 2), dtype=np.uint64)) == []
 

@@ -4,14 +4,14 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_files import picture
+from tiny_files import image
 
 from fgsynth.data.disk.duplicates import NEAR_BITS
 from fgsynth.data.disk.examine import difference_hash, examine, examine_all
 
 
-def test_a_sound_picture_has_no_fault(tmp_path):
-    path = picture(tmp_path / "a.jpg", 0)
+def test_a_sound_image_has_no_fault(tmp_path):
+    path = image(tmp_path / "a.jpg", 0)
     found = examine(path)
     assert (found.fault, found.kind) == ("", "")
     assert found.sha256 == hashlib.sha256(path.read_bytes()).digest()
@@ -20,34 +20,34 @@ def test_a_sound_picture_has_no_fault(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.gif", "a.tif"])
-def test_a_truncated_picture_is_found(tmp_path, name):
-    path = picture(tmp_path / name, 0, "P" if name == "a.gif" else "RGB", 64)
+def test_a_truncated_image_is_found(tmp_path, name):
+    path = image(tmp_path / name, 0, "P" if name == "a.gif" else "RGB", 64)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
     found = examine(path)
-    assert "is damaged or refused" in found.fault or "is no picture" in found.fault
+    assert "is damaged or refused" in found.fault or "is no image" in found.fault
     assert "\n" not in found.fault
 
 
-def test_files_that_are_no_pictures_are_found(tmp_path):
+def test_files_that_are_no_images_are_found(tmp_path):
     (tmp_path / "a.jpg").write_text("<html>not found</html>")
     (tmp_path / "b.jpg").touch()
-    assert examine(tmp_path / "a.jpg").fault == "is no picture that PIL knows"
-    assert examine(tmp_path / "b.jpg").fault == "is no picture that PIL knows"
+    assert examine(tmp_path / "a.jpg").fault == "is no image that PIL knows"
+    assert examine(tmp_path / "b.jpg").fault == "is no image that PIL knows"
     assert examine(tmp_path / "c.jpg").fault == "cannot be opened (No such file or directory)"
     assert examine(tmp_path).fault == "cannot be opened (Is a directory)"
 
 
 def test_a_decompression_bomb_is_refused_in_one_sentence(tmp_path, monkeypatch):
-    path = picture(tmp_path / "a.png", 0, size=64)
+    path = image(tmp_path / "a.png", 0, size=64)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 2 - 1)
     fault = examine(path).fault
     assert fault.startswith("is damaged or refused (Image size (4096 pixels) exceeds limit of 4094 pixels")
     assert "\n" not in fault
 
 
-def test_pictures_under_pils_limit_warn_of_nothing(tmp_path, monkeypatch):
-    path = picture(tmp_path / "a.png", 0, size=64)
+def test_images_under_pils_limit_warn_of_nothing(tmp_path, monkeypatch):
+    path = image(tmp_path / "a.png", 0, size=64)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -70,19 +70,19 @@ def test_kinds_of_colours_are_named(tmp_path, name, mode, kind):
     if mode == "I;16":
         Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32)).save(tmp_path / name)
     else:
-        picture(tmp_path / name, 0, mode)
+        image(tmp_path / name, 0, mode)
     found = examine(tmp_path / name)
     assert (found.fault, found.kind) == ("", kind)
 
 
 def test_transparency_by_a_palettes_entry_is_alpha(tmp_path):
-    image = Image.open(picture(tmp_path / "a.png", 0, "P"))
+    image = Image.open(image(tmp_path / "a.png", 0, "P"))
     image.save(tmp_path / "b.png", transparency=0)
     assert examine(tmp_path / "b.png").kind == "with alpha"
 
 
 def test_many_are_examined_in_order(tmp_path):
-    paths = [picture(tmp_path / f"{i}.png", i) for i in range(40)]
+    paths = [image(tmp_path / f"{i}.png", i) for i in range(40)]
     paths[7].write_text("no")
     found = examine_all(paths)
     assert [bool(e.fault) for e in found] == [i == 7 for i in range(40)]
@@ -102,7 +102,7 @@ def test_the_difference_hash_by_hand():
 
 
 def test_a_resized_and_recompressed_copy_hashes_nearly_alike(tmp_path):
-    paths = [picture(tmp_path / f"{i}.png", i, size=256) for i in range(30)]
+    paths = [image(tmp_path / f"{i}.png", i, size=256) for i in range(30)]
     hashes = []
     for path in paths:
         image = Image.open(path)

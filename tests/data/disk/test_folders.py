@@ -29,10 +29,10 @@ def test_without_val_a_stated_share_of_every_class_is_held_out(tmp_path):
     assert found.manifest.counts("val").tolist() == [6, 2, 1, 0]
     assert found.manifest.counts().tolist() == [14, 5, 1, 1]
     assert found.manifest.counts("test").tolist() == [1, 0, 0, 0]
-    assert "9 pictures, 30% of every class (seed 0), are held out of train" in found.notes[0]
+    assert "9 images, 30% of every class (seed 0), are held out of train" in found.notes[0]
 
 
-def test_the_held_out_pictures_depend_on_the_seed_and_not_on_the_others(tmp_path):
+def test_the_held_out_images_depend_on_the_seed_and_not_on_the_others(tmp_path):
     root = class_folders(tmp_path, {"train/a": 20, "train/b": 20})
     first, again, other = (split_of(from_folders(root, seed=seed)) for seed in (0, 0, 1))
     assert first == again
@@ -42,7 +42,7 @@ def test_the_held_out_pictures_depend_on_the_seed_and_not_on_the_others(tmp_path
     assert {key: more[key] for key in first} == first
 
 
-def test_a_large_share_leaves_a_picture_of_every_class(tmp_path):
+def test_a_large_share_leaves_a_image_of_every_class(tmp_path):
     found = from_folders(class_folders(tmp_path, {"train/a": 3, "train/b": 2}), held_out=0.99)
     assert found.manifest.counts().tolist() == [1, 1]
 
@@ -59,7 +59,7 @@ def test_without_test_half_of_val_is_it(tmp_path):
     assert found.manifest.counts().tolist() == [9, 3]
     assert found.manifest.counts("val").tolist() == [4, 1]
     assert found.manifest.counts("test").tolist() == [5, 0]
-    assert found.notes[-1] == "There is no test: 5 pictures of val (seed 0) are it."
+    assert found.notes[-1] == "There is no test: 5 images of val (seed 0) are it."
     class_folders(tmp_path, {"final/a": 1})
     whole = from_folders(tmp_path)
     assert with_test(whole) is whole
@@ -73,14 +73,14 @@ def test_what_is_left_out_is_said(tmp_path):
     assert found.manifest.counts().tolist() == [3]
     assert found.notes == (
         "Folders valid are not used: only train, val, test, final are.",
-        "1 file does not end like a picture (.jpg, .jpeg, .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm): "
+        "1 file does not end like an image (.jpg, .jpeg, .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm): "
         "left out.",
     )
 
 
 def test_a_folder_without_train_is_refused(tmp_path):
     with pytest.raises(
-        UserError, match=r"has no picture as train/<class>/<name>.jpg: put a folder per class"
+        UserError, match=r"has no image as train/<class>/<name>.jpg: put a folder per class"
     ):
         from_folders(class_folders(tmp_path, {"val/a": 2}))
     with pytest.raises(UserError, match="There is no folder"):
@@ -89,7 +89,7 @@ def test_a_folder_without_train_is_refused(tmp_path):
 
 def test_a_class_that_train_lacks_is_named(tmp_path):
     found = from_folders(class_folders(tmp_path, {"train/a": 2, "val/a": 1, "val/yak": 1}))
-    with pytest.raises(UserError, match="class 'yak' is in val but has no training picture"):
+    with pytest.raises(UserError, match="class 'yak' is in val but has no training image"):
         _ = found.manifest
 
 
@@ -129,7 +129,7 @@ def test_a_csv_of_paths_and_labels_is_held_out_by_class_and_group(tmp_path):
 
 
 def test_a_csvs_paths_may_be_below_another_root(tmp_path):
-    root = class_folders(tmp_path / "pictures", {"a": 2})
+    root = class_folders(tmp_path / "images", {"a": 2})
     path = csv(tmp_path, "path,label,split", "a/0.png,a,train", "a/1.png,a,val")
     assert from_csv(path, root).present().all()
     assert not from_csv(path).present().any()
@@ -170,5 +170,5 @@ def test_a_csv_that_is_not_there_or_not_utf8_is_refused(tmp_path):
 
 def test_a_path_that_stands_twice_is_named(tmp_path):
     found = load(csv(tmp_path, "path,label,split", "1.jpg,a,train", "1.jpg,a,val"))
-    with pytest.raises(UserError, match=r"picture 1.jpg is there twice"):
+    with pytest.raises(UserError, match=r"image 1.jpg is there twice"):
         _ = found.manifest

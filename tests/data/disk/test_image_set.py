@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_files import picture
+from tiny_files import image
 
-from fgsynth.data.disk.image_set import PictureSet, as_table, require_folder, safe_path
+from fgsynth.data.disk.image_set import ImageSet, as_table, require_folder, safe_path
 from fgsynth.utils.errors import UserError
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.train import predict, train
@@ -22,8 +22,8 @@ ROWS = [
 @pytest.fixture
 def found(tmp_path):
     for i, row in enumerate(ROWS):
-        picture(tmp_path / row[4], i, size=32 + 8 * i)
-    return PictureSet("tiny", tmp_path, as_table(ROWS), ("ant", "bee"))
+        image(tmp_path / row[4], i, size=32 + 8 * i)
+    return ImageSet("tiny", tmp_path, as_table(ROWS), ("ant", "bee"))
 
 
 def test_a_source_opens_files_in_the_manifests_order_in_their_own_size(found):
@@ -51,9 +51,9 @@ def test_a_classifier_is_trained_and_evaluated_on_files(found):
     assert predict(trained.network, found.source("val"), side=32).shape == (1, 2)
 
 
-def test_a_benchmarks_pictures_are_views_of_one_size(found):
+def test_a_benchmarks_images_are_views_of_one_size(found):
     bench = found.benchmark(16)
-    views = bench.pictures(bench.manifest.rows("train"))
+    views = bench.images(bench.manifest.rows("train"))
     assert views.shape == (2, 16, 16, 3)
     assert views.dtype == torch.uint8
     assert bench.prompt(1, 0) == "bee"
@@ -65,16 +65,16 @@ def test_missing_files_are_found_by_listing_folders(found):
     (found.root / "data/a/1.png").unlink()
     assert found.present().tolist() == [True, False, True]
     with pytest.raises(
-        UserError, match=r"tiny: 1 of 3 pictures are not below .*\(data/a/1.png is the first\)"
+        UserError, match=r"tiny: 1 of 3 images are not below .*\(data/a/1.png is the first\)"
     ):
         found.require_files()
-    with pytest.raises(UserError, match=re.escape(f"no picture at {found.root / 'data/a/1.png'}")):
+    with pytest.raises(UserError, match=re.escape(f"no image at {found.root / 'data/a/1.png'}")):
         found.source("train")[0]
-    assert not PictureSet("tiny", found.root / "other", found.table, found.classes).present().any()
+    assert not ImageSet("tiny", found.root / "other", found.table, found.classes).present().any()
 
 
-def test_a_set_without_pictures_has_none_present(tmp_path):
-    assert PictureSet("tiny", tmp_path, as_table([]), ("ant",)).present().shape == (0,)
+def test_a_set_without_images_has_none_present(tmp_path):
+    assert ImageSet("tiny", tmp_path, as_table([]), ("ant",)).present().shape == (0,)
 
 
 @pytest.mark.parametrize(

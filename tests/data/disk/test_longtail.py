@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from timm.data import ImageNetInfo
-from tiny_files import SPLIT_NAMES, picture
+from tiny_files import SPLIT_NAMES, image
 
 from fgsynth.data.disk.longtail import IMAGENET_LT, PLACES_LT, class_names, load, read_split, survey
 from fgsynth.utils.errors import UserError
@@ -61,7 +61,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_published_layout_is_found_and_gives_the_same_manifest(official, tmp_path, layout):
     digest = load(official, tmp_path / "root", tmp_path / "splits").manifest.digest
-    train, val = (picture(tmp_path / "root" / name, i) for i, name in enumerate(LAYOUTS[layout]))
+    train, val = (image(tmp_path / "root" / name, i) for i, name in enumerate(LAYOUTS[layout]))
     found = load(official, tmp_path / "root", tmp_path / "splits")
     assert found.source("train").paths[0] == str(train)
     assert found.source("test").paths == (str(val),)
@@ -69,7 +69,7 @@ def test_every_published_layout_is_found_and_gives_the_same_manifest(official, t
     assert found.present().sum() == 2
 
 
-def test_imagenets_validation_pictures_may_lie_in_one_folder(tmp_path):
+def test_imagenets_validation_images_may_lie_in_one_folder(tmp_path):
     (tmp_path / "names.txt").write_text("n01440764 tench\n")
     (tmp_path / "splits").mkdir()
     lines = {"train": ["train/n01440764/a.JPEG 0"], "test": ["val/n01440764/v.JPEG 0"]}
@@ -77,7 +77,7 @@ def test_imagenets_validation_pictures_may_lie_in_one_folder(tmp_path):
     for base in ("", "ILSVRC/Data/CLS-LOC/"):
         root = tmp_path / f"root{len(base)}"
         for name in ("train/n01440764/a.JPEG", "val/v.JPEG"):
-            picture(root / (base + name), 0)
+            image(root / (base + name), 0)
         found = load(official, root, tmp_path / "splits")
         assert found.source("test").paths == (str(root / (base + "val/v.JPEG")),)
         assert found.present().all()

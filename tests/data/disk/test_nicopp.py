@@ -3,7 +3,7 @@ import json
 
 import pandas as pd
 import pytest
-from tiny_files import picture
+from tiny_files import image
 
 from fgsynth.data.disk import nicopp
 from fgsynth.utils.errors import UserError
@@ -59,7 +59,7 @@ def test_the_split_depends_on_seed_and_names_only(tmp_path):
     assert rows_of(nicopp.draw_split(tmp_path / "a", seed=1)) != rows_of(first)
 
 
-def test_held_out_pictures_are_drawn_not_the_first_by_name(tmp_path):
+def test_held_out_images_are_drawn_not_the_first_by_name(tmp_path):
     found = nicopp.draw_split(touch(tmp_path, {"autumn/cow": 150}))
     held = sorted(found.table["key"][found.table["split"] != "train"])
     every = sorted(found.table["key"])
@@ -86,7 +86,7 @@ def test_a_split_is_written_once_and_read_ever_after(tmp_path):
     assert list(table.columns) == ["key", "split", "class", "context"]
     assert len(table) == 170
     before = path.read_bytes()
-    # A picture more does not move the others.
+    # An image more does not move the others.
     (root / "autumn/cow/new.jpg").touch()
     assert rows_of(nicopp.load(root, tmp_path)) == rows_of(found)
     assert path.read_bytes() == before
@@ -119,7 +119,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("row", BAD)
-def test_rows_that_are_no_picture_of_nicopp_are_refused(tmp_path, row):
+def test_rows_that_are_no_image_of_nicopp_are_refused(tmp_path, row):
     path = tmp_path / "s.csv"
     path.write_text(f"key,split,class,context\n{row}\n")
     path.with_name("s.csv.sha256").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  s.csv\n")
@@ -142,7 +142,7 @@ def test_a_folder_that_is_not_nicopp_says_what_it_lacks(tmp_path):
         UserError, match=r"has no folders autumn, dim, .*public_dg_0416/train.*nicochallenge.com"
     ):
         nicopp.draw_split(tmp_path)
-    with pytest.raises(UserError, match="has no picture as <context>/<class>"):
+    with pytest.raises(UserError, match="has no image as <context>/<class>"):
         nicopp.draw_split(touch(tmp_path, {"autumn/unicorn": 3}))
 
 
@@ -171,9 +171,9 @@ def test_classes_are_in_the_order_of_the_published_mapping(root):
     assert {name: i for i, name in enumerate(names)} == json.loads(published.read_text())
 
 
-def test_pictures_are_opened_where_they_are(tmp_path):
+def test_images_are_opened_where_they_are(tmp_path):
     touch(tmp_path / "train", {"autumn/fishing_rod": 80})
     found = nicopp.load(tmp_path, tmp_path)
     source = found.source("train")
-    picture(tmp_path / "train/autumn/fishing_rod" / source.paths[0].rpartition("/")[2], 0)
+    image(tmp_path / "train/autumn/fishing_rod" / source.paths[0].rpartition("/")[2], 0)
     assert source[0][0].shape == (32, 32, 3)

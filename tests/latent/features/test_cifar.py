@@ -16,7 +16,7 @@ CLASSES, POOL, TEST = 100, 10, 2
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory):
-    """CIFAR-100's files in small, with digests of their own: 10 training and 2 test pictures per class."""
+    """CIFAR-100's files in small, with digests of their own: 10 training and 2 test images per class."""
     folder = tmp_path_factory.mktemp("cifar")
     base = folder / cifar.CIFAR100.base_folder
     base.mkdir()
@@ -76,7 +76,7 @@ def test_splits_of_the_official_files(folder, stand_in):
     assert label[: POOL * CLASSES].tolist() == contents["train"]["fine_labels"]
 
 
-def test_the_pictures_are_the_same_for_every_imbalance_and_seed(folder):
+def test_the_images_are_the_same_for_every_imbalance_and_seed(folder):
     a, b = cifar100_lt(folder, imbalance=10), cifar100_lt(folder, imbalance=2, n_val=1, seed=5)
     assert torch.equal(a.source.x, b.source.x)
     assert torch.equal(a.source.label, b.source.label)
@@ -102,12 +102,12 @@ def test_a_steeper_tail_is_a_part_of_a_flatter_one_and_seeds_differ():
 
 @pytest.mark.parametrize("n_val", [-1, 20])
 def test_a_validation_set_that_takes_all_is_refused(n_val):
-    with pytest.raises(UserError, match=f"n_val = {n_val} of 20 pictures per class"):
+    with pytest.raises(UserError, match=f"n_val = {n_val} of 20 images per class"):
         thinned(np.repeat(np.arange(5), 20), 5, 2, n_val, 0)
 
 
 def test_a_set_that_is_not_balanced_is_refused():
-    with pytest.raises(UserError, match="Class 1 has 2 pictures, others 3"):
+    with pytest.raises(UserError, match="Class 1 has 2 images, others 3"):
         thinned(np.array([0, 0, 0, 1, 1]), 2, 1, 0, 0)
 
 

@@ -46,18 +46,18 @@ def test_split_names_the_class_that_is_too_small():
 
 
 def test_random_convolutions_are_centred_of_length_one_and_frozen():
-    pictures, _ = d.digits()
-    e = d.random_convolution_features(pictures, 8)
+    images, _ = d.digits()
+    e = d.random_convolution_features(images, 8)
     assert e.shape == (1797, 32)
     torch.testing.assert_close(e.mean(0), torch.zeros(32), atol=1e-5, rtol=0)
     assert e.std() == pytest.approx(1, abs=1e-4)
-    assert torch.equal(e, d.random_convolution_features(pictures, 8))
-    assert not torch.equal(e, d.random_convolution_features(pictures, 8, seed=1))
+    assert torch.equal(e, d.random_convolution_features(images, 8))
+    assert not torch.equal(e, d.random_convolution_features(images, 8, seed=1))
 
 
-def test_the_set_holds_every_picture_of_the_draw_once():
-    pictures, label = d.digits()
-    # A feature that says which picture it is of.
+def test_the_set_holds_every_image_of_the_draw_once():
+    images, label = d.digits()
+    # A feature that says which image it is of.
     features = torch.arange(len(label)).float().reshape(-1, 1)
     split = d.long_tail_split(label.numpy(), d.long_tail_counts(10, 134, 5), 10, 30, 0)
     made = d.digits_lt(features, label, split)
@@ -68,4 +68,4 @@ def test_the_set_holds_every_picture_of_the_draw_once():
     full = made.part("train", "rest")[0][:, 0].long()
     assert sorted(full.tolist()) == sorted(split.balanced.tolist())
     assert made.counts().tolist() == np.bincount(label[split.train]).tolist()
-    assert len(pictures) > len(made.label)
+    assert len(images) > len(made.label)

@@ -9,13 +9,13 @@ from torch import nn
 from fgsynth.latent.features.extract import Views, extract
 from fgsynth.latent.features.extractors import Extractor
 from fgsynth.latent.features.files import read
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator
 
 
 class Corner(nn.Module):
-    """The colour of the first pixel, times a weight: says which picture it saw."""
+    """The colour of the first pixel, times a weight: says which image it saw."""
 
     def __init__(self, weight=1.0):
         super().__init__()
@@ -26,57 +26,57 @@ class Corner(nn.Module):
 
 
 def corner(weight=1.0, **changes):
-    def prepare(pictures):
-        return torch.stack([torch.tensor(p.getpixel((0, 0))).float().reshape(3, 1, 1) for p in pictures])
+    def prepare(images):
+        return torch.stack([torch.tensor(p.getpixel((0, 0))).float().reshape(3, 1, 1) for p in images])
 
     made = {"name": "corner", "revision": "", "preprocessing": "{}", "prepare": prepare}
     return Extractor(**{**made, "network": Corner(weight), "device": torch.device("cpu"), **changes})
 
 
 def source(n=10, seed=0):
-    x = torch.randint(0, 256, (n, 8, 8, 3), generator=generator("pictures", seed)).to(torch.uint8)
-    return Pictures(x, torch.arange(n) % 3)
+    x = torch.randint(0, 256, (n, 8, 8, 3), generator=generator("images", seed)).to(torch.uint8)
+    return Images(x, torch.arange(n) % 3)
 
 
 class Counting:
-    """Pictures that note who was taken, and stop at a row once."""
+    """Images that note who was taken, and stop at a row once."""
 
-    def __init__(self, pictures, stop=None, error=KeyboardInterrupt):
-        self.pictures, self.stop, self.error = pictures, stop, error
-        self.label, self.digest, self.taken = pictures.label, "counting", []
+    def __init__(self, images, stop=None, error=KeyboardInterrupt):
+        self.images, self.stop, self.error = images, stop, error
+        self.label, self.digest, self.taken = images.label, "counting", []
 
     def take(self, rows):
         if self.stop in rows.tolist():
             raise self.error("stopped")
         self.taken += rows.tolist()
-        return self.pictures.x[rows]
+        return self.images.x[rows]
 
 
-def expected(pictures):
-    return pictures.x[:, 0, 0].float()
+def expected(images):
+    return images.x[:, 0, 0].float()
 
 
 @pytest.mark.parametrize(("batch", "workers", "shard"), [(3, 0, 4), (1, 0, 100), (64, 0, 1), (2, 2, 5)])
 def test_features_are_in_order_whatever_the_batch_workers_and_shard(tmp_path, batch, workers, shard):
-    pictures = source()
-    features, label = extract(corner(), pictures, tmp_path, batch=batch, workers=workers, shard=shard)
-    assert torch.equal(features, expected(pictures))
-    assert torch.equal(label, pictures.label)
+    images = source()
+    features, label = extract(corner(), images, tmp_path, batch=batch, workers=workers, shard=shard)
+    assert torch.equal(features, expected(images))
+    assert torch.equal(label, images.label)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 13), st.integers(1, 13), st.integers(1, 3))
 def test_no_row_is_lost_or_twice(tmp_path_factory, n, batch, shard, views):
-    pictures, counting = source(n), Counting(source(n))
+    images, counting = source(n), Counting(source(n))
     features, _ = extract(
         corner(), counting, tmp_path_factory.mktemp("any"), batch=batch, shard=shard, views=Views(views)
     )
-    assert torch.equal(features[::views], expected(pictures))
+    assert torch.equal(features[::views], expected(images))
     assert counting.taken == list(range(n))
 
 
-def test_what_is_kept_opens_no_picture(tmp_path):
+def test_what_is_kept_opens_no_image(tmp_path):
     first, again = Counting(source()), Counting(source())
     made = extract(corner(), first, tmp_path)
     kept = extract(corner(), again, tmp_path)
@@ -139,7 +139,7 @@ def test_a_run_killed_between_features_and_note_is_joined_again(tmp_path, monkey
     assert again.taken == []
 
 
-def test_other_weights_pictures_preprocessing_and_views_are_kept_apart(tmp_path):
+def test_other_weights_images_preprocessing_and_views_are_kept_apart(tmp_path):
     runs = [
         (corner(), source(), Views()),
         (corner(2.0), source(), Views()),
@@ -151,26 +151,26 @@ def test_other_weights_pictures_preprocessing_and_views_are_kept_apart(tmp_path)
         (corner(), source(), Views(2, ("flip",))),
         (corner(), source(), Views(2, seed=1)),
     ]
-    for extractor, pictures, views in runs:
-        extract(extractor, pictures, tmp_path, views=views)
+    for extractor, images, views in runs:
+        extract(extractor, images, tmp_path, views=views)
     assert len(list(tmp_path.glob("*.json"))) == len(runs)
     # A seed that no view uses is no difference.
     extract(corner(), source(), tmp_path, views=Views(1, ("flip",), seed=3))
     assert len(list(tmp_path.glob("*.json"))) == len(runs)
 
 
-def test_views_are_the_picture_and_then_views_by_the_pictures_own_seed(tmp_path):
-    pictures = source()
+def test_views_are_the_image_and_then_views_by_the_images_own_seed(tmp_path):
+    images = source()
     views = Views(3, ("crop", "flip", "jitter"), seed=4)
-    a, label = extract(corner(), pictures, tmp_path / "a", views=views, batch=4)
-    b, _ = extract(corner(), pictures, tmp_path / "b", views=views, batch=3, shard=5)
+    a, label = extract(corner(), images, tmp_path / "a", views=views, batch=4)
+    b, _ = extract(corner(), images, tmp_path / "b", views=views, batch=3, shard=5)
     assert a.shape == (30, 3)
-    assert torch.equal(label, pictures.label.repeat_interleave(3))
+    assert torch.equal(label, images.label.repeat_interleave(3))
     assert torch.equal(a, b)
     each = a.reshape(10, 3, 3)
-    assert torch.equal(each[:, 0], expected(pictures))
+    assert torch.equal(each[:, 0], expected(images))
     assert not torch.equal(each[:, 1], each[:, 2])
-    other, _ = extract(corner(), pictures, tmp_path / "a", views=Views(3, views.names, seed=5))
+    other, _ = extract(corner(), images, tmp_path / "a", views=Views(3, views.names, seed=5))
     assert not torch.equal(other, a)
 
 
@@ -199,21 +199,21 @@ def test_features_that_were_changed_or_lost_are_refused(tmp_path):
     assert torch.equal(extract(corner(), source(), tmp_path)[0], expected(source()))
 
 
-def test_a_feature_that_is_not_finite_names_its_picture(tmp_path):
+def test_a_feature_that_is_not_finite_names_its_image(tmp_path):
     class Spoiled(Corner):
         def forward(self, x):
             e = super().forward(x)
             return torch.where(e == marked, torch.inf, e)
 
-    pictures = source()
-    marked = float(pictures.x[7, 0, 0, 1])
-    pictures.x[:7, 0, 0] = 0
-    with pytest.raises(UserError, match=r"'corner' gives picture 7 a feature that is not finite"):
-        extract(corner(network=Spoiled()), pictures, tmp_path, batch=5, views=Views(2, ("blur",)))
+    images = source()
+    marked = float(images.x[7, 0, 0, 1])
+    images.x[:7, 0, 0] = 0
+    with pytest.raises(UserError, match=r"'corner' gives image 7 a feature that is not finite"):
+        extract(corner(network=Spoiled()), images, tmp_path, batch=5, views=Views(2, ("blur",)))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_cannot_be_read_is_one_sentence(tmp_path, workers):
+def test_a_image_that_cannot_be_read_is_one_sentence(tmp_path, workers):
     broken = Counting(source(), stop=4, error=UserError)
     with pytest.raises(UserError) as caught:
         extract(corner(), broken, tmp_path, workers=workers)
@@ -223,9 +223,9 @@ def test_a_picture_that_cannot_be_read_is_one_sentence(tmp_path, workers):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"batch": 0}, "Features of 0 pictures per batch: at least 1"),
-        ({"shard": 0}, "Features of 0 pictures per shard: at least 1"),
-        ({"source": source(0)}, "Features of 0 pictures: at least 1"),
+        ({"batch": 0}, "Features of 0 images per batch: at least 1"),
+        ({"shard": 0}, "Features of 0 images per shard: at least 1"),
+        ({"source": source(0)}, "Features of 0 images: at least 1"),
     ],
 )
 def test_nothing_to_do_is_refused(tmp_path, arguments, sentence):
@@ -234,7 +234,7 @@ def test_nothing_to_do_is_refused(tmp_path, arguments, sentence):
 
 
 def test_views_that_do_not_exist_are_refused():
-    with pytest.raises(UserError, match=r"0 views of each picture"):
+    with pytest.raises(UserError, match=r"0 views of each image"):
         Views(0)
     with pytest.raises(UserError, match=r"Unknown augmentation 'warp'"):
         Views(2, ("warp",))

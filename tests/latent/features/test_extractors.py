@@ -18,8 +18,8 @@ NAME = "timm:test_vit"
 MINI = "data/pretrained/mini-unclip"
 
 
-def pictures(n=3, side=40):
-    return list(torch.randint(0, 256, (n, side, side, 3), generator=generator("pictures")).to(torch.uint8))
+def images(n=3, side=40):
+    return list(torch.randint(0, 256, (n, side, side, 3), generator=generator("images")).to(torch.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,12 @@ def saved(random_vit, tmp_path):
 
 
 def test_timm_gives_the_pooled_embedding_under_its_own_transform(random_vit):
-    e = random_vit(pictures())
+    e = random_vit(images())
     assert e.shape == (3, random_vit.network.num_features)
     assert e.dtype == torch.float32
     asked = json.loads(random_vit.preprocessing)
     assert random_vit.prepare([_pil()]).shape[1:] == tuple(asked["input_size"])
-    # Constant pictures survive any resizing; what is left is the normalisation.
+    # Constant images survive any resizing; what is left is the normalisation.
     grey = random_vit.prepare([_pil(51)])[0, :, 0, 0]
     torch.testing.assert_close(grey, (0.2 - torch.tensor(asked["mean"])) / torch.tensor(asked["std"]))
 
@@ -62,24 +62,24 @@ def test_random_weights_are_their_seeds_and_leave_the_global_generator_alone(ran
     same, other = (extractor(NAME, pretrained=False, seed=s) for s in (1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert same.digest == random_vit.digest != other.digest
-    assert torch.equal(same(pictures()), random_vit(pictures()))
+    assert torch.equal(same(images()), random_vit(images()))
 
 
 def test_the_network_is_frozen(random_vit):
     assert not random_vit.network.training
     assert not any(p.requires_grad for p in random_vit.network.parameters())
-    assert not random_vit(pictures(1)).requires_grad
+    assert not random_vit(images(1)).requires_grad
 
 
 def test_a_local_folder_of_timm_gives_the_same_features(random_vit, saved):
     local = extractor(NAME, folder=saved)
     assert local.digest == random_vit.digest
-    assert torch.equal(local(pictures()), random_vit(pictures()))
+    assert torch.equal(local(images()), random_vit(images()))
 
 
-def test_the_unclips_clip_is_its_image_encoder_on_pictures_in_minus_one_to_one(mini, root):
+def test_the_unclips_clip_is_its_image_encoder_on_images_in_minus_one_to_one(mini, root):
     encoder = CLIPVisionModelWithProjection.from_pretrained(root / MINI / "image_encoder").eval()
-    shown = pictures(5, 32)
+    shown = images(5, 32)
     pixels = torch.stack(shown).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         expected = encoder(pixels).image_embeds
@@ -95,7 +95,7 @@ def clip_folder(root, tmp_path):
 
 def test_a_clip_folder_and_an_unclip_of_the_same_weights_agree(mini, clip_folder):
     for clip in (extractor(f"clip:{clip_folder}"), extractor("clip:some/model", folder=clip_folder)):
-        assert torch.equal(clip(pictures(2, 32)), mini(pictures(2, 32)))
+        assert torch.equal(clip(images(2, 32)), mini(images(2, 32)))
         assert clip.digest == mini.digest
     random = extractor(f"clip:{clip_folder}", pretrained=False)
     assert random.digest != mini.digest

@@ -8,7 +8,7 @@ from fgsynth.utils.errors import UserError
 
 @pytest.fixture
 def task():
-    """Bright and dark pictures, and a random layer."""
+    """Bright and dark images, and a random layer."""
     g = torch.Generator().manual_seed(0)
     label = torch.arange(80) % 2
     pixels = torch.rand(80, 3, 8, 8, generator=g) * 0.4 + 0.5 * label[:, None, None, None] - 0.45
@@ -46,7 +46,7 @@ def test_the_rate_is_chosen_by_validation(task):
     pixels, label = task[1:3]
 
     class Right(nn.Module):
-        """Right on as many of the pictures as its rate says."""
+        """Right on as many of the images as its rate says."""
 
         def __init__(self, rate):
             super().__init__()

@@ -31,11 +31,11 @@ def test_digits_are_another_draw_for_another_seed(asked):
     assert a.counts().max() == 60
 
 
-def test_the_mini_world_comes_as_features_with_its_pictures(asked, tmp_path):
+def test_the_mini_world_comes_as_features_with_its_images(asked, tmp_path):
     drawn = registry.load("places_lt_features", 1, asked, str(tmp_path))
     assert drawn.choosing.counts().min() == 3
     assert drawn.choosing.counts().max() == 110
-    assert len(drawn.pictures.source) == len(drawn.choosing.features)
+    assert len(drawn.images.source) == len(drawn.choosing.features)
     # The full set holds every class as often as the largest.
     assert drawn.choosing.part("train", "rest")[1].bincount().tolist() == [110] * 12
     other = registry.load("places_lt_features", 2, asked, str(tmp_path)).choosing
@@ -66,7 +66,7 @@ def test_the_bridge_in_both_directions(asked, tmp_path, root):
     few = bridge_study.few_classes(raw)
     assert len(few) == 7
     seen = bridge_study.decode(raw, 0, model, reader, ["class gaussian"], per_class=2)
-    assert {k: v.shape for k, v in seen.pictures.items()} == {
+    assert {k: v.shape for k, v in seen.images.items()} == {
         "real": (14, 32, 32, 3),
         "class gaussian": (14, 32, 32, 3),
     }
@@ -74,6 +74,6 @@ def test_the_bridge_in_both_directions(asked, tmp_path, root):
     real = seen.read[(seen.read["features"] == "real") & (seen.read["text"] == "the class")]
     assert real["recognised"].iloc[0] > 50  # of twelve scenes, after four steps
     trial = comparison.Trial(comparison.scaled(raw), 0, [0.01])
-    rows = bridge_study.pictures_against_samples(raw, trial, model, ["class gaussian"], per_class=2)
-    assert list(rows["method"]) == ["no synthetic features", "unCLIP pictures", "class gaussian"]
+    rows = bridge_study.images_against_samples(raw, trial, model, ["class gaussian"], per_class=2)
+    assert list(rows["method"]) == ["no synthetic features", "unCLIP images", "class gaussian"]
     assert rows["overall"].gt(50).all()

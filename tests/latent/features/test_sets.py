@@ -64,25 +64,25 @@ class Corner(nn.Module):
 
 
 def corner():
-    def prepare(pictures):
-        return torch.stack([torch.tensor(p.getpixel((0, 0))).float().reshape(3, 1, 1) for p in pictures])
+    def prepare(images):
+        return torch.stack([torch.tensor(p.getpixel((0, 0))).float().reshape(3, 1, 1) for p in images])
 
     return Extractor("corner", "", "{}", prepare, Corner(), torch.device("cpu"))
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Two classes of pictures in folders; the red of a picture is its number."""
+def images(tmp_path):
+    """Two classes of images in folders; the red of an image is its number."""
     names = ("train/bee/1", "train/ant/2", "train/ant/3", "val/ant/4", "test/bee/5", "test/ant/6")
     for name in names:
-        file = tmp_path / "pictures" / f"{name}.png"
+        file = tmp_path / "images" / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (5, 4), (int(file.stem), 0, 0)).save(file)
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
-def test_files_become_features_by_split(pictures, tmp_path):
-    made = featurise(corner(), on_disk(folders.load(pictures)), tmp_path / "cache", batch=2)
+def test_files_become_features_by_split(images, tmp_path):
+    made = featurise(corner(), on_disk(folders.load(images)), tmp_path / "cache", batch=2)
     assert made.classes == ("ant", "bee")
     assert made.part("train")[0][:, 0].tolist() == [2, 3, 1]
     assert made.part("train")[1].tolist() == [0, 0, 1]
@@ -91,29 +91,29 @@ def test_files_become_features_by_split(pictures, tmp_path):
     assert made.counts().tolist() == [2, 1]
 
 
-def test_files_are_opened_only_when_needed(pictures, tmp_path):
-    made = on_disk(folders.load(pictures))
-    (pictures / "test/ant/6.png").write_bytes(b"damaged")
+def test_files_are_opened_only_when_needed(images, tmp_path):
+    made = on_disk(folders.load(images))
+    (images / "test/ant/6.png").write_bytes(b"damaged")
     assert made.source.take(torch.tensor([0]))[0].shape == (4, 5, 3)
-    with pytest.raises(UserError, match=r"6\.png is not a readable picture"):
+    with pytest.raises(UserError, match=r"6\.png is not a readable image"):
         featurise(corner(), made, tmp_path / "cache")
 
 
-def test_a_file_lost_since_it_was_listed_is_named_before_any_is_extracted(pictures, tmp_path):
-    made = on_disk(folders.load(pictures))
-    (pictures / "test/ant/6.png").unlink()
-    with pytest.raises(UserError, match=r"There is no picture at .*test/ant/6\.png"):
+def test_a_file_lost_since_it_was_listed_is_named_before_any_is_extracted(images, tmp_path):
+    made = on_disk(folders.load(images))
+    (images / "test/ant/6.png").unlink()
+    with pytest.raises(UserError, match=r"There is no image at .*test/ant/6\.png"):
         featurise(corner(), made, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
 def test_places_needs_its_official_lists_and_a_folder(tmp_path):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match=r"Places_LT_train\.txt is missing"):
-        places_lt(tmp_path, tmp_path / "pictures")
+        places_lt(tmp_path, tmp_path / "images")
     (tmp_path / "Places_LT_train.txt").write_text("train/airfield/1.jpg 0\n")
     with pytest.raises(UserError, match=r"Places_LT_train\.txt has SHA-256"):
-        places_lt(tmp_path, tmp_path / "pictures")
+        places_lt(tmp_path, tmp_path / "images")
 
 
 def test_the_official_lists_have_the_published_sizes(root, tmp_path):

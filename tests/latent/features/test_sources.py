@@ -5,13 +5,13 @@ from PIL import Image
 from tiny_bench import bench
 
 from fgsynth.latent.features.sources import Drawn, Files, digest, take
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.utils.errors import UserError
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three grey pictures of different size and brightness."""
+    """Three grey images of different size and brightness."""
     for i in range(3):
         path = tmp_path / "train" / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
@@ -30,7 +30,7 @@ def test_files_are_opened_when_they_are_taken(folder):
     assert [tuple(x.shape) for x in taken] == [(6, 5, 3), (4, 5, 3)]
     assert [int(x.max()) for x in taken] == [20, 0]
     assert source[2][1] == 0
-    with pytest.raises(UserError, match=r"There is no picture at .*1\.png"):
+    with pytest.raises(UserError, match=r"There is no image at .*1\.png"):
         take(source, torch.tensor([1]))
 
 
@@ -42,42 +42,40 @@ def test_the_digest_of_files_is_of_paths_sizes_and_labels_not_of_the_folder(fold
     moved = tmp_path_factory.mktemp("moved") / "all"
     folder.rename(moved)
     assert before == digest(files(moved))
-    (moved / "train/0.png").write_bytes(b"another picture")
+    (moved / "train/0.png").write_bytes(b"another image")
     assert before != digest(files(moved))
 
 
 def test_a_file_that_is_not_there_is_named_before_any_is_read(folder):
     (folder / "train/2.png").unlink()
-    with pytest.raises(UserError, match=r"There is no picture at .*train/2\.png: complete"):
+    with pytest.raises(UserError, match=r"There is no image at .*train/2\.png: complete"):
         digest(files(folder))
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../a.png", "train/../../a.png"])
 def test_paths_that_leave_the_folder_are_refused(folder, path):
-    with pytest.raises(
-        UserError, match=f"The list of pictures below .* has the path '{path}': give one below"
-    ):
+    with pytest.raises(UserError, match=f"The list of images below .* has the path '{path}': give one below"):
         Files(folder, (path,), torch.tensor([0]))
 
 
 def test_one_label_per_file(folder):
-    with pytest.raises(UserError, match="3 pictures and 2 labels"):
+    with pytest.raises(UserError, match="3 images and 2 labels"):
         files(folder, label=(0, 1))
 
 
-def test_pictures_in_memory_have_a_digest_of_every_pixel():
+def test_images_in_memory_have_a_digest_of_every_pixel():
     x, label = torch.zeros(3, 4, 4, 3, dtype=torch.uint8), torch.tensor([0, 1, 0])
     other = x.clone()
     other[2, 3, 3, 2] = 1
-    assert digest(Pictures(x, label)) != digest(Pictures(other, label))
-    assert torch.equal(take(Pictures(other, label), torch.tensor([2])), other[2:])
+    assert digest(Images(x, label)) != digest(Images(other, label))
+    assert torch.equal(take(Images(other, label), torch.tensor([2])), other[2:])
 
 
 def test_rows_of_a_benchmark_are_rendered_when_they_are_taken():
     made = bench({"train": [4, 2], "test": [1, 1]})
     source = Drawn(made, made.manifest.table)
     rows = torch.tensor([5, 0])
-    expected = made.pictures(made.manifest.table.iloc[[5, 0]].reset_index(drop=True))
+    expected = made.images(made.manifest.table.iloc[[5, 0]].reset_index(drop=True))
     assert torch.equal(source.take(rows), expected)
     assert torch.equal(source[5][0], expected[0])
     assert source[5][1] == 1

@@ -190,7 +190,7 @@ def test_bad_data_is_refused(data):
         fit_probe(e, y, torch.tensor([1, 1, 1, 1]), weight_decay=0.0)
     with pytest.raises(UserError, match="Class 2 among the features: their classes are 0 to 1"):
         fit_probe(e, y, torch.tensor([1, 1]), weight_decay=0.0)
-    with pytest.raises(UserError, match="Class 1 has no pictures by counts 'real'"):
+    with pytest.raises(UserError, match="Class 1 has no images by counts 'real'"):
         fit_probe(e, y, torch.tensor([1, 0, 1]), weight_decay=0.0)
     with pytest.raises(UserError, match="No probe to select from"):
         select(e, y, [])

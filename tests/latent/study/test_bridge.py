@@ -4,7 +4,7 @@ from tiny_unclip import WIDTH, save
 
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthesise import Plan, synthesise
-from fgsynth.latent.study.bridge import decode_features, picture_features
+from fgsynth.latent.study.bridge import decode_features, image_features
 from fgsynth.utils.errors import UserError
 
 SEEDS = [5, 6, 7]
@@ -22,23 +22,23 @@ def real():
 
 @pytest.fixture(scope="module")
 def features(tiny, real):
-    return picture_features(tiny, real)
+    return image_features(tiny, real)
 
 
-def test_features_of_pictures_are_clips_own(tiny, real, features):
+def test_features_of_images_are_clips_own(tiny, real, features):
     assert features.shape == (3, WIDTH)
     assert features.dtype == torch.float32
     assert torch.equal(features, tiny.clip_embedding(list(real.numpy())))
 
 
-def test_decoding_a_real_feature_is_conditioning_on_its_picture(tiny, real, features):
+def test_decoding_a_real_feature_is_conditioning_on_its_image(tiny, real, features):
     prompts = ["apple", "car", "banana"]
     image = tiny.embed_image(list(real), SEEDS)
     made = synthesise(tiny, Plan(prompts, image, torch.zeros(3, dtype=torch.long), SEEDS), 2.0)
     decoded = decode_features(tiny, features, SEEDS, prompts, cfg=2.0)
     assert decoded.dtype == torch.uint8
     assert decoded.shape == (3, 64, 64, 3)
-    assert torch.equal(decoded, made.pictures)
+    assert torch.equal(decoded, made.images)
 
 
 def test_without_prompts_the_text_is_empty(tiny, features):
@@ -47,13 +47,13 @@ def test_without_prompts_the_text_is_empty(tiny, features):
     )
 
 
-def test_the_feature_decides_the_picture(tiny, features):
+def test_the_feature_decides_the_image(tiny, features):
     here = decode_features(tiny, features[:1], SEEDS[:1])
     assert not torch.equal(here, decode_features(tiny, 3 * features[1:2], SEEDS[:1]))
     assert not torch.equal(here, decode_features(tiny, features[:1], SEEDS[:1], noise_level=900))
 
 
-def test_a_picture_does_not_depend_on_its_batch(tiny, features):
+def test_a_image_does_not_depend_on_its_batch(tiny, features):
     together = decode_features(tiny, features, SEEDS)
     alone = decode_features(tiny, features, SEEDS, batch=1)
     difference = (together.int() - alone.int()).abs()
@@ -83,8 +83,8 @@ def test_what_cannot_be_decoded_is_refused(tiny, features):
         decode_features(tiny, features[:0], [])
 
 
-def test_no_pictures_and_unreadable_ones_are_refused(tiny, real):
-    with pytest.raises(UserError, match="no pictures to embed"):
-        picture_features(tiny, real[:0])
-    with pytest.raises(UserError, match="Picture 0 is an array of float32"):
-        picture_features(tiny, real.float())
+def test_no_images_and_unreadable_ones_are_refused(tiny, real):
+    with pytest.raises(UserError, match="no images to embed"):
+        image_features(tiny, real[:0])
+    with pytest.raises(UserError, match="Image 0 is an array of float32"):
+        image_features(tiny, real.float())

@@ -11,7 +11,7 @@ HEADS = torch.randn(8, 2, 6, generator=torch.Generator().manual_seed(1))
 
 
 def shares(at, seen):
-    """Share and partners, and what is left of a picture after pasting."""
+    """Share and partners, and what is left of an image after pasting."""
     share, other = ratio(0.5, at.draw("share")), partners(4, at.draw("partners"), torch.device("cpu"))
     kept = (seen[4:] == X).float()[other != torch.arange(4)]
     return share, other, kept.mean().item()

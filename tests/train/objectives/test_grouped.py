@@ -17,8 +17,8 @@ LOGITS = torch.tensor([[2.0, 0.0], [1.0, 0.0], [-1.0, 0.5], [0.0, 1.0], [0.3, 0.
 
 
 def batch(x=None, label=LABEL, context=CONTEXT):
-    pictures = torch.zeros(len(label), 3, 2, 2) if x is None else x
-    return Batch(pictures, label, label * CONTEXTS + context)
+    images = torch.zeros(len(label), 3, 2, 2) if x is None else x
+    return Batch(images, label, label * CONTEXTS + context)
 
 
 def moment(state=None, update=0, key=(0,)):
@@ -75,7 +75,7 @@ def told_to(told, method):
 def test_the_penalty_is_the_slope_of_the_risk_at_a_scale_of_one():
     twice = torch.cat([LOGITS[:2], LOGITS[:2]])[[0, 2, 1, 3]]
     label = torch.tensor([0, 0, 0, 0])
-    # Both halves hold the same pictures, so the product is the square.
+    # Both halves hold the same images, so the product is the square.
     scale = torch.ones((), requires_grad=True)
     (slope,) = torch.autograd.grad(cross_entropy(scale * twice, label), [scale])
     torch.testing.assert_close(invariance_penalty(twice, label), slope.detach() ** 2)
@@ -121,7 +121,7 @@ def test_lisa_mixes_within_a_class_or_within_a_context():
         loss = LISA().loss(network, batch(x, label, context), moment(key=(key,)))
         (mixed,) = seen
         changed = [bool(((mixed[:, c] - x[:, c]).abs() > 1e-4).any()) for c in (0, 1)]
-        # Exactly one of class and context is mixed, of all pictures of the batch.
+        # Exactly one of class and context is mixed, of all images of the batch.
         assert sum(changed) == 1
         share = 1 - (mixed - x).abs().amax((1, 2, 3))
         torch.testing.assert_close(share, share[:1].expand(len(share)), rtol=0, atol=1e-5)
@@ -148,6 +148,6 @@ def test_their_loss_is_plain_cross_entropy(method):
     torch.testing.assert_close(loss, cross_entropy(LOGITS, LABEL))
 
 
-def test_pictures_without_contexts_are_refused():
+def test_images_without_contexts_are_refused():
     with pytest.raises(UserError, match="The batch has no groups"):
         IRM().loss(says(LOGITS), Batch(torch.zeros(5, 3, 2, 2), LABEL), moment())

@@ -28,7 +28,7 @@ def test_mixed_labels_are_soft_labels():
 
 
 @pytest.mark.parametrize("method", [Mixup(), Remix()])
-def test_pictures_are_mixed_with_those_of_the_batch(method):
+def test_images_are_mixed_with_those_of_the_batch(method):
     at, network = moment(key=3), says(LOGITS)
     method.loss(network, BATCH, at)
     share, other = drawn(method, at)
@@ -36,7 +36,7 @@ def test_pictures_are_mixed_with_those_of_the_batch(method):
     torch.testing.assert_close(network.seen, share * X + (1 - share) * X[other])
 
 
-def test_mixup_mixes_labels_as_pictures():
+def test_mixup_mixes_labels_as_images():
     at = moment(key=5)
     share, other = drawn(Mixup(), at)
     expected = mixed_cross_entropy(LOGITS, LABEL, LABEL[other], share).mean()
@@ -46,10 +46,10 @@ def test_mixup_mixes_labels_as_pictures():
 def test_remix_gives_the_label_to_the_rarer_class_of_an_unequal_pair():
     many, few, alike = COUNTS[:1], COUNTS[2:], COUNTS[:1] * 0.8
     method = Remix()
-    # A frequent class with less than half of the picture loses the label, on either side.
+    # A frequent class with less than half of the image loses the label, on either side.
     assert method.label_share(0.4, many, few).item() == 0
     assert method.label_share(0.6, few, many).item() == 1
-    # With half or more of the picture it keeps its share; so do pairs that are nearly equal.
+    # With half or more of the image it keeps its share; so do pairs that are nearly equal.
     assert method.label_share(0.6, many, few).item() == pytest.approx(0.6)
     assert method.label_share(0.4, few, many).item() == pytest.approx(0.4)
     for share in (0.1, 0.9):
@@ -64,7 +64,7 @@ def test_remix_of_equal_classes_is_mixup():
     torch.testing.assert_close(remix, mixup)
 
 
-def test_a_box_of_the_other_picture_is_pasted_and_counted():
+def test_a_box_of_the_other_image_is_pasted_and_counted():
     x, y = torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16)
     lefts = []
     for seed in range(60):

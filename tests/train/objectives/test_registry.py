@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fgsynth.models.networks import Classifier
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.objective import Drawing
 from fgsynth.train.objectives.cmo import CMO
 from fgsynth.train.objectives.registry import OBJECTIVES, of_json, to_json
@@ -18,7 +18,7 @@ RECIPE = Recipe(network="thin", epochs=1, updates_per_epoch=3, batch=8, augment=
 X = torch.randint(0, 256, (24, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 # VL-LTR needs a CLIP and has tests of its own.
 NAMES = sorted(set(OBJECTIVES) - {"VL-LTR"})
-REAL = Pictures(X, torch.tensor([0] * 14 + [1] * 7 + [2] * 3), torch.arange(24) % 2)
+REAL = Images(X, torch.tensor([0] * 14 + [1] * 7 + [2] * 3), torch.arange(24) % 2)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -45,7 +45,7 @@ def test_class_weights_by_hand_sum_to_the_classes():
     torch.testing.assert_close(class_weights(COUNTS, 0.0), torch.ones(3))
 
 
-def test_the_class_balanced_loss_weighs_each_picture_by_its_class():
+def test_the_class_balanced_loss_weighs_each_image_by_its_class():
     w = class_weights(COUNTS, 0.9)
     found = ClassBalanced(0.9).loss(says(LOGITS), BATCH, moment())
     torch.testing.assert_close(found, (-w[LABEL] * P.log()).mean())
@@ -58,7 +58,7 @@ def test_focal_loss_by_hand_and_without_gamma_cross_entropy():
     torch.testing.assert_close(Focal(0.0).loss(says(LOGITS), BATCH, moment()), -P.log().mean())
 
 
-def test_focal_loss_is_finite_where_a_picture_is_certain():
+def test_focal_loss_is_finite_where_a_image_is_certain():
     sure = torch.tensor([[200.0, 0.0, 0.0]]).requires_grad_()
     loss = Focal().loss(says(sure), BATCH._replace(label=LABEL[:1]), moment())
     loss.backward()

@@ -7,7 +7,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from fgsynth.models.networks import small
 from fgsynth.pretrain.files import FOLDER
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.objective import Batch, Moment
 from fgsynth.train.objectives.registry import of_json, to_json
 from fgsynth.train.objectives.vl_ltr import VLLTR, class_wise_contrast, distillation
@@ -21,11 +21,11 @@ RECIPE = Recipe(epochs=2, updates_per_epoch=2, batch=6, rate=1e-3, augment=(), o
 LABEL = torch.arange(3).repeat(4)
 
 
-def pictures(seed=0):
+def images(seed=0):
     x = torch.randint(
         0, 256, (12, 32, 32, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
     )
-    return Pictures(x, LABEL)
+    return Images(x, LABEL)
 
 
 def batch(n=5):
@@ -43,11 +43,11 @@ def network(root):
 
 
 def test_contrast_by_hand():
-    # Two pictures of classes 0 and 1; sentences of classes 0, 0 and 2.
+    # Two images of classes 0 and 1; sentences of classes 0, 0 and 2.
     similarity = torch.tensor([[1.0, 2.0, 0.0], [0.5, 0.0, 1.0]])
     only_first = class_wise_contrast(similarity[:1], torch.tensor([0]), torch.tensor([0, 0, 2]))
     p = similarity[0].log_softmax(0)
-    # Of one picture every sentence has all the probability.
+    # Of one image every sentence has all the probability.
     torch.testing.assert_close(only_first, -(p[0] + p[1]) / 2)
     both = class_wise_contrast(similarity, torch.tensor([0, 2]), torch.tensor([0, 0, 2]))
     q = similarity.log_softmax(0)
@@ -60,7 +60,7 @@ def test_contrast_leaves_out_sentences_of_classes_that_are_not_there():
     loss = class_wise_contrast(similarity, torch.tensor([0, 0]), torch.tensor([0, 1, 1]))
     assert loss.isfinite()
     (gradient,) = torch.autograd.grad(loss, [similarity])
-    # Going down the loss, pictures come nearer to their class's sentence and go from the others.
+    # Going down the loss, images come nearer to their class's sentence and go from the others.
     assert gradient[:, 0].sum() < 0
     assert (gradient[:, 1:] > 0).all()
 
@@ -97,7 +97,7 @@ def test_logits_are_a_linear_layers_plus_the_cosine_with_the_text_attended_to(ne
             )
 
 
-def test_text_learns_first_and_is_frozen_when_pictures_are_recognised(network):
+def test_text_learns_first_and_is_frozen_when_images_are_recognised(network):
     network.train()
     text = next(p for n, p in network.clip.text.named_parameters() if n.endswith("out_proj.weight"))
     layer = network.visual[1].weight
@@ -131,14 +131,14 @@ def test_of_many_sentences_some_are_drawn_and_all_are_evaluated(root):
 
 
 def test_a_training_is_kept_and_loaded_without_its_teacher(root, tmp_path):
-    trained = train(pictures(), None, 3, RECIPE, 0, folder=tmp_path)
+    trained = train(images(), None, 3, RECIPE, 0, folder=tmp_path)
     assert not any("teacher" in key or key == "ids" for key in trained.network.state_dict())
     again = load(tmp_path).network
-    assert torch.equal(predict(again, pictures(1)), predict(trained.network, pictures(1)))
+    assert torch.equal(predict(again, images(1)), predict(trained.network, images(1)))
     assert json.loads((tmp_path / "recipe.json").read_text())["recipe"]["objective"]["name"] == "VL-LTR"
     assert of_json(json.loads(json.dumps(to_json(METHOD)))) == METHOD
     # Trained once: what is kept is what is asked for.
-    assert train(pictures(), None, 3, RECIPE, 0, folder=tmp_path).history.equals(trained.history)
+    assert train(images(), None, 3, RECIPE, 0, folder=tmp_path).history.equals(trained.history)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fgsynth.models.networks import Classifier, create, last_layer, with_last_layer
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.second_stage.crt import Pool, crt, meta_sampler
 from fgsynth.train.train import outputs, predict
@@ -17,12 +17,12 @@ RECIPE = Recipe(
 MEANS = torch.tensor([[170.0, 110, 110], [110, 170, 110], [110, 110, 170]])
 
 
-def pictures(counts, seed=0):
-    """Pictures of one noisy colour each, whose classes overlap."""
+def images(counts, seed=0):
+    """Images of one noisy colour each, whose classes overlap."""
     label = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     noise = 45 * torch.randn(len(label), 1, 1, 3, generator=torch.Generator().manual_seed(seed))
     x = (MEANS[label][:, None, None] + noise).clamp(0, 255)
-    return Pictures(x.expand(-1, 4, 4, -1).to(torch.uint8).contiguous(), label)
+    return Images(x.expand(-1, 4, 4, -1).to(torch.uint8).contiguous(), label)
 
 
 class Mean(nn.Module):
@@ -47,8 +47,8 @@ class Mean(nn.Module):
 
 
 NETWORK = Classifier(Mean()).eval().requires_grad_(False)
-TAIL = pictures((200, 60, 6))
-TEST = pictures((50, 50, 50), seed=1)
+TAIL = images((200, 60, 6))
+TEST = images((50, 50, 50), seed=1)
 
 
 def recall(network):
@@ -86,15 +86,15 @@ def test_the_meta_sampler_moves_toward_the_rare_class_and_lifts_it():
 
 def test_rates_stay_where_classes_are_alike():
     # All classes look the same, so no rate is better than another.
-    even = pictures((60, 60, 60))
-    alike = Pictures(even.x[torch.randperm(180, generator=torch.Generator().manual_seed(0))], even.label)
+    even = images((60, 60, 60))
+    alike = Images(even.x[torch.randperm(180, generator=torch.Generator().manual_seed(0))], even.label)
     level = with_last_layer(NETWORK, nn.Linear(3, 3))
     rates = meta_sampler(level, alike, None, replace(RECIPE, updates_per_epoch=150), 0)[1]
     assert (rates - 1 / 3).abs().max() < 0.07
 
 
-def test_the_meta_sampler_takes_synthetic_pictures_where_there_are_some(monkeypatch):
-    made = pictures((0, 30, 194), seed=2)
+def test_the_meta_sampler_takes_synthetic_images_where_there_are_some(monkeypatch):
+    made = images((0, 30, 194), seed=2)
     pools = []
     inner = Pool.take
 
@@ -112,16 +112,16 @@ def test_the_meta_sampler_takes_synthetic_pictures_where_there_are_some(monkeypa
 def test_a_pool_draws_from_the_asked_class():
     pool = Pool.of(NETWORK, TAIL, 3, RECIPE, 0)
     draw = torch.Generator().manual_seed(0)
-    rare = outputs(NETWORK, Pictures(TAIL.x[-6:], TAIL.label[-6:]))[1]
+    rare = outputs(NETWORK, Images(TAIL.x[-6:], TAIL.label[-6:]))[1]
     drawn = pool.take(torch.full((60,), 2), draw)
     assert {tuple(e.tolist()) for e in drawn} == {tuple(e.tolist()) for e in rare}
     assert torch.bincount(pool.balanced(300, draw)[1]).tolist() == pytest.approx([100, 100, 100], abs=30)
 
 
-def test_a_class_without_real_pictures_is_named():
-    hole = pictures((5, 0, 5))
+def test_a_class_without_real_images_is_named():
+    hole = images((5, 0, 5))
     for stage in (crt, lambda n, r, c, s: meta_sampler(n, r, TAIL, c, s)):
-        with pytest.raises(UserError, match="Class 1 has no pictures"):
+        with pytest.raises(UserError, match="Class 1 has no images"):
             stage(NETWORK, hole, RECIPE, 0)
 
 

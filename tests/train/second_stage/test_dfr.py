@@ -3,14 +3,14 @@ import torch
 from torch import nn
 
 from fgsynth.models.networks import Classifier, last_layer
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.second_stage.dfr import dfr, halves
 from fgsynth.train.train import predict
 from fgsynth.utils.errors import UserError
 
 
 class Channels(nn.Module):
-    """Embeds a picture as the means of its red and its green."""
+    """Embeds an image as the means of its red and its green."""
 
     def __init__(self):
         super().__init__()
@@ -33,7 +33,7 @@ class Channels(nn.Module):
 NETWORK = Classifier(Channels())
 
 
-def pictures(counts, seed=0):
+def images(counts, seed=0):
     """counts: of classes in contexts, 00, 01, 10, 11. Red shows the class, green the context."""
     g = torch.Generator().manual_seed(seed)
     group = torch.arange(4).repeat_interleave(torch.tensor(counts))
@@ -41,12 +41,12 @@ def pictures(counts, seed=0):
     red = 108 + 40 * label + 6 * torch.randn(len(group), generator=g)
     green = 58 + 140 * context + 6 * torch.randn(len(group), generator=g)
     colour = torch.stack([red, green, torch.zeros_like(red)], 1).clamp(0, 255).to(torch.uint8)
-    return Pictures(colour[:, None, None].expand(-1, 4, 4, -1).contiguous(), label), group
+    return Images(colour[:, None, None].expand(-1, 4, 4, -1).contiguous(), label), group
 
 
 def test_it_finds_the_class_where_the_first_layer_had_learned_the_context():
-    held_out, group = pictures((30, 8, 8, 30))
-    test, _ = pictures((25, 25, 25, 25), seed=1)
+    held_out, group = images((30, 8, 8, 30))
+    test, _ = images((25, 25, 25, 25), seed=1)
     before = (predict(NETWORK, test).argmax(1) == test.label).float().mean()
     assert before == 0.5
     refitted = dfr(NETWORK, held_out, group, 0, fits=3)
@@ -59,7 +59,7 @@ def test_it_finds_the_class_where_the_first_layer_had_learned_the_context():
 
 
 def test_the_seed_decides():
-    held_out, group = pictures((30, 8, 8, 30))
+    held_out, group = images((30, 8, 8, 30))
     first, again, other = (
         last_layer(dfr(NETWORK, held_out, group, seed, strengths=(0.1,), fits=2)).weight for seed in (0, 0, 1)
     )
@@ -76,9 +76,9 @@ def test_halves_share_every_group():
 
 
 def test_what_cannot_be_refitted_is_said():
-    held_out, group = pictures((4, 4, 4, 4))
-    with pytest.raises(UserError, match="15 groups for 16 held-out pictures"):
+    held_out, group = images((4, 4, 4, 4))
+    with pytest.raises(UserError, match="15 groups for 16 held-out images"):
         dfr(NETWORK, held_out, group[1:], 0)
-    lonely, group = pictures((4, 4, 0, 0))
-    with pytest.raises(UserError, match="Class 1 has no held-out picture"):
+    lonely, group = images((4, 4, 0, 0))
+    with pytest.raises(UserError, match="Class 1 has no held-out image"):
         dfr(NETWORK, lonely, group, 0)

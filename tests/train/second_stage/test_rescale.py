@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
-from test_twostage import MEANS, NETWORK, RECIPE, TAIL, TEST, pictures, recall
+from test_twostage import MEANS, NETWORK, RECIPE, TAIL, TEST, images, recall
 from torch import nn
 from torch.nn import functional as F
 
 from fgsynth.data.images import from_uint8
 from fgsynth.models.networks import Classifier, create, last_layer, with_last_layer
-from fgsynth.train.batches import Pictures
+from fgsynth.train.batches import Images
 from fgsynth.train.second_stage.rescale import (
     TAUS,
     adjusted,
@@ -63,7 +63,7 @@ def test_tau_normalisation_divides_by_the_norm_and_drops_the_bias():
 
 
 def test_tau_is_chosen_by_validation():
-    network, val = uneven(), pictures((40, 40, 40), seed=5)
+    network, val = uneven(), images((40, 40, 40), seed=5)
     tau = best_tau(network, val)
     right = {t: (predict(tau_normalised(network, t), val).argmax(1) == val.label).sum().item() for t in TAUS}
     assert right[tau] == max(right.values()) > right[0.0]
@@ -75,8 +75,8 @@ def test_logits_are_adjusted_by_the_prior_afterwards():
     prior = torch.tensor([200, 60, 6]) / 266
     torch.testing.assert_close(predict(new, TEST), predict(NETWORK, TEST) - 0.7 * prior.log())
     assert recall(adjusted(NETWORK, TAIL)) > recall(NETWORK) + 0.05
-    with pytest.raises(UserError, match="Class 1 has no pictures"):
-        adjusted(NETWORK, pictures((5, 0, 5)))
+    with pytest.raises(UserError, match="Class 1 has no images"):
+        adjusted(NETWORK, images((5, 0, 5)))
 
 
 def test_label_aware_smoothing_by_hand():
@@ -116,7 +116,7 @@ class Normed(nn.Module):
 
 def test_batch_norm_gets_the_statistics_of_balanced_classes_and_keeps_its_weights():
     network = Classifier(Normed()).eval()
-    flat = Pictures(
+    flat = Images(
         MEANS[TAIL.label].to(torch.uint8)[:, None, None].expand(-1, 4, 4, -1).contiguous(), TAIL.label
     )
     new = shifted_batch_norm(network, flat, RECIPE, 0)
@@ -142,7 +142,7 @@ def test_mislas_scales_and_shifts_the_layer_and_leaves_the_embedding():
     assert recall(new) > recall(network)
 
 
-def test_a_class_without_pictures_is_named_by_second_stages():
+def test_a_class_without_images_is_named_by_second_stages():
     for stage in (lws, mislas):
-        with pytest.raises(UserError, match="Class 1 has no pictures"):
-            stage(NETWORK, pictures((5, 0, 5)), RECIPE, 0)
+        with pytest.raises(UserError, match="Class 1 has no images"):
+            stage(NETWORK, images((5, 0, 5)), RECIPE, 0)
