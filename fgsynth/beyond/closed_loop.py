@@ -41,10 +41,9 @@ from fgsynth.train.run_folder import Trained, finished, load, record, store
 from fgsynth.train.train import own_randomness
 from fgsynth.utils.cache import fingerprint, model_digest, weights_digest
 from fgsynth.utils.errors import UserError
+from fgsynth.utils.parallel import keep_freed_memory, one_thread, spread
 from fgsynth.utils.paths import atomic
-from fgsynth.utils.processes import spread
 from fgsynth.utils.seeds import stable_seed
-from fgsynth.utils.threads import keep_freed_memory, one_thread
 
 Kind = Literal["continued", "restarted", "triggered"]
 CODE = (*SYNTHESIS, "beyond/closed_loop", "beyond/growing")

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fgsynth.beyond.scale_rule import asked_probability
+from fgsynth.data.benchmark import strata
 from fgsynth.data.tars import sha256
-from fgsynth.evaluate.metrics import strata
 from fgsynth.evaluate.scores import STRATA
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.study import contents_of

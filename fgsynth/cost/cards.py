@@ -1,7 +1,7 @@
 """What the paper's tables take on known cards: batches that fit, seconds per image, hours (estimates).
 
-Operations and memory are counted at the published shapes (fgsynth.true_counts); seconds follow from a card's
-data sheet and an assumed share of it, unless the card itself was measured (fgsynth.true_size).
+Operations and memory are counted at the published shapes (`true_counts`); seconds follow from a card's
+data sheet and an assumed share of it, unless the card itself was measured (`true_size`).
 """
 
 import math

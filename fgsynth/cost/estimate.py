@@ -12,12 +12,11 @@ from fgsynth.config.schema import Classification, Sampling, validated
 from fgsynth.cost import calibrate as calibration
 from fgsynth.cost.calibrate import Calibration, calibrate, calibrate_training
 from fgsynth.data.registry import train_counts
-from fgsynth.experiments.build import generator_of
+from fgsynth.experiments.build import generator_of, planned
 from fgsynth.generate.methods import sets
 from fgsynth.generate.plan import Method, missing_per_group
 from fgsynth.miniworld.render import SIDE
 from fgsynth.models.networks import create
-from fgsynth.pipeline.making import planned
 from fgsynth.train.recipe import Recipe
 from fgsynth.utils import paths
 from fgsynth.utils.cache import fingerprint

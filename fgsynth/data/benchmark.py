@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fgsynth.utils.errors import UserError, missing
@@ -17,6 +19,9 @@ from fgsynth.data.images import ImageLike
 COLUMNS = ["key", "split", "label", "context"]
 SPLITS = ("train", "val", "test", "final")
 """`val` chooses, `test` is looked at while the work goes on, `final` only for what is reported."""
+
+MANY_ABOVE, FEW_BELOW = 100, 20
+"""Training images of a class: more is `many`, fewer is `few` (Liu et al. 2019)."""
 
 TITLES = {"imagenet_lt": "ImageNet-LT", "places_lt": "Places-LT", "nicopp": "NICO++"}
 
@@ -105,6 +110,12 @@ class Manifest:
                 f"{name}: class '{self.classes[unseen[0]]}' is in {split} but has no training image: "
                 "add some or leave the class out."
             )
+
+
+def strata(train_counts: ArrayLike) -> NDArray[np.str_]:
+    """Many (> 100), medium (20..100) and few (< 20) by *training* count (Liu et al. 2019): (c,) names."""
+    counts = np.asarray(train_counts)
+    return np.where(counts > MANY_ABOVE, "many", np.where(counts < FEW_BELOW, "few", "medium"))
 
 
 def group_of(rows: pd.DataFrame, manifest: Manifest) -> pd.Series:

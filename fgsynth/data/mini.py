@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fgsynth.data.benchmark import Benchmark, Manifest
 from fgsynth.utils.errors import UserError
-from fgsynth.evaluate.metrics import FEW_BELOW, MANY_ABOVE
+from fgsynth.data.benchmark import FEW_BELOW, MANY_ABOVE
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.places import PLACES
 from fgsynth.miniworld.render import render

@@ -8,15 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from fgsynth.data.benchmark import strata
 from fgsynth.utils.errors import UserError
-
-MANY_ABOVE, FEW_BELOW = 100, 20
-
-
-def strata(train_counts: ArrayLike) -> NDArray[np.str_]:
-    """Many (> 100), medium (20..100) and few (< 20) by *training* count (Liu et al. 2019): (c,) names."""
-    counts = np.asarray(train_counts)
-    return np.where(counts > MANY_ABOVE, "many", np.where(counts < FEW_BELOW, "few", "medium"))
 
 
 def per_class_accuracy(predicted: ArrayLike, label: ArrayLike, n_classes: int) -> NDArray[np.float64]:

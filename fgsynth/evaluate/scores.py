@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fgsynth.data.benchmark import Benchmark
-from fgsynth.evaluate.metrics import group_accuracy, long_tail_accuracy, per_class_accuracy, strata
+from fgsynth.data.benchmark import Benchmark, strata
+from fgsynth.evaluate.metrics import group_accuracy, long_tail_accuracy, per_class_accuracy
 
 STRATA = ("many", "medium", "few")
 PREDICTED = NDArray[np.int64]

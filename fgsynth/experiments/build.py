@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from fgsynth.config import params
 from fgsynth.config.schema import Classification, Sampling, validated
 from fgsynth.data.benchmark import Benchmark
-from fgsynth.data.registry import draw
+from fgsynth.data.registry import WORLDS, draw
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.plan import Method
@@ -17,6 +18,13 @@ from fgsynth.generate.store import Make
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import from_root, root
+
+
+def planned(stage: str) -> params.Params:
+    """params.yaml, for a stage that makes synthetic sets. Raises UserError for any other stage."""
+    if stage not in WORLDS:
+        raise UserError(f"No synthetic sets are planned for '{stage}': choose one of {', '.join(WORLDS)}.")
+    return params.load(root() / "params.yaml")
 
 
 @dataclass(frozen=True)

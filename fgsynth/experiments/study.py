@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from fgsynth.data.benchmark import group_of
+from fgsynth.data.benchmark import group_of, strata
 from fgsynth.data.images import from_uint8
 from fgsynth.evaluate.fid_coverage import density_coverage, fid
-from fgsynth.evaluate.metrics import paired_bootstrap, strata
+from fgsynth.evaluate.metrics import paired_bootstrap
 from fgsynth.evaluate.scores import contents, evaluate, flat, to_json
 from fgsynth.evaluate.tables import COMPARED, tidy
 from fgsynth.experiments.experiment import Experiment
@@ -30,7 +30,7 @@ from fgsynth.train.search import best, random_search
 from fgsynth.train.train import Recipe, load, outputs
 from fgsynth.utils import paths
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.processes import spread
+from fgsynth.utils.parallel import spread
 
 SecondStage = Callable[[Source, Source | None, Classifier, int], Classifier]
 """What two-stage methods do with real and synthetic images, and with the network of a seed."""

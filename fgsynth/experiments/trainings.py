@@ -19,8 +19,8 @@ from fgsynth.train.predict import Seen, predicted, trained_and_asked
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import Trained, finished
 from fgsynth.utils.cache import fingerprint
+from fgsynth.utils.parallel import spread
 from fgsynth.utils.paths import write_text
-from fgsynth.utils.processes import spread
 
 TRAINING = ("data", "evaluate/metrics", "miniworld", "models", "train", "utils")
 """The code that a trained classifier depends on."""

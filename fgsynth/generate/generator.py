@@ -281,7 +281,7 @@ def _checkpoint_each(decoder: nn.Module) -> None:
     """Every residual block and upsampling keeps its input alone for a gradient; the rest is computed again.
 
     Finer than diffusers' own checkpoints, one per size of image: computing a whole size again takes 2 GiB
-    more at 768 pixels (fgsynth.true_counts), and its attention needs no second time.
+    more at 768 pixels (fgsynth.cost.true_counts), and its attention needs no second time.
     """
     for part in decoder.modules():
         if isinstance(part, (ResnetBlock2D, Upsample2D)):

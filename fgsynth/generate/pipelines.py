@@ -1,6 +1,6 @@
 """Families of generators: a diffusers pipeline of a known kind, from a folder or the hub, safetensors only.
 
-Two fit the contract of fgsynth.generator: Stable unCLIP, and Stable Diffusion 1.x and 2.x, which take text
+Two fit the contract of `generator`: Stable unCLIP, and Stable Diffusion 1.x and 2.x, which take text
 only. SDXL with IP-Adapter does not, and is left out: its text is a pair of tensors, its denoiser asks for
 image sizes besides, and its image condition goes through attention layers of its own.
 """

@@ -203,7 +203,7 @@ def _checked_plan(plan: pd.DataFrame) -> pd.DataFrame:
     if (twice := plan["key"].duplicated()).any():
         raise UserError(f"Key '{plan['key'][twice].iloc[0]}' is in the plan twice: make keys unique.")
     if not plan["seed"].between(0, 2**63 - 1).all():
-        raise UserError("The plan has a seed below 0 or above 2**63 - 1: take fgsynth.seeds.stable_seed.")
+        raise UserError("The plan has a seed below 0 or above 2**63 - 1: take utils.seeds.stable_seed.")
     plain = plan.reset_index(drop=True)
     plain.attrs = {}
     try:

@@ -79,13 +79,6 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     print(table5.run(folder, arguments.generator, tuple(arguments.batches), arguments.half))
 
 
-def _latent_speed(arguments: argparse.Namespace) -> None:
-    from fgsynth.latent import speed
-    from fgsynth.utils import paths
-
-    print(speed.run(paths.root() / arguments.out))
-
-
 def _check_data(arguments: argparse.Namespace) -> None:
     from fgsynth.data.disk import check
 
@@ -163,11 +156,6 @@ def parser() -> argparse.ArgumentParser:
     cost.add_argument("--half", action="store_true", help="the denoiser in float16 (on a GPU)")
     cost.add_argument("--out", default="scratch/benchmark", help="folder for cost.csv and cost.txt")
     cost.set_defaults(do=_benchmark)
-    speed = commands.add_parser(
-        "latent-speed", help="time latent sampling and probes beside scikit-learn and imbalanced-learn"
-    )
-    speed.add_argument("--out", default="scratch/latent_speed", help="folder for the table")
-    speed.set_defaults(do=_latent_speed)
     _paper_scale(commands)
     return top
 

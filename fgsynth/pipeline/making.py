@@ -1,20 +1,10 @@
 """Synthetic sets made ahead of a notebook: by workers that share a folder, or on a Ray cluster."""
 
-from fgsynth.config import params
-from fgsynth.data.registry import WORLDS
-from fgsynth.experiments.build import Asked
+from fgsynth.experiments.build import Asked, planned
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.engines import LOCAL, Engine
 from fgsynth.generate.methods import sets
-from fgsynth.utils import paths
 from fgsynth.utils.errors import UserError
-
-
-def planned(stage: str) -> params.Params:
-    """params.yaml, for a stage that makes synthetic sets. Raises UserError for any other stage."""
-    if stage not in WORLDS:
-        raise UserError(f"No synthetic sets are planned for '{stage}': choose one of {', '.join(WORLDS)}.")
-    return params.load(paths.root() / "params.yaml")
 
 
 def run(stage: str, engine: Engine = LOCAL, *, guide_only: bool = False) -> str:

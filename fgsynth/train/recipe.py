@@ -30,10 +30,10 @@ class Recipe:
     updates_per_epoch: None is one pass over the real images.
     real_share: of each mini-batch (FG: one half); without synthetic images all are real.
     balanced: weight of balanced softmax against plain cross entropy (FG appendix E); counts: its n_c.
-    objective: another method than balanced softmax (of `fgsynth.baselines`); `balanced` is not used then.
+    objective: another method than balanced softmax (of `train.objectives`); `balanced` is not used then.
     ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept.
     select: the weights of the last epoch, or of the best by average validation accuracy (SubpopBench's rule).
-    augment: names, see fgsynth.augment; side: the input's, for images from files; None keeps their size.
+    augment: names, see fgsynth.data.augment; side: the input's, for images from files; None keeps their size.
     Raises UserError naming the key.
     """
 

@@ -30,9 +30,9 @@ from fgsynth.train.run_folder import finished as finished
 from fgsynth.train.run_folder import load as load
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.interrupts import AGAIN, Stopped, listening
+from fgsynth.utils.parallel import keep_freed_memory, one_thread
 from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import stable_seed
-from fgsynth.utils.threads import keep_freed_memory, one_thread
 
 COMPUTE = Compute()
 

@@ -21,7 +21,7 @@ from fgsynth.pretrain.files import FOLDER
 from fgsynth.train import train
 from fgsynth.train.recipe import Recipe
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.threads import one_thread
+from fgsynth.utils.parallel import one_thread
 
 GROUPS = Groups(n_max=3, n_min=2, empty=3, held_out=3, classes=2, modes=(0.5, 0.5))
 SAMPLING = Sampling(

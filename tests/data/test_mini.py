@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fgsynth.data import mini
 from fgsynth.data.benchmark import COLUMNS
 from fgsynth.utils.errors import UserError
-from fgsynth.evaluate.metrics import strata
+from fgsynth.data.benchmark import strata
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.places import PLACES
 from fgsynth.config.schema import Groups, LongTail

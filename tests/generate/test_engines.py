@@ -83,9 +83,9 @@ from pathlib import Path
 sys.path.insert(0, "tests")
 from test_shards import plan
 from tiny_makers import Cheap
-from fgsynth.engines import fill
-from fgsynth.shards import Store
-from fgsynth.stopping import Stopped
+from fgsynth.generate.engines import fill
+from fgsynth.generate.store import Store
+from fgsynth.utils.interrupts import Stopped
 
 try:
     fill(Store(Path(sys.argv[1]), plan(400), 100), Cheap(Path(sys.argv[2]), 0.05), piece=10)
@@ -144,6 +144,6 @@ def test_without_ray_there_is_a_sentence(store, monkeypatch):
 
 
 def test_the_engines_need_neither_torch_nor_ray_to_start(root):
-    code = "import sys, fgsynth.engines; sys.exit(bool({'torch', 'ray'} & {*sys.modules}))"
+    code = "import sys, fgsynth.generate.engines; sys.exit(bool({'torch', 'ray'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
     assert ray.TRIES == 3

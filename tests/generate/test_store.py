@@ -332,7 +332,7 @@ def test_unfit_requests_are_refused(whole):
 
 
 def test_the_store_needs_no_torch_to_start():
-    code = "import sys, fgsynth.shards; sys.exit('torch' in sys.modules)"
+    code = "import sys, fgsynth.generate.store; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -340,7 +340,7 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from random import Random
-from fgsynth.shards import Store
+from fgsynth.generate.store import Store
 sys.path.insert(0, "tests")
 from test_shards import fill, make, plan
 

@@ -20,7 +20,7 @@ NOTEBOOK = nbformat.read(Path(__file__).parents[2] / "notebooks/02_latent_probe.
 (PARAMETERS,) = (c.source for c in NOTEBOOK.cells if "parameters" in c.metadata.get("tags", []))
 WRITES = """import pandas as pd
 import matplotlib.pyplot as plt
-from fgsynth.output import Output
+from fgsynth.evaluate.output import Output
 out = Output("latent_probe", scale, reports, runs)
 rows = pd.DataFrame([dict(method="m", seed=s, metric="few", value=s, split="test", selection="none",
                           benchmark="latent_probe") for s in range(seeds)])

@@ -186,9 +186,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from test_shards import make, plan
-from fgsynth.engines import fill
-from fgsynth.errors import UserError
-from fgsynth.shards import Store
+from fgsynth.generate.engines import fill
+from fgsynth.utils.errors import UserError
+from fgsynth.generate.store import Store
 
 store, hog = Store(Path(sys.argv[1], "store"), plan(200), 40), Path(sys.argv[1], "hog")
 hog.write_bytes(bytes(350_000))

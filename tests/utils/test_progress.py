@@ -6,7 +6,7 @@ import pytest
 CODE = """
 import sys
 {first}
-from fgsynth.progress import progress
+from fgsynth.utils.progress import progress
 assert list(progress(range(3), "counting")) == [0, 1, 2]
 """
 

@@ -9,7 +9,7 @@ from fgsynth.utils.seeds import noise, stable_seed
 
 
 def test_seed_is_the_same_in_another_process():
-    code = "from fgsynth.seeds import stable_seed; print(stable_seed(0, 'toy', 3))"
+    code = "from fgsynth.utils.seeds import stable_seed; print(stable_seed(0, 'toy', 3))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(out.stdout) == stable_seed(0, "toy", 3) == 6975044911877212621
 

@@ -15,7 +15,7 @@ from fgsynth.data.disk.examine import Examined, examine_all
 from fgsynth.data.disk.image_set import ImageSet
 from fgsynth.data.benchmark import SPLITS
 from fgsynth.utils.errors import UserError
-from fgsynth.evaluate.metrics import strata
+from fgsynth.data.benchmark import strata
 
 FOLDER = "folder"
 NAMES = (*longtail.BY_NAME, nicopp.NAME, FOLDER)

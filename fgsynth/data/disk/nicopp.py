@@ -168,7 +168,7 @@ def _spelled(base: Path, folder: str) -> str:
 
 def _verified(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise UserError(f"{path} is missing: draw the split anew with fgsynth.benchmarks.disk.nicopp.load.")
+        raise UserError(f"{path} is missing: draw the split anew with fgsynth.data.disk.nicopp.load.")
     data, beside = path.read_bytes(), _digest_of(path)
     known = beside.read_text(encoding="utf-8").split() if beside.is_file() else []
     if known[:1] != [hashlib.sha256(data).hexdigest()]:

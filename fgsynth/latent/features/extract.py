@@ -32,7 +32,7 @@ CODE = ("data", "latent/features", "utils/seeds")
 class Views:
     """How often each image is seen: once as it is, then n - 1 times augmented.
 
-    names, side: of fgsynth.augment. View v of image i has a seed of its own from (seed, i, v).
+    names, side: of fgsynth.data.augment. View v of image i has a seed of its own from (seed, i, v).
     Raises UserError for no view or an unknown augmentation.
     """
 

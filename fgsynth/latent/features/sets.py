@@ -73,7 +73,7 @@ def _rest(manifest: Manifest) -> pd.DataFrame:
 
 
 def on_disk(found: disk.ImageSet) -> ImageSet:
-    """A data set of image files, such as `fgsynth.benchmarks.disk` lists them, in its manifest's order.
+    """A data set of image files, such as `fgsynth.data.disk` lists them, in its manifest's order.
 
     Images are opened when they are needed. Raises UserError for what a manifest refuses.
     """

@@ -12,8 +12,8 @@ from fgsynth.latent.probe.discriminant import Statistics, discriminant
 from fgsynth.latent.probe.lbfgs import descend
 from fgsynth.latent.probe.objective import Objective, columns_of
 from fgsynth.latent.probe.products import quick_products
+from fgsynth.utils.parallel import SMALL
 from fgsynth.utils.seeds import generator
-from fgsynth.utils.threads import SMALL
 
 Products = Callable[[], AbstractContextManager[None]]
 """The precision of matrix products, as a context."""

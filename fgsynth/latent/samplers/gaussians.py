@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fgsynth.evaluate.metrics import MANY_ABOVE
+from fgsynth.data.benchmark import MANY_ABOVE
 from fgsynth.latent.checks import by_class, check_features
 from fgsynth.latent.covariance import Pooled, Shrinkage, low_rank, pooled
 from fgsynth.latent.samplers.base import known_class, sample_classes

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fgsynth.data.benchmark import strata
 from fgsynth.data.images import from_uint8
-from fgsynth.evaluate.metrics import strata
 from fgsynth.generate.generator import Dropout, Generator
 from fgsynth.generate.synthesise import Plan, synthesise
 from fgsynth.latent.features.files import FeatureSet

@@ -26,8 +26,8 @@ from fgsynth.latent.samplers.base import LatentSampler, fill_counts
 from fgsynth.latent.samplers.diffusion import FeatureDiffusion, Feedback, feature_classifier
 from fgsynth.latent.samplers.filters import Filtered, OnSphere
 from fgsynth.latent.samplers.registry import SAMPLERS
+from fgsynth.utils.parallel import threads_for
 from fgsynth.utils.seeds import stable_seed
-from fgsynth.utils.threads import threads_for
 
 METRICS = ("overall", "many", "medium", "few")
 CHOSEN = "sampler chosen on validation"

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fgsynth.evaluate.metrics import MANY_ABOVE, long_tail_accuracy
+from fgsynth.data.benchmark import MANY_ABOVE
+from fgsynth.evaluate.metrics import long_tail_accuracy
 from fgsynth.latent.features.extractors import Extractor
 from fgsynth.latent.features.files import FeatureSet
 from fgsynth.latent.features.finetune import FineTuned, best_by_validation, fine_tune
@@ -18,8 +19,8 @@ from fgsynth.latent.features.formats import REST
 from fgsynth.latent.features.sets import ImageSet
 from fgsynth.latent.features.sources import take
 from fgsynth.latent.study.comparison import ADJUSTED, BALANCED, TUNED, Trial
+from fgsynth.utils.parallel import threads_for
 from fgsynth.utils.seeds import stable_seed
-from fgsynth.utils.threads import threads_for
 
 
 def amounts(trial: Trial, ways: Iterable[str], amounts: Sequence[float]) -> pd.DataFrame:

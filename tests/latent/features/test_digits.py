@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgsynth.evaluate.metrics import strata
+from fgsynth.data.benchmark import strata
 from fgsynth.latent.features import digits as d
 from fgsynth.utils.errors import UserError
 
