@@ -17,8 +17,8 @@ def test_alone_everything_is_ones_own_and_accelerate_is_not_loaded():
     assert us.all(3) == [3]
     assert us.rows(5) is None
     assert torch.equal(us.joined(torch.arange(5), 5), torch.arange(5))
-    code = "import sys; from fgsynth.train.ranks import ranks; ranks('cpu').wait()"
-        "; print('accelerate' in sys.modules)"
+    first = "import sys; from fgsynth.train.ranks import ranks"
+    code = f"{first}; ranks('cpu').wait(); print('accelerate' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert told.stdout == "False\n"
 
