@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from imports import closure, modules_used
+from imports import closure, modules_used, outside
 
 from fgsynth.config import params
 from fgsynth.config.stages import NOTEBOOKS
@@ -49,21 +49,41 @@ def test_it_is_tidy_and_has_outputs_for_nbval_to_check(nb):
     assert [cell for cell in code(content) if cell.outputs] == checked
 
 
+def of_stage(root, stage):
+    """The dependencies of a stage, those on code named below fgsynth/ and the others."""
+    deps = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    code = [d.removeprefix("fgsynth/").removesuffix(".py") for d in deps if d.startswith("fgsynth/")]
+    return tuple(code), {d for d in deps if not d.startswith("fgsynth/")}
+
+
+def covers(rooms, run):
+    """Whether rooms and modules hold all the code that is run, and none of them is there for nothing."""
+    assert outside(run, rooms) == set()
+    assert [room for room in rooms if outside(run, (room,)) == run] == []
+
+
 def test_a_stage_depends_on_all_the_code_it_runs(nb, root):
     stage, content, path = nb
-    used = closure(root, modules_used(root, "\n".join(cell.source for cell in code(content))))
-    deps = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]["deps"]
-    assert {d for d in deps if d.startswith("fgsynth/")} == used
-    assert {f"data/notebooks/{path.name}", "requirements.lock"} <= set(deps)
+    rooms, others = of_stage(root, stage)
+    covers(rooms, closure(root, modules_used(root, "\n".join(cell.source for cell in code(content)))))
+    assert {f"data/notebooks/{path.name}", "requirements.lock"} <= others
 
 
 @pytest.mark.parametrize(
     ("stage", "module"),
     [
         ("report", "evidence/report"), ("pretrain", "pretrain/run"), ("model_card", "pretrain/measure"),
-        ("benchmark", "cost/table5"),
+        ("benchmark", "cost/table5"), ("feedback_map", "experiments/phase_map_stage"),
     ],
 )  # fmt: skip
 def test_a_command_depends_on_all_the_code_it_runs(root, stage, module):
-    deps = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]["deps"]
-    assert {d for d in deps if d.endswith(".py")} == closure(root, {f"fgsynth/{module}.py"})
+    rooms, _ = of_stage(root, stage)
+    covers(rooms, closure(root, {f"fgsynth/{module}.py"}))
+
+
+def test_a_stage_names_its_experiments_one_by_one(root):
+    """So that editing the toy plane leaves ImageNet-LT as it is."""
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    of_toy = {stage for stage in stages if "experiments/toy" in of_stage(root, stage)[0]}
+    assert of_toy == {"toy_2d"}
+    assert all("experiments" not in of_stage(root, stage)[0] for stage in stages)
