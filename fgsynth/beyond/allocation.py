@@ -10,27 +10,22 @@ from fgsynth.data.benchmark import group_of
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.utils.errors import UserError
 
-WORTH = 0.5
-"""Real images that a synthetic one counts as: our choice."""
-
 
 def validation_errors(exp: Experiment, seeds: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Smoothed validation errors of classifiers of real images alone, and training counts: (g,) twice.
 
     Groups are classes in contexts. (wrong + 1) / (n + 2) of n validation images (Laplace's rule), wrong
     being the mean over seeds; a group without validation images has the error of its class in all contexts.
-    Raises UserError for no seeds, and a class without validation images.
+    Raises UserError for a class without validation images.
     """
-    if not seeds:
-        raise UserError("Validation errors need a classifier: give at least one seed.")
     m = exp.bench.manifest
     exp.train_all([(exp.recipe, seed, None) for seed in seeds], "val")
     rows = m.rows("val")
-    said = [
+    predicted = [
         exp.predicted(exp.train(exp.recipe, seed).network, "val", exp.run_folder(exp.recipe, seed))
         for seed in seeds
     ]
-    wrong = (np.stack(said) != rows["label"].to_numpy()).mean(0)
+    wrong = (np.stack(predicted) != rows["label"].to_numpy()).mean(0)
     shape = len(m.classes), len(m.contexts)
     group = group_of(rows, m).to_numpy()
     n = np.bincount(group, minlength=shape[0] * shape[1]).reshape(shape)
@@ -51,11 +46,10 @@ def exponent(errors: ArrayLike, counts: ArrayLike) -> float:
     One b for all groups, as one group has one count (Cortes et al. 1994; Hestness et al. 2017: errors fall
     with the training set by a power law). n + 1, as a group may have no real image. Groups of few images
     may be hard for another reason too, which b takes for want of images.
-    Raises UserError for errors outside (0, 1], shapes that do not fit, equal counts, and where errors
-    do not fall as counts grow.
+    errors: (g,) in (0, 1]; counts: (g,). Raises UserError for equal counts, and where errors do not fall as
+    counts grow.
     """
-    e, n = _checked(errors, counts)
-    x = np.log(n + 1.0)
+    e, x = np.asarray(errors, dtype=float), np.log(np.asarray(counts) + 1.0)
     if np.ptp(x) == 0:
         raise UserError(
             "All groups have as many training images, which fits no power law: give each as many new ones."
@@ -75,7 +69,7 @@ def allocate(
     errors: ArrayLike,
     counts: ArrayLike,
     budget: int,
-    worth: float = WORTH,
+    worth: float,
     worst: bool = False,
     law: float | None = None,
 ) -> NDArray[np.int64]:
@@ -84,18 +78,11 @@ def allocate(
     errors, counts: (g,), the groups' validation errors and real images. The law of `exponent`, a_g by the
     group's own error; a synthetic image counts as `worth` real ones, in (0, 1]. The mean error over groups
     is lowered, or with `worst` the largest one, which the next image goes to. law: its exponent b where it
-    is known, else it is fitted. Of equal groups the first
-    comes first. Gains of a group shrink from image to image, so that greedy is the optimum (Fox 1966).
-    Raises UserError as `exponent`, and for a budget below 1, another worth or a law that does not fall.
+    is known, else it is fitted, with the errors of `exponent`. Of equal groups the first comes first. Gains
+    of a group shrink from image to image, so that greedy is the optimum (Fox 1966).
     """
     b = exponent(errors, counts) if law is None else law
-    if not b > 0:
-        raise UserError(f"A power law with exponent {b}: give a positive one, or none to have it fitted.")
-    e, n = _checked(errors, counts)
-    if budget < 1:
-        raise UserError(f"A budget of {budget} synthetic images: give at least 1.")
-    if not 0 < worth <= 1:
-        raise UserError(f"Worth {worth}: a synthetic image counts as more than 0 and at most 1 real one.")
+    e, n = np.asarray(errors, dtype=float), np.asarray(counts)
 
     def modelled(group: int, made: int) -> float:
         # a_g cancels: the group's own error is where its curve starts.
@@ -113,14 +100,3 @@ def allocate(
         given[group] += 1
         heapq.heapreplace(heap, (-urgency(group, int(given[group])), group))
     return given
-
-
-def _checked(errors: ArrayLike, counts: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    e, n = np.asarray(errors, dtype=float), np.asarray(counts)
-    if e.ndim != 1 or e.shape != n.shape or not e.size:
-        raise UserError(f"Errors of shape {e.shape} and counts of {n.shape}: give one of each per group.")
-    if not ((e > 0) & (e <= 1)).all():
-        raise UserError("Errors are shares above 0 and at most 1: smooth them, as validation_errors does.")
-    if not np.issubdtype(n.dtype, np.integer) or (n < 0).any():
-        raise UserError("Counts of training images are whole numbers from 0 up: give one per group.")
-    return e, n

@@ -1,10 +1,10 @@
 """Closed loop: cycles of synthesis, training and feedback by the classifier in training, at FG's budget.
 
-One-shot FG (steps 1 to 5) asks a guide once, which never sees a synthetic image. Here the set comes in K
-parts, and each part after the first is guided by the classifier that the parts before it made. Neither paper
-did so; Deliberate Practice (Askari-Hemmat et al. 2025, arXiv 2502.15588) asks for more images when
-validation accuracy no longer rises, as `triggered` does. The K parts together are one-shot FG's plan, and
-all cycles together take its updates, so that K = 1 is one-shot FG.
+One-shot FG (steps 1 to 5) has one guide, which is never trained on a synthetic image. Here the set comes in
+K parts, and each part after the first is guided by the classifier trained on the parts before it. Neither
+paper did so; Deliberate Practice (Askari-Hemmat et al. 2025, arXiv 2502.15588) adds images when validation
+accuracy no longer rises, as `triggered` does. The K parts together are one-shot FG's plan, and all cycles
+together take its updates, so that K = 1 is one-shot FG.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from functools import partial
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -30,9 +30,7 @@ from fgsynth.beyond.growing import (
     selecting,
     validation_accuracy,
 )
-from fgsynth.evaluate.scores import evaluate
 from fgsynth.experiments.experiment import SYNTHESIS, Experiment
-from fgsynth.experiments.study import Scored
 from fgsynth.generate.plan import Method
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.models.networks import Classifier
@@ -61,22 +59,12 @@ class LoopSettings:
     cycles: K, the parts that the set comes in; of a triggered loop the most there may be.
     every, patience: of a triggered loop, updates from one check of the validation accuracy to the next, and
     the checks in a row without a new best after which a part comes.
-    Raises UserError naming the key.
     """
 
     kind: Kind = "continued"
     cycles: int = 1
     patience: int = 3
     every: int = 10
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise UserError(
-                f"Closed loop: unknown kind '{self.kind}': choose 'continued', 'restarted' or 'triggered'."
-            )
-        for key in ("cycles", "patience", "every"):
-            if getattr(self, key) < 1:
-                raise UserError(f"Closed loop: {key} is {getattr(self, key)}, must be at least 1.")
 
 
 Job = tuple[Experiment, LoopSettings, Method]
@@ -100,23 +88,22 @@ class Loop:
     records: pd.DataFrame
     guide_updates: int
 
-    @property
-    def network(self) -> Classifier:
-        """The last classifier, frozen."""
-        return self.trained.network
-
 
 @dataclass(frozen=True)
 class Looped:
-    """A closed loop as it is kept: classes predicted of a split, (n,), synthetic images made, records."""
+    """A closed loop as it is kept: classes predicted of a split, (n,), and its records."""
 
     predicted: NDArray[np.int64]
-    n_synthetic: int
     records: pd.DataFrame
+
+    @property
+    def n_synthetic(self) -> int:
+        """Synthetic images made."""
+        return int(self.records["images"].iloc[-1])
 
 
 def closed_loop(exp: Experiment, settings: LoopSettings, method: Method, seed: int) -> Loop:
-    """Synthesise, train and ask for feedback in cycles, at the images and updates of one-shot FG.
+    """Synthesise, train and guide in cycles, at the images and updates of one-shot FG.
 
     The first part is guided as in one-shot FG, by a classifier of real images (FG step 1). seed: of the
     classifier. On one kind of CPU equal calls give equal weights. Parts are kept as all synthetic sets are:
@@ -131,7 +118,7 @@ def closed_loop(exp: Experiment, settings: LoopSettings, method: Method, seed: i
 
 
 def total_updates(exp: Experiment) -> int:
-    """The updates of one-shot FG's classifier, which all cycles of a loop share."""
+    """Updates of one-shot FG's classifier, which all cycles of a loop share."""
     return exp.recipe.epochs * exp.recipe.updates(len(exp.real), True)
 
 
@@ -186,8 +173,7 @@ def run_loop(exp: Experiment, settings: LoopSettings, method: Method, seed: int,
         _keep(folder, exp, settings, seed, closed_loop(exp, settings, method, seed))
     # Read back even when it is new, so that both ways give the same numbers.
     records = pd.read_csv(folder / RECORDS)
-    predicted = exp.predicted(load(folder).network, split, folder)
-    return Looped(predicted, int(records["images"].iloc[-1]), records)
+    return Looped(exp.predicted(load(folder).network, split, folder), records)
 
 
 def run_loops(
@@ -208,18 +194,6 @@ def run_loops(
     count = 1 if torch.cuda.is_available() else processes
     ran = spread(lambda loop: loop(), work, "closed loops", processes=count)
     return [ran[i * len(seeds) : (i + 1) * len(seeds)] for i in range(len(jobs))]
-
-
-def scored(exp: Experiment, name: str, loops: Sequence[Looped], seeds: Sequence[int], split: str) -> Scored:
-    """Loops as a method of a study, for its tables and paired comparisons; n_synthetic is the rounded mean.
-
-    Raises UserError for another number of loops than seeds.
-    """
-    if len(loops) != len(seeds) or not loops:
-        raise UserError(f"{name}: {len(loops)} closed loops for {len(seeds)} seeds: run one for each seed.")
-    predicted = np.stack([one.predicted for one in loops])
-    n = round(float(np.mean([one.n_synthetic for one in loops])))
-    return Scored(name, tuple(seeds), n, predicted, tuple(evaluate(exp.bench, p, split) for p in predicted))
 
 
 def _check(exp: Experiment, settings: LoopSettings) -> None:

@@ -1,4 +1,4 @@
-"""Guides that know how sure they are: a deep ensemble, and many heads on one frozen embedding."""
+"""Guides with epistemic uncertainty: a deep ensemble, and many heads on one frozen embedding."""
 
 from collections.abc import Sequence
 
@@ -8,21 +8,17 @@ from torch.nn import functional as F
 
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.models.networks import Classifier
-from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator, stable_seed
 
 
 class Committee(Classifier):
     """Deep ensemble: its logits are log mean_m p_m, (n, c); its embedding the members' logits, (n, m c).
 
-    Lakshminarayanan et al. 2017; as a guide for the criterion `acquisition.bald`. Raises UserError for less
-    than two members.
+    Lakshminarayanan et al. 2017; as a guide for the criterion `acquisition.bald`.
     """
 
     def __init__(self, members: Sequence[Classifier]) -> None:
         nn.Module.__init__(self)
-        if len(members) < 2:
-            raise UserError(f"A committee of {len(members)}: two networks at least can disagree.")
         self.members = nn.ModuleList(members)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,10 +72,7 @@ def epistemic_heads(
     """Heads on the guide's embedding of the real images, each fitted to its own bootstrap sample.
 
     Cross entropy, full batches, AdamW from random weights: our choice, as is the bootstrap (Breiman 1996).
-    Raises UserError for less than two.
     """
-    if size < 2:
-        raise UserError(f"{size} epistemic heads: two at least can disagree.")
     embedding = exp.seen(exp.real).by(exp.guide.cpu())[1].double()
     label, c = exp.real.label, exp.n_classes
     mean, scale = embedding.mean(0), embedding.std(0).clamp(min=1e-6)

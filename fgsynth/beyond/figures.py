@@ -1,4 +1,4 @@
-"""Figures and the last table of what neither paper did."""
+"""Figures and the summary table of the methods beyond the papers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,35 +8,29 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from fgsynth.evaluate.figures import COLOURS, band
+from fgsynth.evaluate.figures import COLOURS, band, forest
 
 METRIC = {"imagenet_lt": "few", "nicopp": "worst_group_accuracy"}
 """What each benchmark is about."""
-SAID = {"imagenet_lt": "Few", "nicopp": "worst group"}
+NAMED = {"imagenet_lt": "Few", "nicopp": "worst group"}
 
 
 def differences(compared: pd.DataFrame, names: Sequence[str], title: str) -> Figure:
     """Points gained over the printed method, with 95 % intervals, one panel per benchmark that was run."""
-    there = [name for name in METRIC if name in set(compared["benchmark"])]
-    figure, axes = plt.subplots(
-        1, len(there), figsize=(9, 0.3 * len(names) + 1), sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, name in zip(axes[0], there, strict=True):
-        mine = compared[(compared["benchmark"] == name) & (compared["metric"] == METRIC[name])]
-        mine = mine.set_index("method").reindex(list(names))
-        width = [mine["mean"] - mine["low"], mine["high"] - mine["mean"]]
-        ax.errorbar(
-            mine["mean"], range(len(names)), xerr=width, fmt="o", ms=4, lw=1, color=COLOURS["entropy"]
-        )
-        ax.axvline(0, color="grey", lw=1)
-        ax.set(xlabel=f"{SAID[name]}, points over FG entropy", yticks=range(len(names)), yticklabels=names)
-    axes[0, 0].invert_yaxis()
+    panels = {
+        f"{NAMED[name]}, points over FG entropy": compared[
+            (compared["benchmark"] == name) & (compared["metric"] == metric)
+        ].set_index("method")
+        for name, metric in METRIC.items()
+        if name in set(compared["benchmark"])
+    }
+    figure = forest(panels, names)
     figure.suptitle(title)
     return figure
 
 
 def frontier(table: pd.DataFrame, ylabel: str) -> Figure:
-    """Accuracy against cost, a point per way with the 95 % interval of its seeds; the dashed line is 1.1.
+    """Accuracy against cost, a point per method with the 95 % interval of its seeds; the dashed line is 1.1.
 
     table: method, seed, cost, value.
     """
@@ -69,7 +63,7 @@ def loops(table: pd.DataFrame, reference: Mapping[str, float]) -> Figure:
         dodge = mine["kind"].nunique() > 1
         sns.stripplot(mine, x="cycles", y="value", hue="kind", dodge=dodge, jitter=False, size=5, ax=ax)
         ax.axhline(reference[name], color="grey", lw=1)
-        ax.set(ylabel=f"{SAID[name]} (%)", xlabel="parts of the set that were made")
+        ax.set(ylabel=f"{NAMED[name]} (%)", xlabel="parts of the set that were made")
         ax.legend(title=None, fontsize=7)
     return figure
 
@@ -83,13 +77,13 @@ def summary(
     """
     columns = {}
     for name, metric in METRIC.items():
-        said = SAID[name]
+        named = NAMED[name]
         mean = wide[name].groupby("method", sort=False)[metric].mean()
         rows = compared[(compared["benchmark"] == name) & (compared["metric"] == metric)]
         rows = rows[rows["reference"] == reference].set_index("method")
         text = rows.apply(lambda r: f"{r['mean']:+.1f} [{r['low']:.1f}, {r['high']:.1f}]", axis=1)
         cost = costs[costs["benchmark"] == name].set_index("method")["cost"]
-        columns[said] = mean.round(1)
-        columns[f"{said}, over FG"] = text
-        columns[f"{said}, cost"] = cost.round(2)
-    return pd.DataFrame(columns).sort_values(SAID["imagenet_lt"], ascending=False)
+        columns[named] = mean.round(1)
+        columns[f"{named}, over FG"] = text
+        columns[f"{named}, cost"] = cost.round(2)
+    return pd.DataFrame(columns).sort_values(NAMED["imagenet_lt"], ascending=False)

@@ -15,9 +15,6 @@ from fgsynth.models.networks import Classifier
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import stable_seed
 
-LEVEL = 0.9
-"""How much of the unguided images' recognisability the guided ones keep: our choice."""
-
 
 @dataclass(frozen=True)
 class ScaleRule:
@@ -45,34 +42,28 @@ def held_out(exp: Experiment) -> Classifier:
     return exp.train(recipe, stable_seed("held out", exp.seed)).network
 
 
-def asked_probability(exp: Experiment, made: SyntheticSet, network: Classifier) -> NDArray[np.float64]:
-    """Softmax probability of the class that each image was asked for, (n,), by a network."""
+def class_probability(exp: Experiment, made: SyntheticSet, network: Classifier) -> NDArray[np.float64]:
+    """Softmax probability of every image's own label, (n,), by a network."""
     probability = exp.seen(made.images).by(network)[0].double().softmax(1).numpy()
     return probability[np.arange(len(probability)), made.index["label"].to_numpy()]
 
 
 def feedback_scales(
-    exp: Experiment,
-    method: Method,
-    grid: Sequence[float],
-    per_group: int = 8,
-    level: float = LEVEL,
-    network: Classifier | None = None,
+    exp: Experiment, method: Method, grid: Sequence[float], per_group: int, level: float
 ) -> ScaleRule:
     """Feedback scales without a sweep: a class's w at which a share `level` of its recognisability is left.
 
     method: what guides; its own scale and weights are not used. grid: pilot scales from 0 up. per_group:
     pilot images of every group at each of them, of equal seeds; the groups of a class are pooled.
-    Recognisability is the probability of the class asked for, by `network`, else by `held_out`: shrunk, made
-    monotone and read off by `shrunk`, `monotone` and `read_off`. Costs len(grid) * per_group * groups
-    images and one training; a sweep costs a full set and a training at every point. FG chooses one w for
-    all classes by a sweep; this rule is ours.
-    Raises UserError for a method without feedback, as `shrunk` and `read_off`, and for a wrong grid.
+    level: how much of the unguided images' recognisability the guided ones keep, in (0, 1).
+    Recognisability is the probability of an image's label by `held_out`: shrunk, made monotone and read off
+    by `shrunk`, `monotone` and `read_off`. Costs len(grid) * per_group * groups images and one training; a
+    sweep costs a full set and a training at every point. FG chooses one w for all classes by a sweep; this
+    rule is ours. Raises UserError as `shrunk`, and for a grid that does not rise from 0.
     """
-    if not method.criteria:
-        raise UserError("A feedback scale is asked for a method without feedback: name its criteria.")
-    _check(grid, level)
-    values = pilot(exp, method, grid, per_group, held_out(exp) if network is None else network)
+    if len(grid) < 2 or grid[0] != 0 or not (np.diff(grid) > 0).all():
+        raise UserError(f"Pilot scales {list(grid)}: give 0 and at least one larger, rising.")
+    values = pilot(exp, method, grid, per_group, held_out(exp))
     even = np.stack([shrunk(each) for each in values])
     smooth = np.stack([monotone(grid, curve) for curve in even.T], 1)
     by_class = [read_off(grid, curve, level) for curve in smooth.T]
@@ -102,9 +93,9 @@ def pilot(
     found = []
     for w in grid:
         # Without feedback at 0, which is as good as scale 0 and spares the guide.
-        way = replace(method, scale=float(w), weights=(), criteria=method.criteria if w else ())
-        made = exp.synthetic(way, per_group=each)
-        value, label = asked_probability(exp, made, network), made.index["label"].to_numpy()
+        at = replace(method, scale=float(w), weights=(), criteria=method.criteria if w else ())
+        made = exp.synthetic(at, per_group=each)
+        value, label = class_probability(exp, made, network), made.index["label"].to_numpy()
         found.append([value[label == c] for c in range(exp.n_classes)])
     return found
 
@@ -142,13 +133,11 @@ def monotone(grid: Sequence[float], curve: NDArray[np.float64]) -> NDArray[np.fl
     return fitted
 
 
-def read_off(grid: Sequence[float], curve: NDArray[np.float64], level: float = LEVEL) -> float:
+def read_off(grid: Sequence[float], curve: NDArray[np.float64], level: float) -> float:
     """The smallest w at which a falling curve is down to `level` times its start, linear between points.
 
-    curve: (len(grid),). The largest w where it never falls so far. Raises UserError for a level outside
-    (0, 1), and for a grid that does not rise from 0.
+    curve: (len(grid),). The largest w where it never falls so far.
     """
-    _check(grid, level)
     wanted = level * curve[0]
     below = np.flatnonzero(curve <= wanted)
     if not len(below):
@@ -165,10 +154,3 @@ def weighted(method: Method, scales: Sequence[float]) -> Method:
     """A method with these scales: w is the largest, weights (groups,) are the others' shares of it."""
     top = max(scales)
     return replace(method, scale=top, weights=tuple(w / top if top else 1.0 for w in scales))
-
-
-def _check(grid: Sequence[float], level: float) -> None:
-    if len(grid) < 2 or grid[0] != 0 or not (np.diff(grid) > 0).all():
-        raise UserError(f"Pilot scales {list(grid)}: give 0 and at least one larger, rising.")
-    if not 0 < level < 1:
-        raise UserError(f"Level {level}: choose a share between 0 and 1 of the unguided recognisability.")

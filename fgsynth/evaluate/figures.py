@@ -88,21 +88,29 @@ def strata_curves(wide: pd.DataFrame, x: str, xlabel: str) -> Figure:
 
 def gains(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """Differences with intervals, one line per point of a map, one panel per metric."""
-    names = table["factor"] + ": " + table["value"]
-    lines = list(dict.fromkeys(names))
+    table = table.set_index(table["factor"] + ": " + table["value"])
+    panels = {f"{metric} (points)": table[table["metric"] == metric] for metric in metrics}
+    return forest(panels, list(dict.fromkeys(table.index)))
+
+
+def forest(panels: Mapping[str, pd.DataFrame], lines: Sequence[str]) -> Figure:
+    """Forest plot: means with their intervals, a panel per table by its label, the same lines in each.
+
+    panels: columns mean, low, high, indexed by line; a line without numbers keeps its place.
+    """
+    size = (3 * len(panels) + 2, 0.27 * len(lines) + 0.9)
     figure, axes = plt.subplots(
-        1, len(metrics), figsize=(2.6 * len(metrics) + 2, 0.24 * len(lines) + 0.8), sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for ax, metric in zip(axes[0], metrics, strict=True):
-        mine = table[table["metric"] == metric].set_index(names[table["metric"] == metric]).reindex(lines)
+        1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, (label, panel) in zip(axes[0], panels.items(), strict=True):
+        mine = panel.reindex(list(lines))
+        width = [mine["mean"] - mine["low"], mine["high"] - mine["mean"]]
         ax.errorbar(
-            mine["mean"], range(len(lines)), xerr=[mine["mean"] - mine["low"], mine["high"] - mine["mean"]],
-            fmt="o", ms=4, lw=1, color=COLOURS["entropy"],
-        )  # fmt: skip
+            mine["mean"], range(len(lines)), xerr=width, fmt="o", ms=4, lw=1, color=COLOURS["entropy"]
+        )
         ax.axvline(0, color="grey", lw=1)
-        ax.set(xlabel=f"{metric} (points)", yticks=range(len(lines)), yticklabels=lines)
-    axes[0][0].invert_yaxis()
+        ax.set(xlabel=label, yticks=range(len(lines)), yticklabels=lines)
+    axes[0, 0].invert_yaxis()
     return figure
 
 

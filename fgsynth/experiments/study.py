@@ -19,6 +19,7 @@ from fgsynth.evaluate.metrics import paired_bootstrap
 from fgsynth.evaluate.scores import contents, evaluate, flat, to_json
 from fgsynth.evaluate.tables import COMPARED, tidy
 from fgsynth.experiments.experiment import Experiment
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.plan import Method
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.guidance.criteria import entropy
@@ -182,9 +183,13 @@ def contents_of(exp: Experiment, made: SyntheticSet) -> dict[str, float]:
     """
     if exp.bench.factors is None:
         return {}
+    return contents(made.index, readings(exp, made), exp.bench)
+
+
+def readings(exp: Experiment, made: SyntheticSet) -> pd.DataFrame:
+    """Kind, context, mode and style of every image of a synthetic set, by the judge of the mini world."""
     reader = _judge(exp)
-    seen = pd.concat([judge.read(reader, from_uint8(x)) for x in made.blocks()], ignore_index=True)
-    return contents(made.index, seen, exp.bench)
+    return pd.concat([judge.read(reader, from_uint8(x)) for x in made.blocks()], ignore_index=True)
 
 
 def quality(exp: Experiment, ways: Mapping[str, Method], per_class: int, k: int = 5) -> pd.DataFrame:
@@ -212,16 +217,16 @@ def _features(exp: Experiment) -> Callable[[Source], Tensor]:
     if exp.bench.factors is not None:
         reader = _judge(exp)
         return lambda images: outputs(reader, images)[1]
+    return lambda images: clip_embeddings(exp.generator, images)
 
-    def clip(images: Source) -> Tensor:
-        rows = range(len(images))
-        parts = [
-            exp.generator.clip_embedding([images[i][0] for i in rows[start : start + CLIP_BATCH]]).cpu()
-            for start in rows[::CLIP_BATCH]
-        ]
-        return torch.cat(parts).float()
 
-    return clip
+def clip_embeddings(generator: Generator, images: Source) -> Tensor:
+    """CLIP's image embeddings by a generator, float32 (n, k) on the CPU; few images are open at a time."""
+    parts = [
+        generator.clip_embedding([images[int(i)][0] for i in rows]).cpu()
+        for rows in torch.arange(len(images)).split(CLIP_BATCH)
+    ]
+    return torch.cat(parts).float()
 
 
 def _judge(exp: Experiment) -> Classifier:

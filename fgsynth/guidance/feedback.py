@@ -1,8 +1,8 @@
 """Feedback guidance: wraps a model function so that a classifier's criterion rises along the way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from fgsynth.guidance.criteria import Criterion
 from fgsynth.guidance.schedule import Predict, Schedule, x0_from_eps
 from fgsynth.utils.errors import UserError
 
+T = TypeVar("T")
 Classifier = Callable[[Tensor], tuple[Tensor, Tensor]]
 """`classifier(x (n, ...)) -> (logits (n, c), embedding (n, k))`."""
 
@@ -44,6 +45,10 @@ class Guidance:
         if self.every < 1 or self.start < 0:
             raise UserError(f"Guidance every {self.every} from step {self.start}: every >= 1, start >= 0.")
 
+    def guided(self, steps: Sequence[T]) -> Sequence[T]:
+        """The steps of a path, noisiest first, that are guided."""
+        return steps[self.start : self.stop : self.every]
+
 
 @dataclass
 class GuidedModel:
@@ -75,7 +80,7 @@ class GuidedModel:
                 f"Guidance from step {g.start} to {g.stop} guides none of {len(self.schedule.steps)} steps: "
                 "set start and stop within them."
             )
-        self._guided = set(window[:: g.every])
+        self._guided = set(g.guided([t for t, _ in self.schedule.steps])) if window else set()
         self._reused = set(window) - self._guided if g.reuse else set()
         self._last: Tensor | None = None
 

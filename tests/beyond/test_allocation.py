@@ -6,7 +6,7 @@ import pytest
 from tiny_bench import bench
 
 from fgsynth.beyond import allocation
-from fgsynth.beyond.allocation import allocate, exponent, validation_errors
+from fgsynth.beyond.allocation import exponent, validation_errors
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.trainings import Trainings
 from fgsynth.generate.plan import plan
@@ -17,6 +17,10 @@ RECIPE = Recipe(network="thin", epochs=1, updates_per_epoch=2, batch=8)
 COUNTS = np.array([50, 10, 2, 2])
 ERRORS = 0.9 * (COUNTS + 1.0) ** -0.3
 UNEVEN = bench({"train": (6, 2, 3, 0), "val": (2, 1, 0, 3)}, ("dim", "rock"))
+
+
+def allocate(errors, counts, budget, worth=0.5, worst=False, law=None):
+    return allocation.allocate(errors, counts, budget, worth, worst, law)
 
 
 def experiment(work=None, of=UNEVEN):
@@ -78,7 +82,7 @@ def test_the_worst_class_gets_all_until_another_is_as_bad():
     errors, counts = np.array([0.9, 0.5, 0.1]), np.array([1, 10, 100])
     assert allocate(errors, counts, 3, worst=True).tolist() == [3, 0, 0]
     found = allocate(errors, counts, 100, worst=True)
-    left = modelled(errors, counts, found, allocation.WORTH, exponent(errors, counts))
+    left = modelled(errors, counts, found, 0.5, exponent(errors, counts))
     assert found[1] > 0
     assert found[2] == 0
     assert left[0] == pytest.approx(left[1], abs=0.02)
@@ -97,17 +101,6 @@ def test_what_cannot_be_allocated_is_said():
         allocate([0.3, 0.3], [100, 3], 5)
     with pytest.raises(UserError, match="which fits no power law"):
         allocate([0.5, 0.3], [7, 7], 5)
-    with pytest.raises(UserError, match="A budget of 0 synthetic images"):
-        allocate(ERRORS, COUNTS, 0)
-    for worth in (0, 1.5):
-        with pytest.raises(UserError, match=r"Worth .* more than 0 and at most 1"):
-            allocate(ERRORS, COUNTS, 5, worth)
-    with pytest.raises(UserError, match="shares above 0 and at most 1"):
-        allocate([0.0, 0.5], [7, 3], 5)
-    with pytest.raises(UserError, match="one of each per group"):
-        allocate([0.5], [7, 3], 5)
-    with pytest.raises(UserError, match="whole numbers from 0 up"):
-        allocate([0.5, 0.6], [7, -1], 5)
 
 
 @pytest.fixture
@@ -128,9 +121,7 @@ def test_validation_errors_by_hand(said, tmp_path):
     np.testing.assert_allclose(alone, [1 / 4, 1 / 3, 3 / 5, 3 / 5])
 
 
-def test_errors_without_seeds_or_validation_images_are_refused(tmp_path, said, monkeypatch):
-    with pytest.raises(UserError, match="give at least one seed"):
-        validation_errors(experiment(tmp_path), [])
+def test_a_class_without_validation_images_is_refused(tmp_path, said, monkeypatch):
     monkeypatch.setattr(Trainings, "predicted", lambda *asked: np.zeros(2, dtype=np.int64))
     blind = bench({"train": (3, 3), "val": (2, 0)})
     with pytest.raises(UserError, match="class 'bee' has no validation image"):
@@ -153,8 +144,6 @@ def test_a_decision_can_be_sampled():
     assert asked["group"].value_counts().reindex(range(4), fill_value=0).tolist() == given.tolist()
 
 
-def test_a_known_law_needs_no_fit_and_must_fall():
+def test_a_known_law_needs_no_fit():
     errors, counts = [0.4, 0.4], [10, 10]
     assert allocate(errors, counts, 5, law=0.3).tolist() == [3, 2]
-    with pytest.raises(UserError, match="exponent 0: give a positive one"):
-        allocate(errors, counts, 5, law=0)

@@ -13,7 +13,6 @@ from fgsynth.guidance.acquisition import bald
 from fgsynth.models.networks import small
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.train.recipe import Recipe
-from fgsynth.utils.errors import UserError
 
 GROUPS = Groups(n_max=6, n_min=1, empty=3, held_out=3, classes=3, modes=(0.5, 0.5))
 SAMPLING = Sampling(
@@ -67,9 +66,3 @@ def test_their_disagreement_guides_and_makes_other_images(exp):
     assert by_ensemble.digest != by_heads.digest
     assert not torch.equal(by_ensemble.x, by_heads.x)
     assert (by_heads.index["after"] > by_heads.index["before"]).mean() > 0.5
-
-
-@pytest.mark.parametrize("wrong", [lambda exp: ensemble(exp, 1), lambda exp: epistemic_heads(exp, 1)])
-def test_one_alone_cannot_disagree(exp, wrong):
-    with pytest.raises(UserError, match=r"two .*at least can disagree"):
-        wrong(exp)

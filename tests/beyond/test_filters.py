@@ -8,15 +8,7 @@ from tiny_bench import bench, manifest
 from torch import nn
 
 from fgsynth.beyond import filters
-from fgsynth.beyond.filters import (
-    by_confidence,
-    by_prototype,
-    dropped,
-    embedded,
-    filtered,
-    limits,
-    prototypes,
-)
+from fgsynth.beyond.filters import by_confidence, by_prototype, dropped, prototypes, unit_embeddings
 from fgsynth.config.schema import Groups, Sampling
 from fgsynth.data import mini
 from fgsynth.data.benchmark import Benchmark
@@ -68,11 +60,11 @@ def synthetic(*pairs):
 
 def test_prototypes_are_mean_directions_of_unit_length():
     exp = experiment()
-    found = prototypes(embedded(exp, exp.real), exp.real.label, 2)
+    found = prototypes(unit_embeddings(exp, exp.real), exp.real.label, 2)
     expected = directions(shown([10, 80])).double()
     torch.testing.assert_close(found, expected / expected.norm(dim=1, keepdim=True), atol=1e-6, rtol=0)
     with pytest.raises(UserError, match="Class 2 has no real image"):
-        prototypes(embedded(exp, exp.real), exp.real.label, 3)
+        prototypes(unit_embeddings(exp, exp.real), exp.real.label, 3)
 
 
 def test_a_image_nearer_to_another_class_is_dropped():
@@ -83,45 +75,6 @@ def test_a_image_nearer_to_another_class_is_dropped():
 def test_the_least_bad_image_of_a_class_is_kept():
     made = synthetic((0, 60), (0, 50), (0, 80), (1, 80))
     assert by_prototype(experiment(), made).tolist() == [False, True, False, True]
-    far = synthetic((0, 60), (0, 50), (1, 80))
-    assert by_prototype(experiment(), far, "quantile", 0.5).tolist() == [False, True, True]
-
-
-@pytest.mark.parametrize(
-    ("share", "kept"), [(0.5, [10, 11]), (0.1, [10]), (0.75, [10, 11, 20]), (1.0, [10, 11, 20, 30])]
-)
-def test_a_share_of_every_class_is_kept_the_nearest(share, kept):
-    levels = np.array([30, 10, 20, 11])
-    made = synthetic(*[(0, level) for level in levels], (1, 20))
-    mask = by_prototype(experiment(), made, "share", share)
-    assert sorted(levels[mask[:4]]) == kept
-    assert mask[4]  # the only one of its class
-
-
-def test_limits_are_quantiles_of_distances_to_the_others():
-    """Each against the mean direction of the other two: 15, 0 and 15 degrees away."""
-    exp = experiment()
-    real, label = embedded(exp, exp.real), exp.real.label
-    far = 1 - np.cos(np.deg2rad(15))
-    assert limits(real, label, 2, 1.0, few=2).tolist() == pytest.approx([far, far], abs=1e-6)
-    assert limits(real, label, 2, 0.25, few=2).tolist() == pytest.approx([far / 2, far / 2], abs=1e-6)
-
-
-def test_a_class_of_few_takes_the_limit_of_all():
-    exp = experiment(((0, 10, 20), (78, 82)))
-    real, label = embedded(exp, exp.real), exp.real.label
-    own, pooled = limits(real, label, 2, 1.0, few=2), limits(real, label, 2, 1.0, few=3)
-    wide, narrow = (1 - np.cos(np.deg2rad(angle)) for angle in (15, 4))
-    assert own.tolist() == pytest.approx([wide, narrow], abs=1e-6)
-    assert pooled.tolist() == pytest.approx([wide, wide], abs=1e-6)
-
-
-def test_images_farther_than_real_ones_are_dropped():
-    exp = experiment(((0, 10, 20), (80,)))
-    made = synthetic((0, 24), (0, 26), (1, 94), (1, 96))
-    assert by_prototype(exp, made, "quantile", 1.0).tolist() == [True, False, True, False]
-    with pytest.raises(UserError, match="No class has two real images"):
-        by_prototype(experiment(((0,), (80,))), made, "quantile")
 
 
 def says(*bias):
@@ -139,48 +92,16 @@ def test_unsure_images_are_dropped_but_for_one_of_each_class():
     assert by_confidence(exp, made, network, 0.75).tolist() == [True, False, True, False]
 
 
-def test_wrong_rules_are_refused():
-    made = synthetic((0, 1), (1, 2))
-    with pytest.raises(UserError, match="Unknown rule 'near': choose one of nearest, quantile, share"):
-        by_prototype(experiment(), made, "near")
-    for at in (0, 1.1):
-        with pytest.raises(UserError, match="a quantile or share above 0 and at most 1"):
-            by_prototype(experiment(), made, "share", at)
-    with pytest.raises(UserError, match="a probability from 0 to 1"):
-        by_confidence(experiment(), made, says(0.0, 1.0), 50)
-
-
-def test_a_filtered_set_says_in_its_digest_what_filtered_it():
-    made = synthetic((0, 1), (0, 2), (1, 3), (1, 4))
-    one, other = np.array([True, False, True, True]), np.array([True, False, False, True])
-    left = filtered(made, one, "nearest")
-    assert left.index["label"].tolist() == [0, 1, 1]
-    assert left.images.x[:, 0, 0, 0].tolist() == [1, 3, 4]
-    digests = {
-        made.digest,
-        *(filtered(made, mask, name).digest for mask in (one, other) for name in ("nearest", "quantile 0.9")),
-    }
-    assert len(digests) == 5
-    assert filtered(made, one, "nearest").digest == left.digest
-
-
-def test_nothing_of_a_class_is_never_what_a_filter_leaves():
-    made = synthetic((0, 1), (0, 2), (1, 3))
-    with pytest.raises(UserError, match="'mine' leaves no image of class 1"):
-        filtered(made, np.array([True, True, False]), "mine")
-    for mask in (np.array([True, True]), np.array([1, 0, 1])):
-        with pytest.raises(UserError, match="for 3 synthetic images: give booleans"):
-            filtered(made, mask, "mine")
-
-
 def table_of(made, mask, factors, monkeypatch):
     """Classes of 30 and 3 real images; the judge sees what stands in the index."""
 
-    def judged(exp, some):
-        return {"recognised": 100 * float(some.index["right"].mean())}
-
-    monkeypatch.setattr(filters, "contents_of", judged)
     of = bench({"train": (30, 3)}, factors=factors)
+
+    def judged(exp, some):
+        names = [of.manifest.classes[label] for label in some.index["label"]]
+        return pd.DataFrame({"kind": np.where(some.index["right"], names, "other")})
+
+    monkeypatch.setattr(filters, "readings", judged)
     exp = Experiment(of, None, None, RECIPE, None)
     return dropped(exp, made, np.array(mask)).set_index("stratum")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from fgsynth.beyond import scale_rule
 from fgsynth.beyond.scale_rule import (
-    asked_probability,
+    class_probability,
     feedback_scales,
     held_out,
     monotone,
@@ -54,6 +54,7 @@ def curves(monkeypatch):
     def given(*by_scale):
         found = [[np.full(2, value) for value in pair] for pair in by_scale]
         monkeypatch.setattr(scale_rule, "pilot", lambda *asked: found)
+        monkeypatch.setattr(scale_rule, "held_out", lambda exp: None)
 
     return given
 
@@ -74,8 +75,8 @@ def test_the_scale_is_read_off_between_grid_points(level, w):
 
 
 def test_a_curve_that_never_falls_gets_the_largest_scale_and_one_of_nothing_none():
-    assert read_off(GRID, np.full(4, 0.5)) == 0.4
-    assert read_off(GRID, np.zeros(4)) == 0.0
+    assert read_off(GRID, np.full(4, 0.5), 0.9) == 0.4
+    assert read_off(GRID, np.zeros(4), 0.9) == 0.0
 
 
 def test_shrinkage_by_hand():
@@ -117,7 +118,7 @@ def test_scales_become_weights_of_the_largest():
 
 def test_every_group_has_the_scale_of_its_class(curves):
     curves((1.0, 0.6), (0.8, 0.6), (0.5, 0.6))
-    rule = feedback_scales(tiny(), GUIDED, (0, 0.1, 0.2), per_group=3, level=0.9, network=object())
+    rule = feedback_scales(tiny(), GUIDED, (0, 0.1, 0.2), per_group=3, level=0.9)
     assert rule.scales == pytest.approx((0.05, 0.05, 0.2, 0.2))
     assert (rule.method.scale, rule.method.weights) == (0.2, pytest.approx((0.25, 0.25, 1, 1)))
     assert rule.n_pilot == 3 * 3 * 4
@@ -130,21 +131,16 @@ def test_every_group_has_the_scale_of_its_class(curves):
 def test_a_lower_level_allows_a_larger_scale(curves):
     curves((0.9, 0.8), (0.6, 0.7), (0.3, 0.6), (0.1, 0.2))
     exp = tiny()
-    found = [feedback_scales(exp, GUIDED, GRID, 2, level, object()).scales for level in (0.9, 0.7, 0.5)]
+    found = [feedback_scales(exp, GUIDED, GRID, 2, level).scales for level in (0.9, 0.7, 0.5)]
     for one, next_one in pairwise(found):
         assert all(a < b for a, b in zip(one, next_one, strict=True))
 
 
 def test_what_cannot_be_asked_is_said(curves):
     curves((0.9, 0.8), (0.6, 0.7))
-    with pytest.raises(UserError, match="without feedback: name its criteria"):
-        feedback_scales(tiny(), Method(), (0, 0.1), network=object())
     for grid in ((0.1, 0.2), (0,), (0, 0.2, 0.1)):
         with pytest.raises(UserError, match="give 0 and at least one larger, rising"):
-            feedback_scales(tiny(), GUIDED, grid, network=object())
-    for level in (0, 1, 1.5):
-        with pytest.raises(UserError, match="choose a share between 0 and 1"):
-            feedback_scales(tiny(), GUIDED, (0, 0.1), level=level, network=object())
+            feedback_scales(tiny(), GUIDED, grid, 2, 0.9)
     with pytest.raises(UserError, match="Class 1 has fewer than two pilot images"):
         shrunk([np.ones(2), np.ones(1)])
 
@@ -155,7 +151,7 @@ def test_the_probability_is_that_of_the_class_asked_for():
     layer.bias.data = torch.tensor([0.0, 1.0])
     x = torch.zeros(3, 32, 32, 3, dtype=torch.uint8)
     made = SyntheticSet(pd.DataFrame({"label": [0, 1, 1]}), x, "three")
-    found = asked_probability(tiny(), made, with_last_layer(small(2, 0), layer))
+    found = class_probability(tiny(), made, with_last_layer(small(2, 0), layer))
     sure = np.e / (1 + np.e)
     np.testing.assert_allclose(found, [1 - sure, sure, sure], rtol=1e-6)
 
@@ -181,7 +177,7 @@ def test_pilots_are_paired_and_the_method_that_is_found_makes_images(exp, monkey
         return real(generator, plan, cfg, feedback, **options)
 
     monkeypatch.setattr(compose, "synthesise", counting)
-    rule = feedback_scales(exp, GUIDED, (0, 0.3), per_group=1)
+    rule = feedback_scales(exp, GUIDED, (0, 0.3), 1, 0.9)
     (plain, off), (guided, w) = asked
     assert plain == guided
     assert (off, w) == (0.0, 0.3)

@@ -1,13 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from fgsynth.beyond import figures
-from fgsynth.beyond import ideas as beyond
+from fgsynth.beyond import methods as beyond
 from fgsynth.beyond.flops import operations
-from fgsynth.beyond.idea_loops import closed_loops, loop_costs, run_all
-from fgsynth.beyond.ideas import IDEAS, Ideas, Settings, check, pushes, sampled
+from fgsynth.beyond.loops import closed_loops, loop_costs, run_all
+from fgsynth.beyond.methods import METHODS, Methods, check, pushes, sampled
+from fgsynth.config.beyond_params import IdeaSettings
 from fgsynth.config.schema import Groups, Sampling
 from fgsynth.data import mini
 from fgsynth.experiments import study
@@ -24,55 +27,57 @@ SAMPLING = Sampling(
     dropout=0.5, scales={"entropy": 0.1, "loss": 0.2, "hardness": 0.3, "combined": 0.4}, fill_to=4,
 )  # fmt: skip
 RECIPE = Recipe(network="thin", epochs=1, updates_per_epoch=3, batch=8, balanced=0.0)
-SETTINGS = Settings(2, 2, 0.9, 2, (0.1,), 0.5, None, 0.2, 1)
+SETTINGS = IdeaSettings(
+    members=2, heads=2, level=0.9, pilot=2, grid=(0.1,), worth=0.5, law=None, confidence=0.2, seeds=1
+)
 
 
 @pytest.fixture(scope="module")
-def ideas(root, tmp_path_factory):
+def methods(root, tmp_path_factory):
     unclip = Generator.load(root / FOLDER, SAMPLING.n_steps)
     exp = Experiment(mini.nicopp(GROUPS), unclip, SAMPLING, RECIPE, tmp_path_factory.mktemp("work"))
-    return Ideas(exp, SETTINGS)
+    return Methods(exp, SETTINGS)
 
 
-def test_every_idea_of_the_parameters_is_known(root):
+def test_every_method_of_the_parameters_is_known(root):
     for scale in ("mini", "full", "paper"):
         block = yaml.safe_load((root / "params.yaml").read_text())[scale]["beyond"]["ideas"]
         for names in block.values():
             check(names)
 
 
-@pytest.mark.parametrize("name", [*IDEAS, "w = 0.2"])
-def test_every_idea_makes_a_set_that_a_classifier_can_be_trained_on(ideas, name, monkeypatch):
+@pytest.mark.parametrize("name", [*METHODS, "w = 0.2"])
+def test_every_method_makes_a_set_that_a_classifier_can_be_trained_on(methods, name, monkeypatch):
     # Six validation images of three updates need not show that errors fall with counts.
-    groups = len(ideas.exp.missing)
-    monkeypatch.setitem(ideas.__dict__, "errors", (np.linspace(0.9, 0.1, groups), np.arange(groups)))
-    way = ideas[name]
-    assert ideas[name] is way
-    assert 0 < len(way.kept.index) <= len(way.made.index)
-    assert (way.kept.index["key"].isin(way.made.index["key"])).all()
-    assert ideas.operations(way) > 0
+    groups = len(methods.exp.missing)
+    monkeypatch.setitem(methods.__dict__, "errors", (np.linspace(0.9, 0.1, groups), np.arange(groups)))
+    method = methods[name]
+    assert methods[name] is method
+    assert 0 < len(method.kept.index) <= len(method.made.index)
+    assert (method.kept.index["key"].isin(method.made.index["key"])).all()
+    assert methods.operations(method) > 0
 
 
 @pytest.mark.parametrize("name", ["entropie", "w = high", "w = -0.1", "w = 0.1 "])
-def test_an_unknown_idea_is_refused_before_any_is_made(ideas, name):
-    said = f"No idea '{name}': choose from unguided"
+def test_an_unknown_method_is_refused_before_any_is_made(methods, name):
+    said = f"No method '{name}': choose from unguided"
     with pytest.raises(UserError, match=said):
         check(["unguided", name])
     with pytest.raises(UserError, match=said):
-        ideas[name]
+        methods[name]
 
 
-def test_operations_are_counted_and_do_not_depend_on_what_ran_before(ideas):
-    exp = ideas.exp
-    assert operations(exp, ideas.fg) == operations(exp, ideas.fg) > operations(exp, ideas.unguided)
-    steps = [operations(sampled(exp, n_steps=n), ideas.unguided) for n in (1, 2, 3)]
+def test_operations_are_counted_and_do_not_depend_on_what_ran_before(methods):
+    exp = methods.exp
+    assert operations(exp, methods.fg) == operations(exp, methods.fg) > operations(exp, methods.unguided)
+    steps = [operations(sampled(exp, n_steps=n), methods.unguided) for n in (1, 2, 3)]
     # Each step costs the same, beside condition and decoding, which come once.
     assert steps[2] - steps[1] == pytest.approx(steps[1] - steps[0])
     assert steps[0] > steps[1] - steps[0]
 
 
-def test_what_ways_share_is_counted_once(ideas, monkeypatch):
-    fresh, asked = Ideas(ideas.exp, SETTINGS), []
+def test_what_methods_share_is_counted_once(methods, monkeypatch):
+    fresh, asked = Methods(methods.exp, SETTINGS), []
     monkeypatch.setattr(beyond, "operations", lambda exp, method: asked.append(method) or len(asked))
     # Another scale costs the same; another criterion, another path and none do not.
     each = [
@@ -80,23 +85,23 @@ def test_what_ways_share_is_counted_once(ideas, monkeypatch):
     ]
     assert each == [1, 1, 2, 3, 4]
     monkeypatch.undo()
-    counted = operations(ideas.exp, ideas.fg)
-    assert ideas.each(ideas["w = 0.2"]) == counted == operations(ideas.exp, ideas["w = 0.2"].method)
+    counted = operations(methods.exp, methods.fg)
+    assert methods.each(methods["w = 0.2"]) == counted == operations(methods.exp, methods["w = 0.2"].method)
 
 
-def test_another_path_keeps_the_guide_and_the_total_push(ideas):
-    way = ideas["half the steps"]
-    assert way.exp.guide is ideas.exp.guide
-    assert len(way.exp.generator.schedule.steps) == 2
-    assert len(ideas.exp.generator.schedule.steps) == 4
+def test_another_path_keeps_the_guide_and_the_total_push(methods):
+    method = methods["half the steps"]
+    assert method.exp.guide is methods.exp.guide
+    assert len(method.exp.generator.schedule.steps) == 2
+    assert len(methods.exp.generator.schedule.steps) == 4
     for name in (
         "guided early",
         "guided late",
         "gradient reused",
         "half the steps",
     ):
-        total = ideas[name].method.scale * pushes(ideas[name].exp.sampling)
-        assert total == pytest.approx(ideas.fg.scale * pushes(SAMPLING)), name
+        total = methods[name].method.scale * pushes(methods[name].exp.sampling)
+        assert total == pytest.approx(methods.fg.scale * pushes(SAMPLING)), name
 
 
 @pytest.mark.parametrize(
@@ -107,39 +112,51 @@ def test_pushes_are_what_the_sampler_does(changes, expected):
 
 
 @pytest.mark.parametrize(
-    "name", ["unguided, more images", "guided early, more images", "half the steps, more images"]
+    "name", ["unguided, more images", "guided early, more images", "early BALD, more images"]
 )
-def test_more_images_cost_no_more_than_the_printed_method(ideas, name):
-    way = ideas[name]
-    printed = ideas["FG entropy"]
-    assert len(printed.made.index) <= len(way.made.index)
-    spent, limit = ideas.operations(way), ideas.operations(printed)
-    assert spent <= limit < spent + ideas.each(way) * len(ideas.exp.missing)
+def test_more_images_cost_no_more_than_the_printed_method(methods, name):
+    method = methods[name]
+    printed = methods["FG entropy"]
+    assert len(printed.made.index) <= len(method.made.index)
+    spent, limit = methods.operations(method), methods.operations(printed)
+    assert spent <= limit < spent + methods.each(method) * len(methods.exp.missing)
 
 
-def test_the_worst_group_is_pushed_most_and_all_on_average_as_printed(ideas, monkeypatch):
-    groups = len(ideas.exp.missing)
+def test_the_worst_group_is_pushed_most_and_all_on_average_as_printed(methods, monkeypatch):
+    groups = len(methods.exp.missing)
     errors = np.linspace(0.1, 0.9, groups)
-    monkeypatch.setitem(ideas.__dict__, "errors", (errors, np.arange(groups)))
-    weights = IDEAS["worst first"](ideas).method.weights
+    monkeypatch.setitem(methods.__dict__, "errors", (errors, np.arange(groups)))
+    weights = METHODS["worst first"](methods).method.weights
     assert weights == tuple(sorted(weights))
     assert sum(weights) / groups == pytest.approx(1)
 
 
-def test_costs_are_in_units_of_unguided_sampling(ideas):
-    table = beyond.costs(ideas, ["unguided", "FG entropy", "scale rule"]).set_index("method")
+def test_costs_are_in_units_of_unguided_sampling(methods):
+    table = beyond.costs(methods, ["unguided", "FG entropy", "scale rule"]).set_index("method")
     assert table.loc["unguided", "cost"] == 1
     assert table.loc["FG entropy", "cost"] == pytest.approx(table.loc["FG entropy", "per_image"])
     assert table.loc["FG entropy", "cost"] > 1
     assert table.loc["scale rule", "cost"] > table.loc["scale rule", "per_image"]
 
 
-def test_a_filter_drops_and_says_what(ideas):
-    way = ideas["filtered by confidence"]
-    told = way.dropped().set_index("stratum").loc["all"]
-    assert told["n"] == len(way.made.index)
-    assert told["dropped"] == pytest.approx(100 * (1 - len(way.kept.index) / len(way.made.index)))
-    assert ideas["unguided"].dropped()["dropped"].max() == 0
+def test_a_filter_drops_and_says_what(methods):
+    method = methods["filtered by confidence"]
+    told = method.dropped().set_index("stratum").loc["all"]
+    assert told["n"] == len(method.made.index)
+    assert told["dropped"] == pytest.approx(100 * (1 - len(method.kept.index) / len(method.made.index)))
+    assert methods["unguided"].dropped()["dropped"].max() == 0
+
+
+def test_a_filtered_set_says_in_its_digest_what_filtered_it(methods):
+    printed = methods["FG entropy"]
+    some = np.arange(len(printed.made.index)) % 2 == 0
+    kept = [
+        replace(printed, keep=lambda made, mask=mask, name=name: (mask, name)).kept
+        for mask in (some, ~some)
+        for name in ("prototype", "confidence 0.2")
+    ]
+    assert len({printed.made.digest, *(one.digest for one in kept)}) == 5
+    assert kept[0].index["key"].tolist() == printed.made.index["key"][some].tolist()
 
 
 def test_loops_have_names():
@@ -150,17 +167,19 @@ def test_loops_have_names():
     ]  # fmt: skip
     triggered = named["triggered, at most 3"].settings
     assert (triggered.kind, triggered.cycles, triggered.every) == ("triggered", 3, 5)
-    assert named["continued, 2 cycles, early"].path == "guided early"
+    assert named["continued, 2 cycles, early"].method == "guided early"
 
 
-def test_a_loop_along_a_cheaper_path_costs_what_its_path_does(ideas):
+def test_a_loop_along_a_cheaper_path_costs_what_its_path_does(methods):
     named = closed_loops([], [], [], [2], 1, 1)
-    ran, found = run_all(ideas, named, [0], "test")
+    ran, found = run_all(methods, named, [0], "test")
     (scored,) = found.values()
-    told = loop_costs(ideas, named, ran).iloc[0]
+    told = loop_costs(methods, named, ran).iloc[0]
     assert (scored.method, scored.n_synthetic) == (told["method"], told["images"])
-    assert told["images"] == len(ideas["guided early"].made.index)
-    assert told["cost"] == pytest.approx(ideas.each(ideas["guided early"]) / ideas.each(ideas["unguided"]))
+    assert told["images"] == len(methods["guided early"].made.index)
+    assert told["cost"] == pytest.approx(
+        methods.each(methods["guided early"]) / methods.each(methods["unguided"])
+    )
 
 
 def test_the_table_holds_each_method_once_with_its_interval_and_cost():
@@ -182,9 +201,9 @@ def test_the_table_holds_each_method_once_with_its_interval_and_cost():
     assert pd.isna(table.loc["FG", "Few, over FG"])
 
 
-def test_scores_of_ideas_can_be_compared(ideas):
-    exp = ideas.exp
-    rows = {name: Row(exp.recipe, ideas[name].kept) for name in ("unguided", "FG entropy")}
+def test_scores_of_methods_can_be_compared(methods):
+    exp = methods.exp
+    rows = {name: Row(exp.recipe, methods[name].kept) for name in ("unguided", "FG entropy")}
     scored = study.scores(exp, rows, range(2), "test")
     compared = study.compare(exp, scored, [("unguided", "FG entropy")], "test", ["worst_group_accuracy"])
     alone = figures.differences(compared, ["unguided"], "title")

@@ -1,0 +1,272 @@
+"""Methods beyond both papers, by name: criteria, scales, allocations, filters, cheaper paths."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fgsynth.beyond import allocation, filters
+from fgsynth.beyond.committee import ensemble, epistemic_heads
+from fgsynth.beyond.flops import operations
+from fgsynth.beyond.scale_rule import ScaleRule, feedback_scales, held_out
+from fgsynth.config.beyond_params import IdeaSettings
+from fgsynth.config.schema import Sampling
+from fgsynth.data.tars import sha256
+from fgsynth.experiments.experiment import Experiment
+from fgsynth.generate.compose import guidance_of
+from fgsynth.generate.methods import FG
+from fgsynth.generate.methods import methods as printed
+from fgsynth.generate.plan import Method
+from fgsynth.generate.synthetic_set import SyntheticSet
+from fgsynth.guidance.schedule import Schedule
+from fgsynth.utils.errors import UserError
+
+UNGUIDED = "LDM (txt, img, dropout)"
+
+
+@dataclass(frozen=True)
+class ExtendedMethod:
+    """A method with what it needs beyond `Method`: an experiment with another guide or path, a filter.
+
+    per_group: images of every group instead of filling. keep: returns which of the images are trained on,
+    (n,), and a name of that filter. pilots: images made beforehand to decide something. trained: classifiers
+    trained for it beyond the guide.
+    """
+
+    exp: Experiment
+    method: Method
+    per_group: NDArray[np.int64] | None = None
+    keep: Callable[[SyntheticSet], tuple[NDArray[np.bool_], str]] | None = None
+    pilots: int = 0
+    trained: int = 0
+
+    @cached_property
+    def made(self) -> SyntheticSet:
+        """All images, before any filter."""
+        return self.exp.synthetic(self.method, per_group=self.per_group)
+
+    @cached_property
+    def kept(self) -> SyntheticSet:
+        """The images that classifiers are trained on."""
+        if self.keep is None:
+            return self.made
+        mask, name = self.keep(self.made)
+        return self.made.rows(mask, f"{self.made.digest}-{name}-{sha256(np.packbits(mask).tobytes())[:12]}")
+
+    def dropped(self) -> pd.DataFrame:
+        """What the filter drops, as `filters.dropped`."""
+        mask = np.ones(len(self.made.index), dtype=bool) if self.keep is None else self.keep(self.made)[0]
+        return filters.dropped(self.exp, self.made, mask)
+
+
+def sampled(exp: Experiment, **changes: Any) -> Experiment:
+    """The experiment with other settings of sampling, and the same guide, which does not depend on them."""
+    sampling = exp.sampling.model_copy(update=changes)
+    schedule = Schedule.from_scheduler(exp.generator.pipe.scheduler, sampling.n_steps)
+    guide = exp.guide
+    return replace(
+        exp, sampling=sampling, generator=replace(exp.generator, schedule=schedule), guided_by=guide
+    )
+
+
+def pushes(sampling: Sampling) -> int:
+    """How many steps of a path push the latent."""
+    guidance = guidance_of(sampling, 1.0)
+    return len(
+        replace(guidance, every=1 if sampling.reuse else sampling.every).guided(range(sampling.n_steps))
+    )
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The methods of one experiment by name, each built once, at its first use."""
+
+    exp: Experiment
+    settings: IdeaSettings
+    _known: dict[str, ExtendedMethod] = field(default_factory=dict, repr=False)
+    _counted: dict[tuple[int, Method], float] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, name: str) -> ExtendedMethod:
+        """The method of a name. Raises UserError as `check`."""
+        if name not in self._known:
+            check([name])
+            scaled = partial(_scaled, w=float(name[4:])) if name.startswith("w = ") else None
+            self._known[name] = (scaled or METHODS[name])(self)
+        return self._known[name]
+
+    @property
+    def fg(self) -> Method:
+        """The printed method: entropy, one scale."""
+        return printed(self.exp.sampling)[FG]
+
+    @property
+    def unguided(self) -> Method:
+        """The same sampler without feedback."""
+        return printed(self.exp.sampling)[UNGUIDED]
+
+    @cached_property
+    def errors(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Validation errors and training images of every group, by classifiers of real images alone."""
+        return allocation.validation_errors(self.exp, range(self.settings.seeds))
+
+    @cached_property
+    def rule(self) -> ScaleRule:
+        """The feedback scale of every class by what a held-out classifier recognises."""
+        s, contexts = self.settings, len(self.exp.bench.manifest.contexts)
+        return feedback_scales(self.exp, self.fg, (0.0, *s.grid), -(-s.pilot // contexts), s.level)
+
+    def guided(self, **changes: Any) -> ExtendedMethod:
+        """The printed method along another path, pushed as far in total."""
+        exp = sampled(self.exp, **changes)
+        share = pushes(self.exp.sampling) / pushes(exp.sampling)
+        return ExtendedMethod(exp, replace(self.fg, scale=share * self.fg.scale))
+
+    def each(self, method: ExtendedMethod) -> float:
+        """Operations per image (10^9), counted once for methods that differ by their scales alone."""
+        key = id(method.exp), replace(method.method, scale=0.0, weights=())
+        if key not in self._counted:
+            self._counted[key] = operations(method.exp, method.method)
+        return self._counted[key]
+
+    def operations(self, method: ExtendedMethod) -> float:
+        """Operations of all images of a method, pilots included (10^9)."""
+        return self.each(method) * (len(method.made.index) + method.pilots)
+
+    def affordable(self, method: ExtendedMethod) -> ExtendedMethod:
+        """As many images as the printed method's operations buy, in proportion to what is missing."""
+        times = self.each(self["FG entropy"]) / self.each(method)
+        # Rounded down, so that it is never dearer.
+        each = np.maximum(1, np.floor(times * self.exp.missing)).astype(np.int64)
+        return replace(method, per_group=each)
+
+
+def _scaled(methods: Methods, w: float) -> ExtendedMethod:
+    return ExtendedMethod(methods.exp, replace(methods.fg, scale=w))
+
+
+def _criterion(name: str) -> Callable[[Methods], ExtendedMethod]:
+    return lambda methods: ExtendedMethod(methods.exp, replace(methods.fg, criteria=(name,)))
+
+
+def _committee(methods: Methods) -> ExtendedMethod:
+    members = methods.settings.members
+    exp = replace(methods.exp, guided_by=ensemble(methods.exp, members))
+    return ExtendedMethod(exp, replace(methods.fg, criteria=("bald",)), trained=members - 1)
+
+
+def _heads(methods: Methods) -> ExtendedMethod:
+    exp = replace(methods.exp, guided_by=epistemic_heads(methods.exp, methods.settings.heads))
+    return ExtendedMethod(exp, replace(methods.fg, criteria=("bald",)))
+
+
+def _worst_first(methods: Methods) -> ExtendedMethod:
+    """Scales in proportion to groups' validation errors: the worst are pushed most, the mean is FG's."""
+    errors = methods.errors[0]
+    weights = tuple((errors / errors.mean()).tolist())
+    return ExtendedMethod(methods.exp, replace(methods.fg, weights=weights), trained=methods.settings.seeds)
+
+
+def _scale_rule(methods: Methods) -> ExtendedMethod:
+    return ExtendedMethod(methods.exp, methods.rule.method, pilots=methods.rule.n_pilot, trained=1)
+
+
+def _allocated(worst: bool) -> Callable[[Methods], ExtendedMethod]:
+    def method(methods: Methods) -> ExtendedMethod:
+        errors, counts = methods.errors
+        budget, s = int(methods.exp.missing.sum()), methods.settings
+        per_group = allocation.allocate(errors, counts, budget, s.worth, worst, s.law)
+        return ExtendedMethod(methods.exp, methods.fg, per_group=per_group, trained=s.seeds)
+
+    return method
+
+
+def _by_prototype(methods: Methods) -> ExtendedMethod:
+    def keep(made: SyntheticSet) -> tuple[NDArray[np.bool_], str]:
+        return filters.by_prototype(methods.exp, made), "prototype"
+
+    return ExtendedMethod(methods.exp, methods.fg, keep=keep)
+
+
+def _by_confidence(methods: Methods) -> ExtendedMethod:
+    def keep(made: SyntheticSet) -> tuple[NDArray[np.bool_], str]:
+        level, judge = methods.settings.confidence, held_out(methods.exp)
+        return filters.by_confidence(methods.exp, made, judge, level), f"confidence {level}"
+
+    return ExtendedMethod(methods.exp, methods.fg, keep=keep, trained=1)
+
+
+def _early_heads(methods: Methods) -> ExtendedMethod:
+    """BALD of epistemic heads, in the first half of the path alone."""
+    early, heads = methods["guided early"], methods["BALD, epistemic heads"]
+    return ExtendedMethod(
+        replace(early.exp, guided_by=heads.exp.guide), replace(early.method, criteria=("bald",))
+    )
+
+
+def _half(exp: Experiment) -> int:
+    return max(1, exp.sampling.n_steps // 2)
+
+
+def _halved(**changes: Any) -> Callable[[Methods], ExtendedMethod]:
+    return lambda methods: methods.guided(n_steps=_half(methods.exp), **changes)
+
+
+def _reused(methods: Methods) -> ExtendedMethod:
+    return methods.guided(every=2 * methods.exp.sampling.every, reuse=True)
+
+
+METHODS: Mapping[str, Callable[[Methods], ExtendedMethod]] = {
+    "unguided": lambda methods: ExtendedMethod(methods.exp, methods.unguided),
+    "FG entropy": lambda methods: ExtendedMethod(methods.exp, methods.fg),
+    "margin": _criterion("margin"),
+    "least confidence": _criterion("least confidence"),
+    "BALD, ensemble": _committee,
+    "BALD, epistemic heads": _heads,
+    "entropy near exemplars": _criterion("entropy near exemplars"),
+    "worst first": _worst_first,
+    "scale rule": _scale_rule,
+    "allocated": _allocated(worst=False),
+    "allocated to the worst": _allocated(worst=True),
+    "filtered by prototype": _by_prototype,
+    "filtered by confidence": _by_confidence,
+    "guided early": lambda methods: methods.guided(stop=_half(methods.exp)),
+    "guided late": lambda methods: methods.guided(start=_half(methods.exp)),
+    "gradient reused": _reused,
+    "half the steps": _halved(),
+    "half the steps, second order": _halved(solver="dpm++2m"),
+    "unguided, more images": lambda methods: methods.affordable(methods["unguided"]),
+    "guided early, more images": lambda methods: methods.affordable(methods["guided early"]),
+    "early BALD, more images": lambda methods: methods.affordable(_early_heads(methods)),
+}
+"""The methods by name; "more images" are as many as the printed method's operations buy."""
+
+
+def check(names: Iterable[str]) -> None:
+    """Raise UserError for the first name of no method."""
+    for name in names:
+        if name not in METHODS and not re.fullmatch(r"w = \d+(\.\d+)?", name):
+            raise UserError(f"No method '{name}': choose from {', '.join(METHODS)}, or 'w = NUMBER'.")
+
+
+COST = ["method", "images", "kept", "per_image", "cost", "trained"]
+
+
+def costs(methods: Methods, names: Sequence[str]) -> pd.DataFrame:
+    """What each method takes, times unguided sampling of the same set.
+
+    Columns method, images, kept, per_image (times an unguided one's operations), cost (of all, pilots
+    included), trained (classifiers beyond the guide).
+    """
+    base = methods["unguided"]
+    each, whole = methods.each(base), methods.operations(base)
+    rows = []
+    for name in names:
+        one = methods[name]
+        sizes = len(one.made.index), len(one.kept.index)
+        rows.append((name, *sizes, methods.each(one) / each, methods.operations(one) / whole, one.trained))
+    return pd.DataFrame(rows, columns=COST)
