@@ -14,7 +14,7 @@ from fgsynth.utils.seeds import generator, stable_seed
 class Committee(Classifier):
     """Deep ensemble: its logits are log mean_m p_m, (n, c); its embedding the members' logits, (n, m c).
 
-    Lakshminarayanan et al. 2017; as a guide for the criterion `acquisition.bald`.
+    Lakshminarayanan et al. 2017; as a guide for the criterion `criteria.bald`.
     """
 
     def __init__(self, members: Sequence[Classifier]) -> None:

@@ -76,10 +76,7 @@ def sampled(exp: Experiment, **changes: Any) -> Experiment:
 
 def pushes(sampling: Sampling) -> int:
     """How many steps of a path push the latent."""
-    guidance = guidance_of(sampling, 1.0)
-    return len(
-        replace(guidance, every=1 if sampling.reuse else sampling.every).guided(range(sampling.n_steps))
-    )
+    return len(guidance_of(sampling, 1.0).pushed_steps(sampling.n_steps))
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from PIL import Image
 from fgsynth.config.schema import Sampling
 from fgsynth.cost.table5 import hardware
 from fgsynth.data import tars
+from fgsynth.generate.compose import guidance_of
 from fgsynth.generate.generator import Dropout, Generator
 from fgsynth.generate.plan import Method
 from fgsynth.generate.resize import at_resolution, shrunk
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise
-from fgsynth.guidance.criteria import CRITERIA
-from fgsynth.guidance.feedback import Guidance
+from fgsynth.guidance.criteria import entropy
 from fgsynth.models.networks import Classifier
 from fgsynth.train.train import Images, Recipe, train
 from fgsynth.utils.errors import UserError
@@ -135,11 +135,7 @@ def _feedback(
     drawn = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
     guide = at_resolution(classifier, side or drawn)
     n_classes = guide(torch.zeros(1, 3, drawn, drawn, device=generator.device))[0].shape[1]
-    s = sampling
-    guidance = Guidance(
-        method.scale, every=s.every, start=s.start, stop=s.stop, through_network=s.through_network
-    )
-    return Feedback(guide, {"entropy": CRITERIA["entropy"]}, n_classes, guidance)
+    return Feedback(guide, {"entropy": entropy}, n_classes, guidance_of(sampling, method.scale))
 
 
 def _images(

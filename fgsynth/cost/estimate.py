@@ -13,6 +13,7 @@ from fgsynth.cost import calibrate as calibration
 from fgsynth.cost.calibrate import Calibration, calibrate, calibrate_training
 from fgsynth.data.registry import train_counts
 from fgsynth.experiments.build import generator_of, planned
+from fgsynth.generate.compose import guidance_of
 from fgsynth.generate.methods import sets
 from fgsynth.generate.plan import Method, missing_per_group
 from fgsynth.miniworld.render import SIDE
@@ -71,8 +72,8 @@ def evaluations(n: int, sampling: Sampling, method: Method) -> Evaluations:
     image is decoded and, under feedback, classified once more.
     """
     halves = 2 if (sampling.cfg if method.image else sampling.cfg_text) > 1 else 1
-    window = range(sampling.n_steps)[sampling.start : sampling.stop : sampling.every]
-    guided = len(window) if method.criteria and method.scale > 0 else 0
+    guidance = guidance_of(sampling, method.scale if method.criteria else 0.0)
+    guided = len(guidance.guided_steps(sampling.n_steps))
     return Evaluations(
         denoiser=n * sampling.n_steps * halves,
         denoiser_back=n * guided * halves if sampling.through_network else 0,

@@ -135,7 +135,7 @@ class Case:
         device, guidance = self.generator.device, GRADIENTS[gradient]
         steps = self.generator.schedule.steps
         row = {"gradient": gradient, "batch": batch, "steps": len(steps)}
-        row["guided"] = len(steps[:: guidance.every]) if guidance else 0
+        row["guided"] = len(guidance.guided_steps(len(steps))) if guidance else 0
         try:
             table5._start_peak(device)
             with FlopCounterMode(display=False) as counter:

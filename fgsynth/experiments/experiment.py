@@ -25,8 +25,7 @@ from fgsynth.generate.store import Make, Store
 from fgsynth.generate.synthesise import Feedback
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.generate.textual_inversion import Inversion
-from fgsynth.guidance.acquisition import ACQUISITION, NearExemplars
-from fgsynth.guidance.criteria import CRITERIA, Criterion, Hardness
+from fgsynth.guidance.criteria import ACQUISITION, CRITERIA, Criterion, Hardness, NearExemplars
 from fgsynth.models.networks import Classifier
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import finished, load

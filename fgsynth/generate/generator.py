@@ -1,10 +1,9 @@
-"""The frozen generator behind four words: embed_text, embed_image, predict, decode."""
+"""The frozen generator: text and image conditions, the model function, the decoder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import (
@@ -13,10 +12,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableUnCLIPImg2ImgPipeline,
 )
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.upsampling import Upsample2D
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from fgsynth.data.images import ImageLike, as_rgb_all
 from fgsynth.generate import pipelines
@@ -25,46 +21,51 @@ from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator, noise, stable_seed
 
 LARGE = 32
-"""Latents of this side and larger are decoded one by one, and networks for them differentiated with
-checkpoints; below, memory is not worth the time."""
+"""Side of latents from which memory is saved at the cost of time: decoding one by one, checkpoints."""
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """Dropout of the image embedding (FG 3.2): p of its units ("units") or of the whole ("whole").
+    """Dropout of the image embedding (FG 3.2): each unit is zero with probability p, the others stay.
 
-    The paper prints p = 0.5 for Places-LT and neither the kind nor whether the rest is scaled up; "units"
-    without scaling is our reading, as it leaves the embedding's other coordinates where CLIP put them.
+    The paper prints p = 0.5 for Places-LT and neither whether units or whole embeddings are dropped nor
+    whether the rest is scaled up; units without scaling is our reading, as it leaves the other coordinates
+    where CLIP put them.
     """
 
     p: float = 0.5
-    kind: Literal["off", "units", "whole"] = "units"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("off", "units", "whole"):
-            raise UserError(f"Unknown embedding dropout '{self.kind}': choose 'off', 'units' or 'whole'.")
         if not 0 <= self.p <= 1:
             raise UserError(f"Embedding dropout p = {self.p}: must lie between 0 and 1.")
 
     def __call__(self, embedding: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Zeroes units of embeddings (n, d), each row by its own seed."""
-        if self.kind == "off" or self.p == 0:
+        """Zero units of embeddings (n, d), each row by its own seed."""
+        if self.p == 0:
             return embedding
-        width = 1 if self.kind == "whole" else embedding.shape[1]
+        width = embedding.shape[1]
         draws = [torch.rand(width, generator=generator("embedding dropout", seed)) for seed in seeds]
         return embedding * (torch.stack(draws) >= self.p).to(embedding)
 
 
-NO_DROPOUT = Dropout(0.0, "off")
+NO_DROPOUT = Dropout(0.0)
 
 
 @dataclass
 class Generator:
     """A frozen Stable unCLIP (Ramesh et al. 2022) or Stable Diffusion (Rombach et al. 2022) and its schedule.
 
-    pipe: the diffusers pipeline; its parts are used one by one, never its call. schedule: DDIM's. tiny: a
-    small decoder that guidance may look through. Text embeddings are kept by prompt, as class names repeat.
-    Of the two only unCLIP takes an image condition; the other's is empty, (n, 0).
+    Only unCLIP takes an image condition; that of Stable Diffusion is empty, (n, 0). Text embeddings are
+    cached by prompt, as class names repeat.
+
+    Parameters
+    ----------
+    pipe
+        The diffusers pipeline, whose networks are used one by one.
+    schedule
+        DDIM's noise schedule and steps.
+    tiny
+        A small decoder for guidance alone; None for the autoencoder's own.
     """
 
     pipe: StableUnCLIPImg2ImgPipeline | StableDiffusionPipeline
@@ -82,22 +83,18 @@ class Generator:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         tiny_decoder: str | Path | None = None,
-        compiled: bool = False,
     ) -> "Generator":
-        """A generator of any family from a local folder or a hub id; its model_index.json names the family.
+        """Load a generator from a local folder or a hub id, of the family that model_index.json names.
 
-        dtype: of all but the decoders. tiny_decoder: folder or hub id of an AutoencoderTiny for guidance
-        alone. compiled: the denoiser by torch.compile, which takes minutes for every size of batch. Raises
-        UserError where there is no such model, and for a tiny decoder of other latents.
+        `n_steps` are DDIM's; `dtype` is of all networks but the decoders; `tiny_decoder` is the folder or hub
+        id of an AutoencoderTiny for guidance. Raises UserError where a model cannot be loaded, and for a tiny
+        decoder of other latents.
         """
         pipe = pipelines.pipeline(model, revision, dtype)
         tiny = None
         if tiny_decoder is not None:
             tiny = pipelines.tiny_decoder(tiny_decoder, pipe.unet.config.in_channels)
-        generator = cls.of(pipe, n_steps, device=device, tiny=tiny)
-        if compiled:
-            pipe.unet.compile()
-        return generator
+        return cls.of(pipe, n_steps, device=device, tiny=tiny)
 
     @classmethod
     def of(
@@ -108,13 +105,13 @@ class Generator:
         device: str = "cpu",
         tiny: AutoencoderTiny | None = None,
     ) -> "Generator":
-        """The generator of a pipeline: its networks frozen, on the device, under DDIM.
+        """Generator of a pipeline: its networks frozen, on the device, sampled by DDIM.
 
-        The pipeline's scheduler is replaced by DDIM of the same noise schedule: one with memory, such as the
-        PNDM of Stable unCLIP 2-1, breaks under a shifted latent. Decoders are kept in float32, as half
+        DDIM replaces the pipeline's scheduler, with the same noise schedule: a scheduler with memory, such as
+        the PNDM of Stable unCLIP 2-1, breaks under a shifted latent. Decoders stay in float32, as half
         precision loses the criterion's gradient.
         """
-        # The file's own clip_sample, if any, is of no use to latents.
+        # Latents have no range to clip to, whatever the file says.
         pipe.scheduler = DDIMScheduler.from_config(
             pipe.scheduler.config, clip_sample=False, thresholding=False
         )
@@ -130,32 +127,32 @@ class Generator:
         if generator.large:
             for part in filter(None, (pipe.unet, tiny)):
                 part.enable_gradient_checkpointing()
-            _checkpoint_each(pipe.vae.decoder)
+            pipelines.checkpoint_each(pipe.vae.decoder)
         return generator
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """Device of the networks."""
         return next(self.pipe.unet.parameters()).device
 
     @property
     def large(self) -> bool:
-        """Whether images are so large that memory is saved at the cost of time."""
+        """Whether memory is saved at the cost of time, see LARGE."""
         return int(self.pipe.unet.config.sample_size) >= LARGE
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the denoiser."""
+        """Precision of the denoiser."""
         return next(self.pipe.unet.parameters()).dtype
 
     @property
     def image_width(self) -> int:
-        """Numbers in an image condition: twice CLIP's width; 0 of a model that takes text only."""
+        """Width of an image condition: twice CLIP's; 0 for a model that takes text only."""
         return self.pipe.unet.config.projection_class_embeddings_input_dim or 0
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """The text encoder's last hidden states, (n, tokens, width); a prompt seen before costs nothing.
+        """Text condition: the text encoder's last hidden states, (n, tokens, width), cached by prompt.
 
         Raises UserError for a prompt of more tokens than the tokenizer takes.
         """
@@ -172,8 +169,8 @@ class Generator:
             self._texts.update(zip(new, torch.cat(states).to(self.dtype), strict=True))
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
-    def knowing(self, texts: Mapping[str, Tensor]) -> "Generator":
-        """The same networks, to which these prompts mean states (tokens, width) that were made elsewhere."""
+    def with_texts(self, texts: Mapping[str, Tensor]) -> "Generator":
+        """The same networks with the text conditions (tokens, width) of these prompts given."""
         return replace(self, _texts=dict(texts))
 
     @torch.no_grad()
@@ -184,18 +181,32 @@ class Generator:
         dropout: Dropout = NO_DROPOUT,
         noise_level: int = 0,
     ) -> Tensor:
-        """CLIP's embedding of an image each, thinned by dropout, noised, with its level: (n, 2 width).
+        """Image condition: CLIP's image embedding with dropout and noise, and its noise level.
 
-        Every image has its own seed for dropout and noise. noise_level: training steps of the noising
-        schedule; 0 still adds the little noise of its first step, as diffusers does. An embedding of which
-        dropout leaves nothing is no image.
+        Raises UserError where the model takes text only, and for an unknown noise level.
+
+        Parameters
+        ----------
+        images
+            n images of any size.
+        seeds
+            One per image, of its dropout and noise.
+        dropout
+            Of units of the embedding (FG 3.2).
+        noise_level
+            Step of the noising schedule; 0 adds the little noise of its first step, as diffusers does.
+
+        Returns
+        -------
+        Tensor
+            (n, 2 width); zeros, as `no_image`, where dropout leaves nothing.
         """
         embedding = self.clip_embedding(images)
         return self.condition_image(embedding, seeds, dropout, noise_level)
 
     @torch.no_grad()
     def clip_embedding(self, images: Sequence[ImageLike], batch: int = 256) -> Tensor:
-        """CLIP's projected image embedding, (n, width). Raises UserError where the model takes text only."""
+        """CLIP's projected image embeddings, (n, width); UserError where the model takes text only."""
         self._check_takes_images()
         parts = []
         for start in range(0, len(images), batch):
@@ -208,18 +219,18 @@ class Generator:
     def condition_image(
         self, embedding: Tensor, seeds: Sequence[int], dropout: Dropout = NO_DROPOUT, noise_level: int = 0
     ) -> Tensor:
-        """The second half of `embed_image`, from CLIP embeddings (n, width) that are already there."""
+        """Image condition as `embed_image`, from CLIP embeddings (n, width)."""
         self._check_takes_images()
         top = self.pipe.image_noising_scheduler.config.num_train_timesteps
         if not 0 <= noise_level < top:
             raise UserError(f"Embedding noise level {noise_level}: choose between 0 and {top - 1}.")
-        thinned = dropout(embedding.to(self.device, self.dtype), seeds)
+        kept = dropout(embedding.to(self.device, self.dtype), seeds)
         drawn = noise([stable_seed("embedding noise", s) for s in seeds], embedding.shape[1:])
-        noised = self.pipe.noise_image_embeddings(thinned, noise_level, noise=drawn.to(thinned))
-        return noised * (thinned != 0).any(1, keepdim=True)
+        noised = self.pipe.noise_image_embeddings(kept, noise_level, noise=drawn.to(kept))
+        return noised * (kept != 0).any(1, keepdim=True)
 
     def no_image(self, n: int) -> Tensor:
-        """The condition of text-only sampling: all zeros, as unCLIP's unconditional half, (n, 2 width)."""
+        """Image condition of text-only sampling: zeros (n, 2 width), as of unCLIP's unconditional half."""
         return torch.zeros(n, self.image_width, device=self.device, dtype=self.dtype)
 
     def _check_takes_images(self) -> None:
@@ -230,10 +241,17 @@ class Generator:
             )
 
     def predict(self, text: Tensor, image: Tensor, cfg: float) -> Predict:
-        """The model function under classifier-free guidance (FG eq. 2): (z_t, t) -> (x0_hat, eps_hat).
+        """Model function under classifier-free guidance, out = out_uncond + s (out_cond - out_uncond).
 
-        text (n, tokens, width), image (n, image_width), cfg: the scale s; at most 1 switches it off.
-        Both halves are one pass of the network. Raises UserError for an image condition of another model.
+        FG eq. 2, of epsilon or v; both halves are one pass of the network. Raises UserError for an image
+        condition of another width.
+
+        Parameters
+        ----------
+        text, image
+            Conditions, (n, tokens, width) and (n, image_width).
+        cfg
+            The scale s; at most 1 switches classifier-free guidance off.
         """
         if image.shape[1] != self.image_width:
             raise UserError(
@@ -249,9 +267,7 @@ class Generator:
         def network(z: Tensor, t: int) -> Tensor:
             latent = torch.cat([z, z]) if guided else z
             latent = latent.to(self.dtype, memory_format=torch.channels_last)
-            # A tensor, as a number would be a constant to torch.compile, another one at every step.
-            step = torch.tensor(t, device=z.device)
-            out = self.pipe.unet(latent, step, text, class_labels=labels, return_dict=False)[0].to(z.dtype)
+            out = self.pipe.unet(latent, t, text, class_labels=labels, return_dict=False)[0].to(z.dtype)
             if not guided:
                 return out
             without, with_condition = out.chunk(2)
@@ -260,32 +276,17 @@ class Generator:
         return model_function(network, self.schedule, self.pipe.scheduler.config.prediction_type)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The autoencoder's image of latents (n, c, h, w): float32 (n, 3, height, width), about [-1, 1].
-
-        Large latents are decoded one by one: for a gradient only what lies between the decoder's blocks is
-        kept of each image, the rest is computed again.
-        """
+        """Decode latents (n, c, h, w) to images, float32 (n, 3, height, width) in about [-1, 1]."""
         return _decoded(self.pipe.vae, z)
 
     def decode_for_guidance(self, z: Tensor) -> Tensor:
-        """What the guide sees: `decode`, or its likeness by the tiny decoder where there is one."""
+        """Decode latents for the guide: as `decode`, by the tiny decoder where there is one."""
         return _decoded(self.tiny or self.pipe.vae, z)
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
-        """Starting noise, one generator per image, float32 (n, c, h, w)."""
+        """Standard normal noise, float32 (n, c, h, w), each row by its own seed."""
         c = self.pipe.unet.config
         return noise(seeds, (c.in_channels, c.sample_size, c.sample_size)).to(self.device)
-
-
-def _checkpoint_each(decoder: nn.Module) -> None:
-    """Every residual block and upsampling keeps its input alone for a gradient; the rest is computed again.
-
-    Finer than diffusers' own checkpoints, one per size of image: computing a whole size again takes 2 GiB
-    more at 768 pixels (fgsynth.cost.true_counts), and its attention needs no second time.
-    """
-    for part in decoder.modules():
-        if isinstance(part, (ResnetBlock2D, Upsample2D)):
-            part.forward = partial(checkpoint, part.forward, use_reentrant=False)
 
 
 def _decoded(vae: Any, z: Tensor) -> Tensor:

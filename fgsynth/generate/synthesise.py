@@ -1,4 +1,4 @@
-"""Synthetic images: prompts, conditions and seeds to 8-bit images, with what feedback did to each."""
+"""Synthesis: prompts, conditions and seeds to 8-bit images, with the criterion before and after feedback."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,9 +17,18 @@ from fgsynth.utils.progress import progress
 
 @dataclass(frozen=True)
 class Feedback:
-    """What guides: a classifier of images in [-1, 1], criteria by name, and how strongly.
+    """Classifier, criteria and settings of feedback guidance.
 
-    With more than one criterion each sample draws one (FG table 6). n_classes: of the benchmark.
+    Parameters
+    ----------
+    classifier
+        Of images in [-1, 1], (n, 3, h, w).
+    criteria
+        By name; of several, each sample draws one (FG table 6).
+    n_classes
+        Classes of the benchmark.
+    guidance
+        Scale and guided steps.
     """
 
     classifier: Classifier
@@ -28,16 +37,30 @@ class Feedback:
     guidance: Guidance = field(default_factory=Guidance)
 
     def criterion(self, seeds: Sequence[int]) -> Criterion:
-        """The criterion for a batch of samples with these seeds."""
+        """Criterion of a batch of samples with these seeds."""
         each = list(self.criteria.values())
         return each[0] if len(each) == 1 else combined(each, seeds)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The images to make, one entry each: prompt, image condition (n, 2 width), label (n,), seed.
+    """Images to make, one entry each.
 
-    weight: (n,), what the feedback scale is times; None: 1 everywhere.
+    Parameters
+    ----------
+    prompts, seeds
+        n of each.
+    image
+        Image conditions, (n, 2 width).
+    label
+        Classes, (n,).
+    weight
+        Factor of the feedback scale, (n,); None for 1.
+
+    Raises
+    ------
+    UserError
+        For parts of different lengths.
     """
 
     prompts: Sequence[str]
@@ -54,17 +77,25 @@ class Plan:
             )
 
     def part(self, rows: slice) -> "Plan":
-        """Some of the images."""
+        """Plan of some of the images."""
         weight = None if self.weight is None else self.weight[rows]
         return Plan(self.prompts[rows], self.image[rows], self.label[rows], self.seeds[rows], weight)
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Images (n, h, w, 3) uint8 and, per image, what feedback saw and did.
+    """Images with the criterion before and after feedback.
 
-    before: the criterion at the first guided step's x0_hat, ahead of any push; after: at the finished
-    image; both NaN without feedback. non_finite: guided steps that gave no usable gradient.
+    Parameters
+    ----------
+    images
+        (n, h, w, 3), uint8.
+    before
+        Criterion at x0_hat of the first guided step, before any push, (n,); NaN without feedback.
+    after
+        Criterion at the finished image, (n,); NaN without feedback.
+    non_finite
+        Guided steps whose gradient was not finite, (n,).
     """
 
     images: Tensor
@@ -83,11 +114,30 @@ def synthesise(
     solver: str = "ddim",
     bar: str | None = None,
 ) -> Synthetic:
-    """DDIM sampling under classifier-free and feedback guidance (FG 3.1 to 3.3), in batches.
+    """Sample images under classifier-free and feedback guidance, in batches (FG eq. 1 to 3).
 
-    An image depends on its own entry of the plan only, not on the batch. solver: a name of
-    `sampler.SOLVERS`. `bar` names a progress bar.
-    Raises UserError where the classifier has another number of classes, or a batch does not fit into memory.
+    An image depends on its own entry of the plan only, not on the batch.
+
+    Parameters
+    ----------
+    generator, plan
+        What samples, and the images to make.
+    cfg
+        Scale s of classifier-free guidance.
+    feedback
+        Feedback guidance; None for none.
+    batch
+        Images sampled together.
+    solver
+        A name of `samplers.SOLVERS`.
+    bar
+        Label of a progress bar over batches; None for no bar.
+
+    Raises
+    ------
+    UserError
+        For a classifier with another number of classes, an image that is not finite, a batch that does not
+        fit into memory and an empty plan.
     """
     if feedback is not None:
         _check_classes(generator, feedback)
@@ -135,7 +185,7 @@ def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | No
 
 @torch.no_grad()
 def decoded(generator: Generator, z: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Images of finished latents, (n, 3, h, w) in [-1, 1]; those that are not finite would be black."""
+    """Decode finished latents to (n, 3, h, w) in [-1, 1]; UserError for an image that is not finite."""
     x = generator.decode(z)
     bad = [seed for seed, one in zip(seeds, x, strict=True) if not torch.isfinite(one).all()]
     if bad:
@@ -152,7 +202,7 @@ def _check_classes(generator: Generator, feedback: Feedback) -> None:
     logits, _ = feedback.classifier(torch.zeros(1, 3, side, side, device=generator.device))
     if logits.shape[1] != feedback.n_classes:
         raise UserError(
-            f"The classifier knows {logits.shape[1]} classes, the benchmark has {feedback.n_classes}: guide "
+            f"The classifier has {logits.shape[1]} classes, the benchmark {feedback.n_classes}: guide "
             "with a classifier trained on the benchmark's own classes."
         )
 

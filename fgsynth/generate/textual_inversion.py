@@ -76,7 +76,7 @@ def teach(
                 save_file({"vector": vector}, partial)
         with torch.no_grad():
             states[word] = spoken(generator, settings.template, _read(path))
-    return generator.knowing(states)
+    return generator.with_texts(states)
 
 
 def invert(
@@ -95,7 +95,7 @@ def invert(
     z = latents(generator, images[: settings.most])
     vector = start(generator, word).requires_grad_(True)
     optimiser = torch.optim.Adam([vector], settings.rate)
-    times = _times(len(generator.schedule.alphas_cumprod), settings.updates, seed)
+    times = _times(generator.pipe.scheduler.config.num_train_timesteps, settings.updates, seed)
     for i, t in enumerate(times):
         draw = seeded("inversion batch", seed, i)
         chosen = z[torch.randint(len(z), (settings.batch,), generator=draw)]
@@ -116,8 +116,8 @@ def denoising_loss(
     generator: Generator, template: str, vector: Tensor, z: Tensor, noise: Tensor, t: int
 ) -> Tensor:
     """The mean squared error of the denoiser's own output for clean latents z (n, c, h, w) at a time t."""
-    abar = generator.schedule.abar(t).to(z)
-    signal, sigma = abar.sqrt(), (1 - abar).sqrt()
+    schedule = generator.schedule
+    signal, sigma = schedule.signal(t, z.device, z.dtype), schedule.noise(t, z.device, z.dtype)
     text = spoken(generator, template, vector).expand(len(z), -1, -1)
     predict = generator.predict(text, generator.no_image(len(z)), 1.0)
     x0, eps = predict(signal * z + sigma * noise, t)

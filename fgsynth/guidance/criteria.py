@@ -1,4 +1,4 @@
-"""Criteria of usefulness: `(logits, embedding, label) -> one scalar per sample`, larger = more useful."""
+"""Criteria: `(logits, embedding, label) -> one scalar per sample`, larger = more useful (FG eq. 4 to 8)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -34,22 +34,40 @@ class Hardness:
     """Gaussian hardness: negative log-likelihood of the embedding under its class (FG eq. 7, 8).
 
     C = 1/2 [ (e-mu_y)^T Sigma_y^-1 (e-mu_y) + ln det Sigma_y + k ln 2 pi ] (Sehwag et al. 2022), with
-    mu_y and Sigma_y of all real training samples of the class. A class with few samples has a
-    singular covariance, so Sigma_y is shrunk toward a multiple of the identity: by OAS (default),
-    Ledoit-Wolf (which leaves a class of two singular) or not at all. The papers print no rule:
-    this is our choice.
+    mu_y and Sigma_y of all real training samples of the class. A class of few samples has a singular
+    covariance, so Sigma_y is shrunk toward a multiple of the identity. The papers print no rule for that:
+    OAS is our choice.
+
+    Parameters
+    ----------
+    mean
+        mu of every class, (c, k).
+    precision
+        Sigma^-1 of every class, (c, k, k).
+    log_det
+        ln det Sigma of every class, (c,).
     """
 
     def __init__(self, mean: Tensor, precision: Tensor, log_det: Tensor) -> None:
-        """`mean` (c, k), `precision` = Sigma^-1 (c, k, k), `log_det` = ln det Sigma (c,)."""
         self.mean, self.precision, self.log_det = mean, precision, log_det
 
     @classmethod
     def fit(cls, embedding: Tensor, label: Tensor, n_classes: int, shrinkage: str = "oas") -> "Hardness":
-        """Class means and shrunk precisions from real embeddings (n, k) with labels (n,).
+        """Estimate class means and shrunk precisions from real embeddings.
 
-        Raises UserError for an unknown shrinkage, and for a class with fewer than two samples
-        or a singular covariance.
+        Parameters
+        ----------
+        embedding, label
+            Of the real training images, (n, k) and (n,).
+        n_classes
+            Number of classes c.
+        shrinkage
+            "oas", "ledoit_wolf" (which leaves a class of two singular) or "none".
+
+        Raises
+        ------
+        UserError
+            For an unknown shrinkage, and for a class of fewer than two samples or a singular covariance.
         """
         if shrinkage not in SHRINKAGE:
             raise UserError(f"Unknown shrinkage '{shrinkage}': choose one of {', '.join(SHRINKAGE)}.")
@@ -74,7 +92,7 @@ class Hardness:
         return cls(means, precisions, log_dets)
 
     def to(self, device: torch.device) -> "Hardness":
-        """The same on a device."""
+        """Copy to a device."""
         return Hardness(*(part.to(device) for part in (self.mean, self.precision, self.log_det)))
 
     def __call__(self, logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
@@ -90,11 +108,104 @@ def _covariance(e: Tensor, shrinkage: str) -> NDArray[np.float64]:
     return {"oas": OAS, "ledoit_wolf": LedoitWolf}[shrinkage]().fit(e.numpy()).covariance_
 
 
+def margin(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
+    """Smallest margin: C = p_(2) - p_(1), the two likeliest classes' probabilities (Scheffer et al. 2001)."""
+    top = logits.softmax(-1).topk(2, dim=-1).values
+    return top[:, 1] - top[:, 0]
+
+
+def least_confidence(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
+    """Least confidence: C = 1 - max_c p_f(c|x) (Lewis and Gale 1994)."""
+    return 1 - logits.softmax(-1).amax(-1)
+
+
+def bald(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
+    """BALD: mutual information of prediction and weights, H(mean_m p_m) - mean_m H(p_m), in nats.
+
+    Houlsby et al. 2011; for an ensemble Beluch et al. 2018. `beyond.committee` has classifiers that return
+    logits and embedding in this form.
+
+    Parameters
+    ----------
+    logits
+        log mean_m p_m over the m members, (n, c).
+    embedding
+        The members' logits side by side, (n, m c).
+    label
+        Not used, (n,).
+
+    Raises
+    ------
+    UserError
+        For the embedding of a single network.
+    """
+    n, c = logits.shape
+    if embedding.shape[1] % c or embedding.shape[1] < 2 * c:
+        raise UserError("BALD needs a committee: guide with committee.Committee of two networks or more.")
+    members = embedding.reshape(n, -1, c).log_softmax(-1)
+    each = -(members.exp() * members).sum(-1).mean(-1)
+    return entropy(logits, embedding, label) - each
+
+
+class NearExemplars:
+    """Entropy near exemplars: C = H(p_f(.|x)) - strength * d(x) / unit, in nats.
+
+    d is the distance to the nearest real embedding of the class, one half of the Chamfer distance (Fan et
+    al. 2017), so that entropy off the support of the data costs. The papers have no such criterion.
+
+    Parameters
+    ----------
+    embedding, label
+        Of the real images, (n, k) and (n,).
+    unit
+        Median distance of a real embedding to its nearest of the same class, a scalar.
+    strength
+        Nats per unit of distance.
+    """
+
+    def __init__(self, embedding: Tensor, label: Tensor, unit: Tensor, strength: float = 1.0) -> None:
+        self.embedding, self.label, self.unit, self.strength = embedding, label, unit, strength
+
+    @classmethod
+    def fit(cls, embedding: Tensor, label: Tensor, n_classes: int, strength: float = 1.0) -> "NearExemplars":
+        """Exemplars and their unit of distance from real embeddings (n, k) with labels (n,).
+
+        Raises UserError for a class without embeddings, and where no class has two different ones.
+        """
+        lonely = (torch.bincount(label, minlength=n_classes) == 0).nonzero()
+        if len(lonely):
+            raise UserError(
+                f"Class {int(lonely[0])} has no real embedding: entropy near exemplars needs one of each."
+            )
+        apart = torch.cdist(embedding, embedding)
+        apart.fill_diagonal_(torch.inf)
+        nearest = apart.where(label[:, None] == label, torch.inf).amin(1)
+        nearest = nearest[nearest.isfinite()]
+        if not len(nearest) or not float(nearest.median()) > 0:
+            raise UserError(
+                "Entropy near exemplars needs a class of two different real images: choose 'entropy'."
+            )
+        return cls(embedding, label, nearest.median(), strength)
+
+    def to(self, device: torch.device) -> "NearExemplars":
+        """Copy to a device."""
+        embedding, label, unit = (part.to(device) for part in (self.embedding, self.label, self.unit))
+        return NearExemplars(embedding, label, unit, self.strength)
+
+    def __call__(self, logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
+        """The criterion in nats, (n,)."""
+        # Not cdist: its gradient is not a number where a sample meets an exemplar.
+        squared = (embedding[:, None] - self.embedding[None]).square().sum(-1)
+        mine = squared.where(label[:, None] == self.label, torch.inf)
+        nearest = (mine.amin(1) + 1e-12).sqrt()
+        return entropy(logits, embedding, label) - self.strength * nearest / self.unit
+
+
 def combined(criteria: Sequence[Criterion], seeds: Sequence[int]) -> Criterion:
     """Combined criterion: each sample draws one of the criteria, uniformly, by its own seed (FG table 6).
 
-    It is not a sum of gradients. `seeds` are the samples' seeds in batch order.
-    Raises UserError when called with a batch of another size.
+    It is not a sum of gradients. `seeds` are the samples' seeds in batch order; the criterion raises
+    UserError for a batch of another size.
     """
     draws = [int(torch.randint(len(criteria), (), generator=generator("combined", s))) for s in seeds]
     choice = torch.tensor(draws)
@@ -109,4 +220,6 @@ def combined(criteria: Sequence[Criterion], seeds: Sequence[int]) -> Criterion:
 
 
 CRITERIA: dict[str, Criterion] = {"loss": loss, "entropy": entropy}
-"""Criteria that need nothing but the classifier. `Hardness` is fitted, `combined` is drawn per sample."""
+"""The paper's criteria that need no fit; `Hardness` is fitted, `combined` is drawn per sample."""
+ACQUISITION: dict[str, Criterion] = {"margin": margin, "least confidence": least_confidence, "bald": bald}
+"""Acquisition functions of active learning, beyond the paper's; `NearExemplars` is fitted."""

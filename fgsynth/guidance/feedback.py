@@ -1,8 +1,8 @@
-"""Feedback guidance: wraps a model function so that a classifier's criterion rises along the way."""
+"""Feedback guidance: wraps a model function so that a classifier's criterion rises during sampling."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,22 +11,33 @@ from fgsynth.guidance.criteria import Criterion
 from fgsynth.guidance.schedule import Predict, Schedule, x0_from_eps
 from fgsynth.utils.errors import UserError
 
-T = TypeVar("T")
 Classifier = Callable[[Tensor], tuple[Tensor, Tensor]]
 """`classifier(x (n, ...)) -> (logits (n, c), embedding (n, k))`."""
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """Settings of feedback guidance (FG 3.1; released sampler for the relative scaling).
+    """Settings of feedback guidance (FG 3.1; the released sampler for the relative scaling).
 
-    scale: the feedback scale w; 0 switches guidance off.
-    scaling: "relative" moves the latent by w of its own norm per guided step (the reading in which
-        the printed w = 0.03 makes sense); "raw" is FG eq. 3 to the letter.
-    every, start, stop: guided steps are range(start, stop, every), counted from the noisiest.
-    through_network: differentiate the one-step prediction through the network (exact), or treat
-        its noise prediction as constant (cheap).
-    reuse: push again by the last gradient on the steps in between (FG's future work); it costs nothing.
+    Parameters
+    ----------
+    scale
+        The feedback scale w; 0 switches guidance off.
+    scaling
+        "relative" moves the latent by w of its own norm per guided step, the reading in which the printed
+        w = 0.03 makes sense; "raw" is FG eq. 3 to the letter.
+    every, start, stop
+        The guided steps are range(start, stop, every), counted from the noisiest.
+    through_network
+        Differentiate the one-step prediction through the network (exact), or treat its noise prediction as
+        constant (cheap).
+    reuse
+        Push by the last gradient on the steps in between as well (FG's future work), at no cost.
+
+    Raises
+    ------
+    UserError
+        For a setting out of its range, by name.
     """
 
     scale: float = 0.03
@@ -45,18 +56,34 @@ class Guidance:
         if self.every < 1 or self.start < 0:
             raise UserError(f"Guidance every {self.every} from step {self.start}: every >= 1, start >= 0.")
 
-    def guided(self, steps: Sequence[T]) -> Sequence[T]:
-        """The steps of a path, noisiest first, that are guided."""
-        return steps[self.start : self.stop : self.every]
+    def guided_steps(self, n_steps: int) -> range:
+        """Which of `n_steps` compute a gradient. Raises UserError where a positive scale guides none."""
+        return self._window(n_steps)[:: self.every]
+
+    def pushed_steps(self, n_steps: int) -> range:
+        """Which of `n_steps` push the latent: the guided ones and, with `reuse`, those in between."""
+        return self._window(n_steps)[:: 1 if self.reuse else self.every]
+
+    def _window(self, n_steps: int) -> range:
+        window = range(n_steps)[self.start : self.stop] if self.scale > 0 else range(0)
+        if self.scale > 0 and not window:
+            raise UserError(
+                f"Guidance from step {self.start} to {self.stop} guides none of {n_steps} steps: "
+                "set start and stop within them."
+            )
+        return window
 
 
 @dataclass
 class GuidedModel:
-    """A guided model function; `values` and `non_finite` record what guidance saw and did.
+    """Guided model function with a record of its criterion values; `guide` makes it.
 
-    values: per guided step, the criterion of every sample at its x0_hat before the push, (n,) each.
-    non_finite: per sample, how many guided steps gave a gradient with a NaN or infinity; such a
-        sample is not pushed at that step.
+    Attributes
+    ----------
+    values
+        Per guided step, the criterion at x0_hat before the push, (n,) each.
+    non_finite
+        Guided steps with a NaN or infinity in the sample's gradient, (n,); the sample is not pushed there.
     """
 
     predict: Predict
@@ -73,15 +100,9 @@ class GuidedModel:
 
     def __post_init__(self) -> None:
         self.non_finite = torch.zeros(len(self.label), dtype=torch.long)
-        g = self.guidance
-        window = [t for t, _ in self.schedule.steps[g.start : g.stop]] if g.scale > 0 else []
-        if g.scale > 0 and not window:
-            raise UserError(
-                f"Guidance from step {g.start} to {g.stop} guides none of {len(self.schedule.steps)} steps: "
-                "set start and stop within them."
-            )
-        self._guided = set(g.guided([t for t, _ in self.schedule.steps])) if window else set()
-        self._reused = set(window) - self._guided if g.reuse else set()
+        times = [t for t, _ in self.schedule.steps]
+        self._guided = {times[i] for i in self.guidance.guided_steps(len(times))}
+        self._pushed = {times[i] for i in self.guidance.pushed_steps(len(times))}
         self._last: Tensor | None = None
 
     def __call__(self, z: Tensor, t: int) -> tuple[Tensor, Tensor]:
@@ -89,27 +110,28 @@ class GuidedModel:
         if t in self._guided:
             x0, eps, gradient = self.gradient(z, t)
             self._last = gradient
-        elif t in self._reused and self._last is not None:
+        elif t in self._pushed and self._last is not None:
             (x0, eps), gradient = self.predict(z, t), self._last
         else:
             return self.predict(z, t)
-        w, abar = self._scale(z), self.schedule.abar(t).to(z.device)
+        w, signal = self._scale(z), self.schedule.signal(t, z.device)
         if self.guidance.scaling == "raw":
-            # The score gains w g, so eps loses sqrt(1-abar) w g; x0 follows from z and eps.
-            eps = eps - (1 - abar).sqrt() * w * gradient
-            return x0_from_eps(z, eps, abar), eps
-        # The released sampler moves the latent and keeps the noise prediction: x0 moves by 1/sqrt(abar).
-        push = w * _norm(z) / (_norm(gradient) + 1e-8) * gradient / abar.sqrt()
+            # The score -eps / noise gains w g, so eps loses noise w g; x0 follows from z and eps.
+            noise = self.schedule.noise(t, z.device)
+            eps = eps - noise * w * gradient
+            return x0_from_eps(z, eps, signal, noise), eps
+        # The released sampler moves the latent and keeps the noise prediction: x0 moves by push / signal.
+        push = w * _norm(z) / (_norm(gradient) + 1e-8) * gradient / signal
         return x0 + push.to(x0.dtype), eps
 
     def _scale(self, z: Tensor) -> Tensor | float:
-        """The feedback scale, of each sample where these differ, (n, 1, ...)."""
+        """The feedback scale, where samples have weights one each, (n, 1, ...)."""
         if self.weight is None:
             return self.guidance.scale
         return self.guidance.scale * self.weight.to(z).reshape(-1, *[1] * (z.ndim - 1))
 
     def gradient(self, z: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
-        """x0_hat, eps_hat and grad_z C of every sample, (n, ...) each; the record grows by one step."""
+        """Compute x0_hat, eps_hat and grad_z C, (n, ...) each, and record the criterion values."""
         exact = self.guidance.through_network
         z_in = z.detach().requires_grad_(exact)
         with torch.set_grad_enabled(exact):
@@ -122,7 +144,7 @@ class GuidedModel:
                 unit = torch.where(size > 0, gradient / size, gradient)
                 gradient = torch.autograd.grad(x0, z_in, unit)[0] * size
             else:
-                gradient = gradient / self.schedule.abar(t).to(z.device).sqrt()
+                gradient = gradient / self.schedule.signal(t, z.device)
         bad = ~torch.isfinite(gradient).flatten(1).all(1)
         self.non_finite += bad.cpu()
         self.values.append(value.detach())
@@ -134,17 +156,17 @@ class GuidedModel:
         with torch.enable_grad():
             x0 = x0.detach().requires_grad_(True)
             value = self.criterion(*self.classifier(self.decode(x0)), self.label)
-            # A sum, not a mean: the gradient of a sample must not know how large its batch is.
+            # A sum, not a mean: the gradient of a sample must not depend on the size of its batch.
             return value, torch.autograd.grad(value.sum(), x0)[0]
 
     def _one_by_one(self, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with one sample's decoding in memory at a time."""
+        """The same, with one sample's decoding in memory at a time."""
         parts = []
         with torch.enable_grad():
             for i, one in enumerate(x0.detach().split(1)):
                 one = one.requires_grad_(True)
                 logits, embedding = self.classifier(self.decode(one))
-                # A criterion may know samples by their place (`combined`): of n copies the i-th is asked.
+                # A criterion may depend on a sample's place in the batch (`combined`): the i-th of n copies.
                 copies = logits.expand(len(x0), -1), embedding.expand(len(x0), -1)
                 value = self.criterion(*copies, self.label)[i]
                 parts.append((value.detach(), torch.autograd.grad(value, one)[0]))
@@ -166,11 +188,33 @@ def guide(
 ) -> GuidedModel:
     """Feedback guidance of a model function by grad_z C(f, Dec(x0_hat), y) (FG eq. 3 and 3.1.2).
 
-    predict: the unguided model function. decode: latents to the classifier's input, differentiable.
-    label: (n,), the class of every sample of the batch. C must rise; norms are per sample. one_by_one: decode
-    and classify sample by sample, where a batch's would not fit into memory; the denoiser keeps its batch.
-    weight: (n,), what the feedback scale is times, for every sample.
-    Returns a model function with a record of criterion values and non-finite gradients.
+    The criterion C rises. Norms and gradients are per sample.
+
+    Parameters
+    ----------
+    predict
+        The unguided model function.
+    classifier
+        f, of what `decode` returns.
+    criterion
+        C, one of `criteria` or any callable of its type.
+    label
+        The class y of every sample of the batch, (n,).
+    schedule
+        The noise schedule of `predict`.
+    guidance
+        Scale, scaling and guided steps.
+    decode
+        Latents to the classifier's input, differentiable.
+    one_by_one
+        Decode and classify sample by sample, to save memory; the network's batch stays whole.
+    weight
+        Factor of the feedback scale for every sample, (n,); None for 1.
+
+    Returns
+    -------
+    GuidedModel
+        A model function with a record of criterion values and non-finite gradients.
     """
     settings = schedule, guidance, one_by_one, weight
     return GuidedModel(predict, decode, classifier, criterion, label, *settings)

@@ -1,4 +1,4 @@
-"""Samplers in the paper's symbols. None of them knows what the model is, nor whether it is guided."""
+"""Samplers in the paper's symbols, for any model function, guided or not."""
 
 from collections.abc import Callable
 
@@ -11,42 +11,71 @@ from fgsynth.utils.progress import progress
 
 @torch.no_grad()
 def ddim(predict: Predict, z: Tensor, schedule: Schedule, *, bar: str | None = None) -> Tensor:
-    """DDIM sampling, deterministic (eta = 0; Song et al. 2021, FG eq. 1).
+    """DDIM, deterministic (eta = 0): z_prev = signal_prev x0_hat + noise_prev eps_hat.
 
-    `z` is standard normal noise of shape (n, ...); returns the clean latents, same shape.
-    `bar` names a progress bar over the steps.
+    Song et al. 2021; FG eq. 1.
+
+    Parameters
+    ----------
+    predict
+        The model function.
+    z
+        Standard normal noise, (n, ...).
+    schedule
+        The noise schedule and its steps.
+    bar
+        Label of a progress bar over the steps; None for no bar.
+
+    Returns
+    -------
+    Tensor
+        Clean latents, (n, ...).
     """
     for t, t_prev in progress(schedule.steps, bar) if bar else schedule.steps:
         x0, eps = predict(z, t)
-        abar_prev = schedule.abar(t_prev).to(z.device)
-        z = abar_prev.sqrt() * x0 + (1 - abar_prev).sqrt() * eps
+        z = schedule.signal(t_prev, z.device) * x0 + schedule.noise(t_prev, z.device) * eps
     return z
 
 
 @torch.no_grad()
 def dpm_solver_2m(predict: Predict, z: Tensor, schedule: Schedule) -> Tensor:
-    """DPM-Solver++(2M), deterministic and of second order (Lu et al. 2022, algorithm 2), at DDIM's steps.
+    """DPM-Solver++(2M), deterministic and of second order, at DDIM's steps (Lu et al. 2022, algorithm 2).
 
-    One call of the model per step, as DDIM; the first and the last step are of first order, which is DDIM's.
-    What guidance did to x0 beyond what the noise prediction says is no part of the path that is extrapolated:
-    it moves the latent once, as it does under DDIM. z: standard normal noise (n, ...); returns that shape.
+    One network evaluation per step; the first and the last step are of first order, which is DDIM.
+    Only the unguided prediction x0 = (z - noise eps) / signal is extrapolated: a push by guidance moves the
+    latent once, as under DDIM.
+
+    Parameters
+    ----------
+    predict
+        The model function.
+    z
+        Standard normal noise, (n, ...).
+    schedule
+        The noise schedule and its steps.
+
+    Returns
+    -------
+    Tensor
+        Clean latents, (n, ...).
     """
     last, h_last = None, 0.0
     for i, (t, t_prev) in enumerate(schedule.steps):
         x0, eps = predict(z, t)
-        abar, abar_prev = (schedule.abar(s).double() for s in (t, t_prev))
-        unpushed = x0_from_eps(z, eps, abar.to(z))
+        # Steps in log(signal / noise) are small differences: in double precision.
+        signal, signal_prev = (schedule.signal(s, dtype=torch.float64) for s in (t, t_prev))
+        noise, noise_prev = (schedule.noise(s, dtype=torch.float64) for s in (t, t_prev))
+        unguided = x0_from_eps(z, eps, schedule.signal(t, z.device), schedule.noise(t, z.device))
         # exp(-h), h the step in log(signal / noise), which is infinite where the last step ends.
-        decay = ((1 / abar_prev - 1) / (1 / abar - 1)).sqrt()
+        decay = (noise_prev / signal_prev) / (noise / signal)
         h = -float(decay.log())
-        clean = unpushed
+        clean = unguided
         if last is not None and i + 1 < len(schedule.steps):
             # Extrapolated to the middle of the step, from the predictions of this step and the last.
-            clean = unpushed + (h / (2 * h_last)) * (unpushed - last)
-        signal, noise = abar_prev.sqrt(), (1 - abar_prev).sqrt()
-        keep = (noise / (1 - abar).sqrt()).to(z)
-        z = keep * z + (signal * (1 - decay)).to(z) * clean + signal.to(z) * (x0 - unpushed)
-        last, h_last = unpushed, h
+            clean = unguided + (h / (2 * h_last)) * (unguided - last)
+        keep, new = (noise_prev / noise).to(z), (signal_prev * (1 - decay)).to(z)
+        z = keep * z + new * clean + signal_prev.to(z) * (x0 - unguided)
+        last, h_last = unguided, h
     return z
 
 

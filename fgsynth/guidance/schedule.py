@@ -1,8 +1,9 @@
-"""The noise schedule and the model function: epsilon- and v-prediction are told apart here only."""
+"""Noise schedule in terms of signal and noise, and the model function that samplers and guidance take."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
@@ -14,9 +15,19 @@ Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A DDIM noise schedule: abar_t for every training step, and the steps a sampler visits.
+    """Noise schedule z_t = signal(t) x0 + noise(t) eps, and the steps that a sampler takes.
 
-    `steps` holds pairs (t, previous t) in sampling order; a previous t below 0 means clean data.
+    Variance preserving: signal = sqrt(abar), noise = sqrt(1 - abar). Samplers and guidance use `signal`,
+    `noise` and `steps` only, so any other schedule that has the three serves them as well.
+
+    Parameters
+    ----------
+    alphas_cumprod
+        abar_t of every training step, (T,).
+    final_alpha_cumprod
+        abar at the end of sampling, a scalar.
+    steps
+        Pairs (t, previous t) in sampling order; a previous t below 0 is the end of sampling.
     """
 
     alphas_cumprod: Tensor
@@ -25,10 +36,13 @@ class Schedule:
 
     @classmethod
     def from_scheduler(cls, scheduler: DDIMScheduler, n_steps: int) -> "Schedule":
-        """DDIM time steps as diffusers spaces them (Song et al. 2021; FG eq. 1).
+        """Schedule of `n_steps` DDIM steps, spaced as diffusers spaces them (Song et al. 2021).
 
-        Raises UserError for a scheduler other than DDIM (one with memory breaks under a shifted
-        latent), one that clips its x0 prediction, or one whose last abar is zero.
+        Raises
+        ------
+        UserError
+            For a scheduler other than DDIM (one with memory breaks under a shifted latent), one that clips
+            its x0 prediction, one that ends at zero signal, and a number of steps that it does not have.
         """
         if not isinstance(scheduler, DDIMScheduler):
             raise UserError(
@@ -41,11 +55,11 @@ class Schedule:
             )
         total = scheduler.config["num_train_timesteps"]
         if not 1 <= n_steps <= total:
-            raise UserError(f"{n_steps} sampling steps asked for; choose between 1 and {total}.")
+            raise UserError(f"{n_steps} sampling steps: choose between 1 and {total}.")
         if not bool((scheduler.alphas_cumprod > 0).all()):
             raise UserError(
-                "The schedule ends at zero signal (rescale_betas_zero_snr), where x0 cannot be read "
-                "off the noise prediction: set rescale_betas_zero_snr to false."
+                "The schedule ends at zero signal (rescale_betas_zero_snr), where x0 cannot be computed "
+                "from the noise prediction: set rescale_betas_zero_snr to false."
             )
         scheduler.set_timesteps(n_steps)
         if int(max(scheduler.timesteps)) >= total:
@@ -57,24 +71,44 @@ class Schedule:
         steps = tuple((int(t), int(t) - stride) for t in scheduler.timesteps)
         return cls(scheduler.alphas_cumprod, scheduler.final_alpha_cumprod, steps)
 
-    def abar(self, t: int) -> Tensor:
-        """The cumulative signal power abar_t in (0, 1], a scalar tensor; t < 0 is the end of sampling."""
+    def signal(self, t: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """sqrt(abar_t), a scalar tensor computed in `dtype` (default: the schedule's own, float32)."""
+        return self._abar(t).to(device=device, dtype=dtype).sqrt()
+
+    def noise(self, t: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """sqrt(1 - abar_t), a scalar tensor computed in `dtype` (default: the schedule's own, float32)."""
+        return (1 - self._abar(t).to(device=device, dtype=dtype)).sqrt()
+
+    def _abar(self, t: int) -> Tensor:
         return self.alphas_cumprod[t] if t >= 0 else self.final_alpha_cumprod
 
 
-def x0_from_eps(z: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
-    """One-step prediction of the clean sample, x0 = (z - sqrt(1-abar) eps) / sqrt(abar) (FG eq. 1)."""
-    return (z - (1 - abar).sqrt() * eps) / abar.sqrt()
+def x0_from_eps(z: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    """One-step prediction of the clean sample, x0 = (z - noise eps) / signal (FG eq. 1)."""
+    return (z - noise * eps) / signal
 
 
 def model_function(
     network: Callable[[Tensor, int], Tensor], schedule: Schedule, prediction_type: str
 ) -> Predict:
-    """A network's raw output read as (x0, eps), for "epsilon" and "v_prediction" networks.
+    """Model function of a network that predicts epsilon or v.
 
-    epsilon: eps = out, x0 by FG eq. 1. v: x0 = sqrt(abar) z - sqrt(1-abar) v and
-    eps = sqrt(abar) v + sqrt(1-abar) z (Salimans and Ho 2022, appendix D).
-    Raises UserError for any other prediction type.
+    epsilon: eps = out and x0 by FG eq. 1; v: x0 = signal z - noise v and eps = signal v + noise z (Salimans
+    and Ho 2022, appendix D). No other function of the package depends on the kind of prediction.
+
+    Parameters
+    ----------
+    network
+        `network(z_t, t) -> out`, both of shape (n, ...).
+    schedule
+        The noise schedule that the network was trained with.
+    prediction_type
+        "epsilon" or "v_prediction", as diffusers names them.
+
+    Raises
+    ------
+    UserError
+        For any other prediction type.
     """
     if prediction_type not in ("epsilon", "v_prediction"):
         raise UserError(
@@ -82,11 +116,10 @@ def model_function(
         )
 
     def predict(z: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        abar = schedule.abar(t).to(z.device)
+        signal, noise = schedule.signal(t, z.device), schedule.noise(t, z.device)
         out = network(z, t)
         if prediction_type == "epsilon":
-            return x0_from_eps(z, out, abar), out
-        signal, sigma = abar.sqrt(), (1 - abar).sqrt()
-        return signal * z - sigma * out, signal * out + sigma * z
+            return x0_from_eps(z, out, signal, noise), out
+        return signal * z - noise * out, signal * out + noise * z
 
     return predict

@@ -9,7 +9,7 @@ from fgsynth.data import mini
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.plan import Method
-from fgsynth.guidance.acquisition import bald
+from fgsynth.guidance.criteria import bald
 from fgsynth.models.networks import small
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.train.recipe import Recipe

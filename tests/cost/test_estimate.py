@@ -13,12 +13,12 @@ from fgsynth.cost.calibrate import Calibration, calibrate, calibrate_training
 from fgsynth.cost.estimate import Evaluations, estimate_training, evaluations, sets
 from fgsynth.data import mini, registry
 from fgsynth.experiments.experiment import Experiment
+from fgsynth.generate.compose import guidance_of
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.methods import methods
 from fgsynth.generate.plan import Method, missing_per_group
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise
-from fgsynth.guidance.criteria import CRITERIA
-from fgsynth.guidance.feedback import Guidance
+from fgsynth.guidance.criteria import entropy
 from fgsynth.models.networks import small
 from fgsynth.train.recipe import Recipe
 from fgsynth.utils.errors import UserError
@@ -76,12 +76,8 @@ class Counted:
 def test_evaluations_are_those_that_the_sampler_makes(tiny, method, changes):
     s, n = SAMPLING.model_copy(update=changes), 3
     classifier = small(4).eval().requires_grad_(False)
-    guidance = Guidance(
-        method.scale, every=s.every, start=s.start, stop=s.stop, through_network=s.through_network
-    )
-    feedback = (
-        Feedback(classifier, {"entropy": CRITERIA["entropy"]}, 4, guidance) if method.criteria else None
-    )
+    guidance = guidance_of(s, method.scale)
+    feedback = Feedback(classifier, {"entropy": entropy}, 4, guidance) if method.criteria else None
     plan = Plan(["apple"] * n, tiny.no_image(n), torch.zeros(n, dtype=torch.long), range(n))
     counted = Counted(tiny, classifier)
     try:

@@ -95,7 +95,7 @@ def test_non_finite_gradients_are_counted_and_the_image_is_the_unguided_one(tiny
 
 
 def test_a_classifier_of_other_classes_is_refused(tiny, plan, classifier):
-    with pytest.raises(UserError, match="The classifier knows 4 classes, the benchmark has 10"):
+    with pytest.raises(UserError, match="The classifier has 4 classes, the benchmark 10"):
         synthesise(tiny, plan, 3.0, Feedback(classifier, {"entropy": entropy}, 10))
 
 

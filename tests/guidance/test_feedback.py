@@ -36,10 +36,10 @@ def test_raw_guidance_is_equation_3_by_finite_differences(
     guidance = Guidance(scale=w, scaling="raw", every=1, through_network=through_network)
     x0, eps = guide(predict, classifier, criterion, LABEL, schedule, guidance, decode)(z, T)
     frozen_eps = predict(z, T)[1]
-    abar = schedule.abar(T)
+    signal, noise = schedule.signal(T), schedule.noise(T)
 
     def value(z):
-        clean = predict(z, T)[0] if through_network else x0_from_eps(z, frozen_eps, abar)
+        clean = predict(z, T)[0] if through_network else x0_from_eps(z, frozen_eps, signal, noise)
         return criterion(*classifier(decode(clean)), LABEL)
 
     h, numeric = 1e-5, torch.zeros_like(z)
@@ -47,16 +47,15 @@ def test_raw_guidance_is_equation_3_by_finite_differences(
         step = torch.zeros(3, dtype=torch.double)
         step[j] = h
         numeric[:, j] = (value(z + step) - value(z - step)) / (2 * h)
-    torch.testing.assert_close(eps, frozen_eps - (1 - abar).sqrt() * w * numeric, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(abar.sqrt() * x0 + (1 - abar).sqrt() * eps, z, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(eps, frozen_eps - noise * w * numeric, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(signal * x0 + noise * eps, z, rtol=1e-5, atol=1e-6)
 
 
 def test_relative_guidance_moves_the_latent_by_w_of_its_norm(schedule, network, classifier):
     predict, z, w = model_function(network, schedule, "v_prediction"), z0(), 0.03
     guidance = Guidance(scale=w, every=1)
     x0, eps = guide(predict, classifier, entropy, LABEL, schedule, guidance)(z, T)
-    abar = schedule.abar(T)
-    moved = abar.sqrt() * x0 + (1 - abar).sqrt() * eps - z
+    moved = schedule.signal(T) * x0 + schedule.noise(T) * eps - z
     torch.testing.assert_close(moved.norm(dim=1), w * z.norm(dim=1), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(eps, predict(z, T)[1])
     raw = guide(predict, classifier, entropy, LABEL, schedule, Guidance(1.0, "raw", 1))(z, T)
@@ -71,7 +70,7 @@ def test_relative_guidance_moves_the_latent_by_w_of_its_norm(schedule, network, 
 @pytest.mark.parametrize("criterion", [entropy, loss])
 def test_the_criterion_of_every_sample_rises(schedule, criterion, scaling, through_network):
     # The exact denoiser of standard normal data, and a linear classifier.
-    predict = model_function(lambda z, t: (1 - schedule.abar(t)).sqrt() * z, schedule, "epsilon")
+    predict = model_function(lambda z, t: schedule.noise(t) * z, schedule, "epsilon")
     w = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.double)
 
     def final(scale):
@@ -192,7 +191,7 @@ def test_reuse_pushes_by_the_last_gradient_in_between(schedule, network, classif
     reusing(z, first)
     x0, eps = reusing(z, second)
     plain, plain_eps = predict(z, second)
-    push = (x0 - plain) * schedule.abar(second).sqrt()
+    push = (x0 - plain) * schedule.signal(second)
     wanted = 0.03 * z.norm(dim=1, keepdim=True) * gradient / gradient.norm(dim=1, keepdim=True)
     torch.testing.assert_close(push, wanted, rtol=1e-5, atol=1e-7)
     assert torch.equal(eps, plain_eps)

@@ -1,7 +1,12 @@
+from dataclasses import dataclass
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
+from fgsynth.guidance.criteria import entropy
+from fgsynth.guidance.feedback import Guidance, guide
 from fgsynth.guidance.samplers import SOLVERS, ddim, dpm_solver_2m
 from fgsynth.guidance.schedule import Schedule, model_function, x0_from_eps
 
@@ -56,9 +61,9 @@ def test_the_second_order_solver_is_nearer_to_the_end_of_the_path_than_ddim():
 
         def predict(z, t):
             # The exact prediction for data from N(0.5, 0.2^2).
-            abar = schedule.abar(t)
-            x0 = 0.5 + 0.04 * abar.sqrt() / (0.04 * abar + 1 - abar) * (z - abar.sqrt() * 0.5)
-            return x0, (z - abar.sqrt() * x0) / (1 - abar).sqrt()
+            signal, noise = schedule.signal(t), schedule.noise(t)
+            x0 = 0.5 + 0.04 * signal / (0.04 * signal**2 + noise**2) * (z - signal * 0.5)
+            return x0, (z - signal * x0) / noise
 
         return solver(predict, start, schedule)
 
@@ -85,8 +90,8 @@ def test_a_guided_shift_moves_the_next_latent_alike_in_all_solvers(schedule, net
         return seen[1]
 
     moved = watching(0.25) - watching(0.0)
-    abar = schedule.abar(schedule.steps[0][1])
-    torch.testing.assert_close(moved, torch.full_like(moved, 0.25 * float(abar.sqrt())))
+    signal = schedule.signal(schedule.steps[0][1])
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.25 * float(signal)))
 
 
 def test_shifted_noise_predictions_are_solved_as_any_other_model(schedule, network):
@@ -95,10 +100,48 @@ def test_shifted_noise_predictions_are_solved_as_any_other_model(schedule, netwo
 
     def guided(z, t):
         eps = predict(z, t)[1] - 0.1
-        return x0_from_eps(z, eps, schedule.abar(t)), eps
+        return x0_from_eps(z, eps, schedule.signal(t), schedule.noise(t)), eps
 
     start = torch.randn(4, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     as_model = model_function(lambda z, t: network(z, t) - 0.1, schedule, "epsilon")
     torch.testing.assert_close(
         dpm_solver_2m(guided, start, schedule), dpm_solver_2m(as_model, start, schedule)
     )
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The schedule of flow matching: signal = 1 - sigma, noise = sigma, sigma = t / 1000."""
+
+    steps: tuple[tuple[int, int], ...]
+
+    def signal(self, t, device=None, dtype=None):
+        return 1 - self.noise(t, device, dtype)
+
+    def noise(self, t, device=None, dtype=None):
+        return torch.tensor(max(t, 0) / 1000, device=device, dtype=dtype)
+
+
+@pytest.mark.parametrize("solver", list(SOLVERS.values()))
+def test_a_schedule_of_flow_matching_needs_no_other_sampler(solver):
+    mean, spread, times = 0.5, 0.2, [*range(990, 0, -10), 0]
+    flow = Flow(tuple(pairwise(times)))
+    end = torch.randn(64, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+
+    def predict(z, t):
+        # The exact prediction for data from N(mean, spread^2).
+        signal, noise = flow.signal(t), flow.noise(t)
+        x0 = mean + spread**2 * signal / (spread**2 * signal**2 + noise**2) * (z - signal * mean)
+        return x0, (z - signal * x0) / noise
+
+    start = 0.01 * mean + (0.01**2 * spread**2 + 0.99**2) ** 0.5 * end
+    torch.testing.assert_close(solver(predict, start, flow), mean + spread * end, rtol=0, atol=0.02)
+
+
+def test_a_schedule_of_flow_matching_needs_no_other_guidance(network, classifier):
+    flow, label = Flow(((700, 350), (350, 0))), torch.tensor([0, 1, 2, 3])
+    z = torch.randn(4, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    predict = model_function(network, flow, "epsilon")
+    x0, eps = guide(predict, classifier, entropy, label, flow, Guidance(0.03, every=1))(z, 700)
+    moved = flow.signal(700) * x0 + flow.noise(700) * eps - z
+    torch.testing.assert_close(moved.norm(dim=1), 0.03 * z.norm(dim=1), rtol=1e-4, atol=1e-6)

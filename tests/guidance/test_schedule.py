@@ -10,8 +10,7 @@ def test_v_and_epsilon_networks_of_the_same_model_agree(schedule, network):
     z = torch.randn(5, 3, dtype=torch.double)
 
     def v_network(z, t):
-        abar, eps = schedule.abar(t).double(), network(z, t)
-        return (eps - (1 - abar).sqrt() * z) / abar.sqrt()
+        return (network(z, t) - schedule.noise(t) * z) / schedule.signal(t)
 
     for t in (1, 500, 991):
         by_eps = model_function(network, schedule, "epsilon")(z, t)
@@ -23,9 +22,21 @@ def test_v_and_epsilon_networks_of_the_same_model_agree(schedule, network):
 def test_prediction_puts_the_latent_back_together(schedule, network):
     z, t = torch.randn(5, 3, dtype=torch.double), 400
     x0, eps = model_function(network, schedule, "v_prediction")(z, t)
-    abar = schedule.abar(t).double()
-    torch.testing.assert_close(abar.sqrt() * x0 + (1 - abar).sqrt() * eps, z, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(x0_from_eps(z, eps, abar), x0, rtol=1e-5, atol=1e-5)
+    signal, noise = schedule.signal(t), schedule.noise(t)
+    torch.testing.assert_close(signal * x0 + noise * eps, z, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(x0_from_eps(z, eps, signal, noise), x0, rtol=1e-5, atol=1e-5)
+
+
+def test_signal_and_noise_are_those_of_diffusers_and_preserve_variance():
+    scheduler = DDIMScheduler(clip_sample=False)
+    schedule = Schedule.from_scheduler(scheduler, 10)
+    x0, eps = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    for t in (0, 400, 999):
+        noised = scheduler.add_noise(x0, eps, torch.tensor(t))
+        torch.testing.assert_close(schedule.signal(t) * x0 + schedule.noise(t) * eps, noised)
+        exact = [part(t, dtype=torch.float64) for part in (schedule.signal, schedule.noise)]
+        assert float(sum(x**2 for x in exact)) == pytest.approx(1, abs=1e-15)
+    assert (float(schedule.signal(-1)), float(schedule.noise(-1))) == (1, 0)
 
 
 @pytest.mark.parametrize(

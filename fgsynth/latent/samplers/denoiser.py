@@ -107,10 +107,10 @@ def contraction(schedule: Schedule) -> float:
 
     A finite number of steps loses variance (30 lose 8 %); dividing the starting noise by this restores it.
     """
-    shrink = 1.0
+    shrink, double = 1.0, torch.float64
     for t, t_prev in schedule.steps:
-        a, b = float(schedule.abar(t)), float(schedule.abar(t_prev))
-        shrink *= math.sqrt(a * b) + math.sqrt((1 - a) * (1 - b))
+        a, b = ((schedule.signal(s, None, double), schedule.noise(s, None, double)) for s in (t, t_prev))
+        shrink *= float(a[0] * b[0] + a[1] * b[1])
     return shrink
 
 

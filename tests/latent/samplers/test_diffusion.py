@@ -239,7 +239,7 @@ def test_the_criterion_rises_with_the_scale(fitted, probe, name, through_network
 
 
 def test_guidance_follows_the_finite_difference_gradient_in_feature_space(probe):
-    """One raw step from the last level of noise moves a feature by (1 - abar) w Sigma grad C."""
+    """One raw step from the last level of noise moves a feature by noise^2 w Sigma grad C."""
     features, label = data()
     plain = FeatureDiffusion(updates=0, n_steps=1).fit(features, label)
     scale = 1e4
@@ -256,7 +256,7 @@ def test_guidance_follows_the_finite_difference_gradient_in_feature_space(probe)
     turn = tied.turn.double()
     sigma = turn.T @ (tied.variance[:, None] * turn) * 89 / 86
     schedule = Schedule.from_scheduler(scheduler(), 1)
-    step = (1 - float(schedule.abar(schedule.steps[0][0]))) * scale * gradient @ sigma
+    step = float(schedule.noise(schedule.steps[0][0])) ** 2 * scale * gradient @ sigma
     assert step.norm() > 0.05
     torch.testing.assert_close(moved - x, step, rtol=0.03, atol=float(step.abs().max()) * 0.02)
 
