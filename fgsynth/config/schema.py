@@ -102,7 +102,7 @@ class Sampling(Frozen):
 
     revision: of a generator on the hub; dtype: of its denoiser and encoders; tiny_decoder: folder or hub id
     of a small decoder that guidance looks through; reuse: push by the last gradient between guided steps;
-    solver: a name of `sampler.SOLVERS`; batch: images at a time; side: in pixels, of the images as they
+    solver: a name of `samplers.SOLVERS`; batch: images at a time; side: in pixels, of the images as they
     are kept (None: as the generator draws them).
     """
 

@@ -18,7 +18,7 @@ from fgsynth.data import tars
 from fgsynth.generate.compose import guidance_of
 from fgsynth.generate.generator import Dropout, Generator
 from fgsynth.generate.plan import Method
-from fgsynth.generate.resize import at_resolution, shrunk
+from fgsynth.generate.resize import at_resolution, resized
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise
 from fgsynth.guidance.criteria import entropy
 from fgsynth.models.networks import Classifier
@@ -150,7 +150,7 @@ def _images(
         image = generator.no_image(batch)
     plan = Plan(["a picture"] * batch, image, torch.zeros(batch, dtype=torch.long), seeds)
     cfg = sampling.cfg if method.image else sampling.cfg_text
-    return shrunk(synthesise(generator, plan, cfg, feedback, batch=batch).images, sampling.side).numpy()
+    return resized(synthesise(generator, plan, cfg, feedback, batch=batch).images, sampling.side).numpy()
 
 
 def _growing(trial: Callable[[int], None], seconds: float, clock: Clock) -> dict[int, float]:

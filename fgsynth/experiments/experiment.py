@@ -15,11 +15,11 @@ from torch import Tensor
 from fgsynth.config.schema import Sampling
 from fgsynth.data.benchmark import Benchmark, require_labels
 from fgsynth.experiments.trainings import CLASSES, TRAINING, Trainings
-from fgsynth.generate.compose import composed, guidance_of
+from fgsynth.generate.compose import guidance_of, make_images
 from fgsynth.generate.engines import LOCAL, Engine, fill
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.pieces import Maker
-from fgsynth.generate.plan import Method, missing_per_group, plan, speaking
+from fgsynth.generate.plan import Method, missing_per_group, plan, with_learned_words
 from fgsynth.generate.resize import at_resolution
 from fgsynth.generate.store import Make, Store
 from fgsynth.generate.synthesise import Feedback
@@ -169,7 +169,7 @@ class Experiment(Trainings):
         digest = self._digest(method, table)
         folder = self.work / self.bench.manifest.name / "synthetic" / digest
         store = Store(folder, table, self.sampling.per_shard)
-        self.speaking(method)
+        self.generator_of(method)
         maker: Maker = partial(self.maker, method)
         if engine.name != "local" and self.elsewhere is not None:
             maker = self.elsewhere(method)
@@ -180,25 +180,27 @@ class Experiment(Trainings):
         """What makes a method's images of rows of a plan."""
 
         def make(rows: pd.DataFrame) -> tuple[NDArray[np.uint8], pd.DataFrame]:
-            speaker, feedback = self.speaking(method), self._feedback(method)
-            return composed(rows, method, self.bench, speaker, self.sampling, feedback)
+            generator, feedback = self.generator_of(method), self._feedback(method)
+            return make_images(rows, method, self.bench, generator, self.sampling, feedback)
 
         return make
 
-    def speaking(self, method: Method) -> Generator:
-        """The generator that makes a method's images, as `plans.speaking`; words are learned here, once."""
+    def generator_of(self, method: Method) -> Generator:
+        """Generator of a method, with its words, if any, learned once: `plan.with_learned_words`."""
         inversion = method.inversion
         if inversion is None:
             return self.generator
-        if inversion not in self._spoken:
+        if inversion not in self._with_words:
             of, model = self.bench.manifest, model_digest(self.sampling.generator)
             name = fingerprint(SYNTHESIS, of.digest, model, self.sampling.dtype, vars(inversion), self.seed)
             folder = self.work / of.name / "words" / name
-            self._spoken[inversion] = speaking(self.generator, self.bench, inversion, self.seed, folder)
-        return self._spoken[inversion]
+            self._with_words[inversion] = with_learned_words(
+                self.generator, self.bench, inversion, self.seed, folder
+            )
+        return self._with_words[inversion]
 
     @cached_property
-    def _spoken(self) -> dict[Inversion, Generator]:
+    def _with_words(self) -> dict[Inversion, Generator]:
         return {}
 
     def _digest(self, method: Method, table: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Images of rows of a plan, as a method of a benchmark makes them."""
+"""Images of rows of a plan, by a method, on a benchmark (FG steps 2 and 3)."""
 
 import numpy as np
 import pandas as pd
@@ -9,12 +9,12 @@ from fgsynth.config.schema import Sampling
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.generate.generator import Dropout, Generator
 from fgsynth.generate.plan import Method
-from fgsynth.generate.resize import shrunk
+from fgsynth.generate.resize import resized
 from fgsynth.generate.synthesise import Feedback, Plan, Synthetic, synthesise
 from fgsynth.guidance.feedback import Guidance
 
 
-def composed(
+def make_images(
     rows: pd.DataFrame,
     method: Method,
     bench: Benchmark,
@@ -22,26 +22,26 @@ def composed(
     sampling: Sampling,
     feedback: Feedback | None,
 ) -> tuple[NDArray[np.uint8], pd.DataFrame]:
-    """Images (n, h, w, 3) of rows of a plan, and what feedback saw and did, one row each (FG steps 2, 3).
+    """Images (n, h, w, 3) of rows of a plan, and a table of their criterion, before, after and non_finite.
 
-    generator: one that speaks as the method's prompts do. The notes are criterion, before, after, non_finite.
+    `generator` has the learned words of the method's prompts, if any: `plan.with_learned_words`.
     """
     s = sampling
-    asked = planned(rows, method, bench, generator, s)
+    entries = _entries(rows, method, bench, generator, s)
     cfg = s.cfg if method.image else s.cfg_text
-    made = synthesise(generator, asked, cfg, feedback, batch=s.batch, solver=s.solver)
-    return shrunk(made.images, s.side).numpy(), _notes(method, made)
+    made = synthesise(generator, entries, cfg, feedback, batch=s.batch, solver=s.solver)
+    return resized(made.images, s.side).numpy(), _notes(method, made)
 
 
-def planned(
+def _entries(
     rows: pd.DataFrame, method: Method, bench: Benchmark, generator: Generator, sampling: Sampling
 ) -> Plan:
-    """What the generator is asked for by rows of a plan."""
+    """Prompts, conditions and seeds of rows of a plan."""
     seeds = rows["seed"].tolist()
     if method.image:
         train = bench.manifest.rows("train").set_index("key", drop=False)
-        shown = bench.shown(train.loc[rows["condition"]].reset_index(drop=True))
-        image = generator.embed_image(shown, seeds, Dropout(method.dropout), sampling.noise_level)
+        real = bench.shown(train.loc[rows["condition"]].reset_index(drop=True))
+        image = generator.embed_image(real, seeds, Dropout(method.dropout), sampling.noise_level)
     else:
         image = generator.no_image(len(rows))
     group = torch.tensor(rows["group"].to_numpy())
@@ -50,7 +50,7 @@ def planned(
 
 
 def guidance_of(sampling: Sampling, scale: float) -> Guidance:
-    """Feedback guidance by a stage's settings, at a scale."""
+    """Settings of feedback guidance of a stage, at a feedback scale."""
     s = sampling
     return Guidance(
         scale,

@@ -20,11 +20,23 @@ PIECE = 256
 class Engine:
     """Where images are made.
 
-    name: "local", in this process; "ray", one actor per GPU of a Ray cluster, or per core where it has none.
-    worker, workers: of "local": this process makes every `workers`-th shard (a job array on a shared folder).
-    actors: of "ray": how many, None for as many as fit. address: of "ray": None for the cluster of
-    RAY_ADDRESS or of this machine and, where there is none, one that is started here for as long.
-    price: of a worker for an hour; shows what is left to pay. Raises UserError naming the setting.
+    Parameters
+    ----------
+    name
+        "local", in this process; "ray", one actor per GPU of a Ray cluster, or per core where it has none.
+    worker, workers
+        Of "local": this process makes every `workers`-th shard (a job array on a shared folder).
+    actors
+        Of "ray": their number, None for as many as fit.
+    address
+        Of "ray": None for the cluster of RAY_ADDRESS or of this machine, or one started for the run.
+    price
+        Of a worker for an hour, for the cost left in the progress.
+
+    Raises
+    ------
+    UserError
+        For a setting out of its range, by name.
     """
 
     name: Literal["local", "ray"] = "local"
@@ -53,15 +65,32 @@ LOCAL = Engine()
 def fill(
     store: Store, maker: Maker, bar: str = "images", engine: Engine = LOCAL, *, piece: int = PIECE
 ) -> int:
-    """Make what a store lacks; returns how many images were made.
+    """Make the images that a store lacks; return how many were made.
 
-    maker: called where and when images are made, and only then: it loads a generator and returns
-    `make(rows) -> images and notes`; for "ray" it must survive pickling. piece: images at a time, which
-    decides the batches, hence the last bit of an image; the engine does not. Called again after any
-    interruption, it goes on with the first piece that was not finished. Nobody but the other workers of
-    `engine` may fill the store at the same time.
-    Raises Stopped after SIGTERM or SIGINT, and UserError where `make` gives other than one image per row,
-    for a disk that is full or away, and for a shard that no worker survives.
+    Called again after any interruption, it goes on with the first piece that was not finished. Only the
+    workers of `engine` may fill the store at the same time.
+
+    Parameters
+    ----------
+    store
+        The store and its plan.
+    maker
+        Called where and when images are made: loads a generator and returns `make(rows) -> images and
+        notes`; for "ray" it must survive pickling.
+    bar
+        Label of the progress.
+    engine
+        Where images are made; it does not change them.
+    piece
+        Images made and kept at a time; it decides the batches, hence the last bit of an image.
+
+    Raises
+    ------
+    Stopped
+        After SIGTERM or SIGINT, with finished pieces kept.
+    UserError
+        Where `make` returns other than one image per row, for a disk that is full or away, and for a shard
+        that no worker survives.
     """
     if piece < 1:
         raise UserError(f"Pieces of {piece} images: at least 1 is needed.")
@@ -86,11 +115,11 @@ def _local(store: Store, maker: Maker, bar: str, engine: Engine, piece: int) -> 
         return 0
     make = maker()
     total = sum(len(store.parts()[number]) for number in todo)
-    with listening() as asked, Speed(total, bar, engine.price) as speed:
+    with listening() as stop_requested, Speed(total, bar, engine.price) as speed:
         for number in todo:
             for step in steps(store, number, make, piece):
                 speed.update(number, step)
-                if asked():
+                if stop_requested():
                     raise Stopped(speed.stopped(store.folder))
     pieces.tidy(store, others)
     return speed.made

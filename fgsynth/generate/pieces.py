@@ -1,4 +1,4 @@
-"""A shard, piece by piece: each piece is kept as soon as it is made, so a stop costs a batch and no shard."""
+"""A shard, piece by piece: each piece is kept as soon as it is made, so a stop costs a piece and no shard."""
 
 import contextlib
 import shutil
@@ -30,7 +30,7 @@ class Step(NamedTuple):
 
 
 def landmark(store: Store) -> Path:
-    """The file by which a store's file system is known to be there; `Store.tidy` writes it."""
+    """A file that is there as long as the store's file system is; `Store.tidy` writes it."""
     return store.folder / "plan.parquet"
 
 
@@ -42,8 +42,8 @@ def missing(store: Store, number: int) -> bool:
 def steps(store: Store, number: int, make: Make, piece: int) -> Iterator[Step]:
     """Make a shard that is missing, `piece` images at a time, from where an earlier run stopped.
 
-    Yields where it stands, first for what was found, then after every piece; the shard appears when the last
-    step is asked to go on. Its bytes are those of `Store.write`. Raises UserError where `make` gives other
+    Yields a Step, first of what was found, then after every piece; the shard appears when the
+    iterator is exhausted. Its bytes are those of `Store.write`. Raises UserError where `make` gives other
     than one image per row, and for a disk that is full or away.
     """
     here = (store.folder, landmark(store))

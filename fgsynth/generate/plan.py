@@ -12,19 +12,29 @@ from numpy.typing import NDArray
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.images import ImageLike
 from fgsynth.generate.generator import Generator
-from fgsynth.generate.textual_inversion import Inversion, teach
+from fgsynth.generate.textual_inversion import Inversion, learn_words
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator, stable_seed
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to make synthetic images: a row of the papers' tables.
+    """Method of making synthetic images: a row of the papers' tables.
 
-    image: conditioned on a real image beside the prompt; dropout: p of the units of its embedding;
-    criteria: names of what guides, none without feedback, each sample draws one of several (FG table 6);
-    scale: the feedback scale w; weights: what it is times, for every group, where groups differ.
-    inversion: the prompt's class name is a word learned from the class's images (Fill-Up); None: as it is.
+    Parameters
+    ----------
+    image
+        Condition on a real image beside the prompt.
+    dropout
+        Share p of the units of its embedding that are dropped.
+    criteria
+        Names of the criteria that guide, if any; of several each sample draws one (FG table 6).
+    scale
+        The feedback scale w.
+    inversion
+        Replace the prompt's class name by a word learned from the class's images (Fill-Up); None for not.
+    weights
+        Factor of the feedback scale for every group; none for 1.
     """
 
     image: bool = True
@@ -36,10 +46,16 @@ class Method:
 
 
 def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1.0) -> NDArray[np.int64]:
-    """Images to make of each class or group: what it lacks to the target (FG step 4: max(target - n, 1)).
+    """Number of images to make of each class or group: max(target - n, 1) (FG step 4).
 
-    counts: as `Manifest.fill_counts`. target: images per class or group, None for as many as the largest
-    has. whole: times what is lacking, rounded, one image at least.
+    Parameters
+    ----------
+    counts
+        Real images, as `Manifest.fill_counts`.
+    target
+        Images per class or group; None for as many as the largest has.
+    whole
+        Factor of the number, rounded, one image at least.
     """
     top = int(counts.max()) if target is None else target
     lacking = (top - counts).clamp(min=1).numpy()
@@ -47,12 +63,28 @@ def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1
 
 
 def plan(bench: Benchmark, per_group: NDArray[np.int64], seed: int, image: bool = True) -> pd.DataFrame:
-    """One row per image to make: key, index, label, context, group, prompt, condition, seed.
+    """Table of the images to make: key, index, label, context, group, prompt, condition, seed.
 
-    per_group: how many of each group. The seed is a stable hash of (seed, benchmark, group, index): the
-    methods of a comparison start from the same noise and condition. condition: the key of a real training
-    image of the class, whatever its context, as a group may have none (FG step 2); drawn by the row's own
-    seed, with replacement. Raises UserError where a condition is asked for and the class has no image.
+    The seed of a row is a stable hash of (seed, benchmark, group, index): the methods of a comparison start
+    from the same noise and condition. The condition is the key of a real training image of the class,
+    whatever its context, as a group may have none (FG step 2); it is drawn by the row's own seed, with
+    replacement.
+
+    Parameters
+    ----------
+    bench
+        The benchmark.
+    per_group
+        Number of images of each group.
+    seed
+        Of the synthetic set.
+    image
+        Draw conditions; without, they are empty.
+
+    Raises
+    ------
+    UserError
+        For a class without a real image to condition on, and where there is nothing to make.
     """
     m = bench.manifest
     rows = []
@@ -66,9 +98,9 @@ def plan(bench: Benchmark, per_group: NDArray[np.int64], seed: int, image: bool 
             )
         for i in range(int(n)):
             own = stable_seed("synthetic", seed, m.name, group, i)
-            shown = real[label].iloc[_draw(len(real[label]), own)] if image else ""
+            condition = real[label].iloc[_draw(len(real[label]), own)] if image else ""
             key = f"{label:04d}-{context}-{i:05d}"
-            rows.append((key, i, label, context, group, bench.prompt(label, context), shown, own))
+            rows.append((key, i, label, context, group, bench.prompt(label, context), condition, own))
     if not rows:
         raise UserError(f"{m.name}: nothing to synthesise, every class is full.")
     return pd.DataFrame(
@@ -80,13 +112,13 @@ def _draw(n: int, seed: int) -> int:
     return int(torch.randint(n, (), generator=generator("condition", seed)))
 
 
-def speaking(
+def with_learned_words(
     generator: Generator, bench: Benchmark, inversion: Inversion, seed: int, folder: Path
 ) -> Generator:
-    """A generator to which names of classes are words that it learned from their real images (Fill-Up).
+    """Generator whose class names are words learned from the classes' real images (Fill-Up).
 
-    folder: keeps the words. Raises UserError where prompts name contexts too, which no class's word says, and
-    as `textual_inversion.teach`.
+    `folder` keeps the words. Raises UserError where prompts name contexts too, of which a class's word holds
+    nothing, and as `textual_inversion.learn_words`.
     """
     m, train = bench.manifest, bench.manifest.rows("train")
     if len(m.contexts) > 1:
@@ -98,11 +130,11 @@ def speaking(
         mine = train[train["label"] == label].head(inversion.most)
         return bench.shown(mine.reset_index(drop=True))
 
-    return teach(generator, m.classes, images, inversion, seed, folder)
+    return learn_words(generator, m.classes, images, inversion, seed, folder)
 
 
 def share_of(index: pd.DataFrame, amount: float, whole: float) -> NDArray[np.bool_]:
-    """Which rows of a plan of `whole` times the missing images belong to `amount` times: the first ones.
+    """Mask of the first rows of a plan of `whole` times the missing images that make `amount` times.
 
     A smaller set is a part of the larger, so that FG figure 12 compares nothing but the number.
     """

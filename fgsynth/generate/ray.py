@@ -31,7 +31,7 @@ Place = tuple[str, tuple[str, ...]]
 class Worker:
     """An actor: fills shards of a store on its node, with the generator that `maker` loads there.
 
-    It runs in `home`, the folder of the driver, which every node must see under the same path.
+    It runs in `home`, the folder of the driver, which must be at the same path on every node.
     """
 
     def __init__(self, store: Store, maker: Maker, piece: int, home: str) -> None:
@@ -71,29 +71,29 @@ def fill(
     address: str | None = None,
     wait: float = START,
 ) -> None:
-    """Make what a store lacks on a Ray cluster: an actor per GPU, or per core where there is none.
+    """Make the images that a store lacks on a Ray cluster: an actor per GPU, or per core where there is none.
 
     The actors read every byte of finished shards. A lost worker or node costs the piece in the making; its
-    shard is queued again. wait: seconds without any worker. Raises Stopped after SIGTERM or SIGINT, when all
-    have kept their piece; UserError without Ray, cluster or workers, for what a worker has to say to a user,
+    shard is queued again. `wait`: seconds without any worker before giving up. Raises Stopped after SIGTERM
+    or SIGINT, when all have kept their piece; UserError without Ray, cluster or workers, for that of a worker
     and, when all others are done, for a shard that took TRIES workers with it.
     """
     ray = _ray()
-    with _connected(ray, address), listening() as asked:
+    with _connected(ray, address), listening() as stop_requested:
         kind = "GPU" if ray.cluster_resources().get("GPU", 0) else "CPU"
         room = int(ray.cluster_resources().get(kind, 0))
         count = max(1, min(actors or room, len(store.parts())))
         options = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
         given = [ray.put(store), maker, piece, str(Path.cwd())]
-        crew = _Crew(ray, ray.remote(**options)(Worker), given, count, store, speed)
+        pool = _Pool(ray, ray.remote(**options)(Worker), given, count, store, speed)
         try:
-            crew.work(asked, wait)
+            pool.work(stop_requested, wait)
         finally:
-            crew.dismiss()
+            pool.end_workers()
 
 
-class _Crew:
-    """The actors of a run, the queue of shards, and who has which; `at` is what is being waited for."""
+class _Pool:
+    """The actors of a run, the queue of shards, and who has which; `at` holds the pending calls."""
 
     def __init__(self, ray: Any, kind: Any, given: list[Any], count: int, store: Store, speed: Speed) -> None:
         self.ray, self.kind, self.given, self.count = ray, kind, given, count
@@ -107,32 +107,32 @@ class _Crew:
         self.false_starts = 0
         self.given_up: dict[int, str] = {}
         for _ in range(count):
-            self.hire()
+            self.start_worker()
 
     @property
     def busy(self) -> bool:
         """Whether a shard is in the making."""
         return any(number is not None for _, number in self.at.values())
 
-    def hire(self) -> None:
-        """One more actor; it gets work when it says that it is there."""
+    def start_worker(self) -> None:
+        """Start one more actor; it gets work when it reports where it is."""
         actor = self.kind.remote(*self.given)
         self.at[actor.ready.remote()] = (actor, None)
 
-    def dismiss(self) -> None:
+    def end_workers(self) -> None:
         """End all actors."""
         for actor in {*self.places, *(actor for actor, _ in self.at.values())}:
             self.ray.kill(actor)
 
-    def work(self, asked: Callable[[], bool], wait: float) -> None:
-        """Until no shard is left, or all have stopped as asked."""
+    def work(self, stop_requested: Callable[[], bool], wait: float) -> None:
+        """Run until no shard is left, or until all workers have stopped on request."""
         last = time.monotonic()
         while self.queue or self.busy:
-            if asked() and not self.busy:
+            if stop_requested() and not self.busy:
                 raise Stopped(self.speed.stopped(self.store.folder))
-            while self.idle and self.queue and not asked():
+            while self.idle and self.queue and not stop_requested():
                 self.send(self.idle.pop(), self.queue.popleft())
-            self.collect(asked)
+            self.collect(stop_requested)
             last = time.monotonic() if self.idle or self.busy else last
             if time.monotonic() - last > wait:
                 raise UserError(
@@ -146,11 +146,11 @@ class _Crew:
         """Have an actor make the next piece of a shard."""
         self.at[actor.step.remote(number)] = (actor, number)
 
-    def collect(self, asked: Callable[[], bool]) -> None:
-        """Take in what has been done, or been lost."""
+    def collect(self, stop_requested: Callable[[], bool]) -> None:
+        """Handle the calls that returned or failed."""
         errors = importlib.import_module("ray.exceptions")
         if not self.at:
-            time.sleep(POLL)  # all are unfit: `work` will say so
+            time.sleep(POLL)  # all are unfit: `work` raises
             return
         for done in self.ray.wait(list(self.at), timeout=POLL)[0]:
             actor, number = self.at.pop(done)
@@ -163,17 +163,19 @@ class _Crew:
             except errors.RayError as error:
                 self.lose(actor, number, f"{type(error).__name__}: {error}")
             else:
-                self.welcome(actor, result) if number is None else self.take(actor, number, result, asked())
+                self.admit(actor, result) if number is None else self.take(
+                    actor, number, result, stop_requested()
+                )
         self.speed.workers = len(self.places)
 
-    def welcome(self, actor: Any, place: Place) -> None:
-        """A new actor is there; where too many were lost it keeps its place from others and does nothing."""
+    def admit(self, actor: Any, place: Place) -> None:
+        """Take a new actor into the pool; where too many were lost it gets no work and keeps others away."""
         self.places[actor], self.false_starts = place, 0
         if self.strikes[place] < UNFIT:
             self.idle.append(actor)
 
     def take(self, actor: Any, number: int, step: Step | None, stop: bool) -> None:
-        """A step of a shard is done; it was the last if there is none."""
+        """Handle a finished step of a shard; None after the last one."""
         if step is not None:
             self.speed.update(number, step)
             if step.made:
@@ -184,7 +186,7 @@ class _Crew:
         return self.idle.append(actor)
 
     def lose(self, actor: Any, number: int | None, reason: str) -> None:
-        """A worker is gone, or cannot be relied upon: another takes its place, its shard is queued again."""
+        """Replace a worker that is lost or unreliable, and queue its shard again."""
         self.ray.kill(actor)
         reason = " ".join(reason.split("\n")[0].split())
         if number is None:
@@ -203,7 +205,7 @@ class _Crew:
                 self.queue.append(number)
             else:
                 self.given_up[number] = reason
-        self.hire()
+        self.start_worker()
 
     def _lost(self) -> str:
         number, reason = min(self.given_up.items())
@@ -215,7 +217,7 @@ class _Crew:
 
 
 def _ray() -> Any:
-    # Ray reports to its makers unless told not to.
+    # Ray sends usage reports to its makers otherwise.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         return importlib.import_module("ray")

@@ -25,7 +25,7 @@ PLAN = dict.fromkeys(("key", "prompt", "condition"), "str") | dict.fromkeys(
 )
 """Columns that a plan must have; any further ones are carried along."""
 NOTES = {"criterion": "str", "before": "float64", "after": "float64", "non_finite": "int64"}
-"""What feedback saw and did, per image; "", NaN and 0 without feedback."""
+"""Criterion, its values and steps without a finite gradient, per image; "", NaN and 0 without feedback."""
 AGAIN = "fill the store again, which makes what is missing."
 
 Piece = tuple[ArrayLike, pd.DataFrame]

@@ -19,16 +19,25 @@ from fgsynth.train.batches import IN_MEMORY, Images, Source
 from fgsynth.utils.errors import UserError
 
 BLOCK = 4096
-"""Images looked at together."""
+"""Images read together."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredImages:
-    """Images in the shards of a store, each read when it is asked for: a source for training.
+    """Images in the shards of a store, each read when it is indexed: a source for training.
 
-    tars: paths; shard: which of them each image is in, (n,); offset, size, sha256: of its PNG, (n,); label,
-    context: (n,), int64. stored[i]: (uint8 (h, w, 3), label). Raises UserError, naming the tar, for a damaged
-    image.
+    `stored[i]` is (uint8 (h, w, 3), label); it raises UserError, naming the tar, for a damaged image.
+
+    Parameters
+    ----------
+    tars
+        Paths.
+    shard
+        Index of each image's tar, (n,).
+    offset, size, sha256
+        Of its PNG in the tar, (n,).
+    label, context
+        (n,), int64; context is None where there are none.
     """
 
     tars: tuple[Path, ...]
@@ -122,7 +131,7 @@ class SyntheticSet:
         return self.rows(share_of(self.index, amount, whole), f"{self.digest}-{amount}")
 
     def rows(self, mine: NDArray[np.bool_], digest: str = "") -> "SyntheticSet":
-        """Some of the images; without a digest they are only to be looked at."""
+        """Some of the images; a set to train on needs a digest."""
         x = self.x.rows(mine) if isinstance(self.x, StoredImages) else self.x[torch.tensor(mine)]
         return SyntheticSet(self.index[mine].reset_index(drop=True), x, digest)
 

@@ -30,10 +30,19 @@ ENCODED = 16
 class Inversion:
     """Settings of textual inversion; defaults are the paper's (section 4), but for the template and `most`.
 
-    updates: of Adam, `batch` images each, at a constant `rate` (0.005 times 8 images there). template: a
-    prompt with MARK for the word, for learning and for sampling. most: images of a class that are learned
-    from, the first of its rows; a class of many is encoded in vain beyond them.
-    Raises UserError naming the key.
+    Parameters
+    ----------
+    updates, rate, batch
+        Of Adam, at a constant rate (0.005 times 8 images in the paper).
+    template
+        Prompt with MARK for the word, for learning and for sampling.
+    most
+        Images of a class that are learned from, the first of its rows.
+
+    Raises
+    ------
+    UserError
+        For a setting out of its range, by name.
     """
 
     updates: int = 5000
@@ -52,7 +61,7 @@ class Inversion:
             raise UserError(f"Inversion: the template '{self.template}' must have one word '{MARK}'.")
 
 
-def teach(
+def learn_words(
     generator: Generator,
     words: Sequence[str],
     images: Callable[[int], Sequence[ImageLike]],
@@ -60,11 +69,28 @@ def teach(
     seed: int,
     folder: Path,
 ) -> Generator:
-    """A generator to which every one of these words, as a prompt, means what its images show.
+    """Generator with the text conditions of these words learned from images; other prompts stay as they are.
 
-    images: the real images of the i-th word's class. folder: keeps each word as `0000i.safetensors`,
-    with its `vector` (width,); words that are there are not learned again, so a stopped run goes on with the
-    next. All other prompts mean what they did. Raises UserError as `invert`, and for a damaged file.
+    Parameters
+    ----------
+    generator
+        Its networks stay frozen.
+    words
+        The prompts to learn.
+    images
+        Real images of the i-th word's class.
+    settings
+        Of the inversion.
+    seed
+        Of all draws.
+    folder
+        Keeps each word as `0000i.safetensors` with its `vector` (width,); a word that is there is not learned
+        again, so a stopped run goes on with the next.
+
+    Raises
+    ------
+    UserError
+        As `invert`, and for a damaged file.
     """
     states = {}
     for i, word in enumerate(progress(words, "textual inversion")):
@@ -75,7 +101,7 @@ def teach(
             with atomic(path) as partial:
                 save_file({"vector": vector}, partial)
         with torch.no_grad():
-            states[word] = spoken(generator, settings.template, _read(path))
+            states[word] = text_states(generator, settings.template, _read(path))
     return generator.with_texts(states)
 
 
@@ -118,7 +144,7 @@ def denoising_loss(
     """The mean squared error of the denoiser's own output for clean latents z (n, c, h, w) at a time t."""
     schedule = generator.schedule
     signal, sigma = schedule.signal(t, z.device, z.dtype), schedule.noise(t, z.device, z.dtype)
-    text = spoken(generator, template, vector).expand(len(z), -1, -1)
+    text = text_states(generator, template, vector).expand(len(z), -1, -1)
     predict = generator.predict(text, generator.no_image(len(z)), 1.0)
     x0, eps = predict(signal * z + sigma * noise, t)
     if generator.pipe.scheduler.config.prediction_type == "epsilon":
@@ -127,7 +153,7 @@ def denoising_loss(
     return (signal * (eps - noise) - sigma * (x0 - z)).float().square().mean()
 
 
-def spoken(generator: Generator, template: str, vector: Tensor) -> Tensor:
+def text_states(generator: Generator, template: str, vector: Tensor) -> Tensor:
     """Text states (tokens, width) of a template whose mark has this embedding; differentiable in it.
 
     Raises UserError where the tokenizer has no token of its own for the mark.

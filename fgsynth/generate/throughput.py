@@ -13,15 +13,15 @@ from fgsynth.utils.interrupts import say
 from fgsynth.utils.progress import progress
 
 WINDOW = 600.0
-"""Seconds that the rate is an average over: longer than a piece takes, short enough to see a lost node."""
+"""Seconds that the rate is an average over: longer than a piece takes, short enough to show a lost node."""
 EVERY = 60.0
 """Seconds between two lines where there is no bar: in the log of a batch job."""
 
 
 class Speed:
-    """Where a synthesis of `total` images stands; a bar where somebody can see it, else a line a minute.
+    """Progress of a synthesis of `total` images: a bar on a terminal or in a notebook, else a line a minute.
 
-    price: of one worker (a GPU) for an hour, in whatever currency; None leaves the cost out.
+    `price` is of one worker (a GPU) for an hour, in any currency; None leaves the cost out.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class Speed:
         self.total, self.name, self.price, self.clock = total, bar, price, clock
         self.made, self.workers = 0, 1
         self._there: dict[int, int] = {}
-        self._seen = deque([(clock(), 0)])
-        self._told = clock()
-        shown = progress(range(total), bar)
-        assert isinstance(shown, tqdm)
-        shown.bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
-        self._shown = shown
+        self._history = deque([(clock(), 0)])
+        self._logged = clock()
+        drawn = progress(range(total), bar)
+        assert isinstance(drawn, tqdm)
+        drawn.bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+        self._bar = drawn
 
     def __enter__(self) -> "Speed":
         return self
@@ -43,30 +43,30 @@ class Speed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._shown.close()
+        self._bar.close()
 
     @property
     def there(self) -> int:
-        """Images that are there, found or made."""
+        """Images that exist, found or made."""
         return sum(self._there.values())
 
     @property
     def rate(self) -> float:
-        """Images made per second by all workers, of late; 0 until the first are there."""
-        (start, before), now = self._seen[0], self.clock()
+        """Images made per second by all workers within WINDOW; 0 until the first are there."""
+        (start, before), now = self._history[0], self.clock()
         return (self.made - before) / (now - start) if now > start else 0.0
 
     def update(self, number: int, step: Step) -> None:
-        """A shard stands at a step; of a lost shard that begins anew, what is there counts once."""
+        """Count a step of a shard; images of a lost shard that begins anew count once."""
         self._there[number] = step.there
         self.made += step.made
-        self._seen.append((self.clock(), self.made))
-        while self._seen[0][0] < self.clock() - WINDOW and len(self._seen) > 2:
-            self._seen.popleft()
-        self._shown.n = self.there
-        self._shown.set_postfix_str(self.outlook())
-        if self._shown.disable and self.clock() - self._told >= EVERY:
-            self._told = self.clock()
+        self._history.append((self.clock(), self.made))
+        while self._history[0][0] < self.clock() - WINDOW and len(self._history) > 2:
+            self._history.popleft()
+        self._bar.n = self.there
+        self._bar.set_postfix_str(self.outlook())
+        if self._bar.disable and self.clock() - self._logged >= EVERY:
+            self._logged = self.clock()
             say(str(self))
 
     def outlook(self) -> str:
@@ -78,9 +78,9 @@ class Speed:
         return text if self.price is None else f"{text}, cost left {hours * self.workers * self.price:.2f}"
 
     def stopped(self, folder: Path) -> str:
-        """The sentence of a run that stopped as it was asked to."""
+        """Message of a run that was stopped by a signal."""
         return (
-            f"Stopped as asked, with {self.there} of {self.total} images of {folder} kept: "
+            f"Stopped, with {self.there} of {self.total} images of {folder} kept: "
             "give the same command again to go on."
         )
 

@@ -72,7 +72,7 @@ def test_its_images_are_drawn_by_learned_words_which_are_learned_once(exp, monke
 
 
 def test_other_settings_of_inversion_are_another_set(exp, monkeypatch):
-    monkeypatch.setattr(plan, "teach", lambda generator, *_: generator)
+    monkeypatch.setattr(plan, "learn_words", lambda generator, *_: generator)
     digests = {exp.synthetic(fill_up(replace(BRIEF, updates=n))).digest for n in (1, 2)}
     assert len(digests) == 2
 

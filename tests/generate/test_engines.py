@@ -107,7 +107,7 @@ def test_a_process_that_slurm_terminates_ends_well_and_goes_on(tmp_path, root, l
         run.send_signal(number)
         out, _ = run.communicate()
         assert run.returncode == 0
-        assert out.startswith("Stopped as asked")
+        assert out.startswith("Stopped, with")
         kept.append(len(rest.keys()))
     store = Store(folder, plan(400), 100)
     assert fill(store, rest, piece=10) == 400 - kept[-1] > 0

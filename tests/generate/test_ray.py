@@ -276,19 +276,19 @@ def test_workers_that_do_not_find_the_folder_are_no_workers(here, store, monkeyp
 
 def test_a_place_where_workers_die_gets_no_more_work(here, store):
     kind = here.remote(num_cpus=1)(cluster.Worker)
-    crew = cluster._Crew(here, kind, [store, None, 5, ""], 1, store, Speed(90, "images"))
+    pool = cluster._Pool(here, kind, [store, None, 5, ""], 1, store, Speed(90, "images"))
     broken = ("node", ("3",))
     for number in range(cluster.UNFIT):
         actor = Actor(None)
-        crew.welcome(actor, broken)
-        assert crew.idle.pop() is actor
-        crew.lose(actor, number % 5, "RuntimeError: CUDA error\nmore")
-    crew.welcome(Actor(None), broken)
-    assert not crew.idle
-    crew.welcome(Actor(None), ("node", ("4",)))
-    assert len(crew.idle) == 1
-    assert not crew.given_up
-    assert set(crew.queue) == {0, 1, 2, 3, 4}
+        pool.admit(actor, broken)
+        assert pool.idle.pop() is actor
+        pool.lose(actor, number % 5, "RuntimeError: CUDA error\nmore")
+    pool.admit(Actor(None), broken)
+    assert not pool.idle
+    pool.admit(Actor(None), ("node", ("4",)))
+    assert len(pool.idle) == 1
+    assert not pool.given_up
+    assert set(pool.queue) == {0, 1, 2, 3, 4}
 
 
 def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch, store):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fgsynth.data.images import from_uint8
-from fgsynth.generate.resize import at_resolution, shrunk
+from fgsynth.generate.resize import at_resolution, resized
 from fgsynth.utils.errors import UserError
 
 
@@ -38,9 +38,9 @@ def test_a_classifier_has_a_size():
 
 def test_images_are_kept_as_a_classifier_sees_them():
     drawn = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    kept = shrunk(drawn, 32)
+    kept = resized(drawn, 32)
     assert (kept.dtype, kept.shape) == (torch.uint8, (2, 32, 32, 3))
     seen = at_resolution(lambda x: (x, x), 32)(from_uint8(drawn))[0]
     assert (from_uint8(kept) - seen).abs().max() <= 1 / 255 + 1e-6
-    assert shrunk(drawn, 64) is drawn
-    assert shrunk(drawn, None) is drawn
+    assert resized(drawn, 64) is drawn
+    assert resized(drawn, None) is drawn

@@ -14,9 +14,9 @@ from fgsynth.generate.textual_inversion import (
     denoising_loss,
     invert,
     latents,
-    spoken,
+    learn_words,
     start,
-    teach,
+    text_states,
 )
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.utils.cache import weights_digest
@@ -43,7 +43,7 @@ def images(n, seed=0):
 
 
 def test_a_word_with_the_embedding_of_another_says_the_same(tiny):
-    said = spoken(tiny, TEMPLATE, start(tiny, "apple"))
+    said = text_states(tiny, TEMPLATE, start(tiny, "apple"))
     torch.testing.assert_close(said, tiny.embed_text(["apple in water"])[0])
     assert not torch.allclose(said, tiny.embed_text(["car in water"])[0])
 
@@ -127,14 +127,14 @@ def test_words_that_are_there_are_not_learned_again(tiny, tmp_path, monkeypatch)
         return real(generator, shown, word, *rest)
 
     monkeypatch.setattr(textual_inversion, "invert", counting)
-    taught = teach(tiny, words, lambda i: images(2, i), BRIEF, 0, tmp_path)
+    taught = learn_words(tiny, words, lambda i: images(2, i), BRIEF, 0, tmp_path)
     assert asked == words
     (tmp_path / "00001.safetensors").unlink()
-    again = teach(tiny, words, lambda i: images(2, i), BRIEF, 0, tmp_path)
+    again = learn_words(tiny, words, lambda i: images(2, i), BRIEF, 0, tmp_path)
     assert asked == [*words, "car"]
     assert torch.equal(again.embed_text(words), taught.embed_text(words))
     vector = load_file(tmp_path / "00000.safetensors")["vector"]
-    torch.testing.assert_close(taught.embed_text(["apple"])[0], spoken(tiny, TEMPLATE, vector))
+    torch.testing.assert_close(taught.embed_text(["apple"])[0], text_states(tiny, TEMPLATE, vector))
     # Other prompts, the empty one among them, mean what they did; the first generator learned nothing.
     torch.testing.assert_close(taught.embed_text(["", "banana"]), tiny.embed_text(["", "banana"]))
     assert not torch.allclose(taught.embed_text(["apple"]), tiny.embed_text(["apple"]))
@@ -144,14 +144,14 @@ def test_what_cannot_be_learned_is_said(tiny, tmp_path):
     with pytest.raises(UserError, match="no images to learn the word 'car'"):
         invert(tiny, [], "car", BRIEF, 0)
     with pytest.raises(UserError, match="does not keep '\\*' as one token of the template 'car'"):
-        spoken(tiny, "car", start(tiny, "car"))
+        text_states(tiny, "car", start(tiny, "car"))
     with pytest.raises(UserError, match="The name '' has no tokens"):
         start(tiny, "")
     with pytest.raises(UserError, match="not finite: lower the rate"):
         invert(tiny, images(2), "car", replace(BRIEF, updates=4, rate=1e30), 0)
     (tmp_path / "00000.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"00000.safetensors is damaged: remove it"):
-        teach(tiny, ["car"], lambda i: images(2, i), BRIEF, 0, tmp_path)
+        learn_words(tiny, ["car"], lambda i: images(2, i), BRIEF, 0, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def found(block):
 
 def test_a_notebook_finds_all_sets_made(block, monkeypatch):
     told = making.run("places_lt").splitlines()
-    monkeypatch.setattr(experiment, "composed", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(experiment, "make_images", lambda *_, **__: pytest.fail("made again"))
     sets = found(block)
     assert [line.split(":")[0] for line in told] == list(sets)
     assert all(
@@ -51,7 +51,7 @@ def test_workers_need_the_guide_and_then_share_the_shards(block, monkeypatch):
     assert making.run("places_lt", guide_only=True) == "The guide of places_lt is trained."
     for engine in both:
         making.run("places_lt", engine)
-    monkeypatch.setattr(experiment, "composed", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(experiment, "make_images", lambda *_, **__: pytest.fail("made again"))
     assert len(found(block)) == 6
 
 
