@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from test_shards import make
+from test_store import make
 
 from fgsynth.utils.errors import UserError
 

@@ -5,7 +5,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_shards import content, make, plan, written
+from test_store import content, make, plan, written
 from tiny_makers import Cheap
 
 from fgsynth.generate import ray
@@ -80,8 +80,8 @@ def test_a_request_to_stop_is_granted_after_the_piece_and_nothing_is_lost(store,
 STOPPED = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests")
-from test_shards import plan
+sys.path[:0] = ["tests", "tests/generate"]
+from test_store import plan
 from tiny_makers import Cheap
 from fgsynth.generate.engines import fill
 from fgsynth.generate.store import Store

@@ -1,5 +1,5 @@
 import pytest
-from test_shards import content, make, plan, written
+from test_store import content, make, plan, written
 
 from fgsynth.generate import pieces
 from fgsynth.generate.pieces import PIECES, Step, steps

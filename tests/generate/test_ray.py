@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_shards import content, make, plan, written
+from test_store import content, make, plan, written
 from tiny_makers import Cheap, Unclip
 from tiny_unclip import save
 
@@ -114,7 +114,9 @@ def nodes(root):
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets' paths must be short
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(root), str(root / "tests")]))
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join(str(root / part) for part in ("", "tests", "tests/generate"))
+        )
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", folder)
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -341,8 +341,8 @@ import os, signal, sys, time
 from pathlib import Path
 from random import Random
 from fgsynth.generate.store import Store
-sys.path.insert(0, "tests")
-from test_shards import fill, make, plan
+sys.path[:0] = ["tests", "tests/generate"]
+from test_store import fill, make, plan
 
 def child(started):
     def slow(rows):

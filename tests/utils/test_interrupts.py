@@ -184,8 +184,8 @@ def test_a_full_disk_and_a_full_quota_are_sentences(folder, clock):
 FULL = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests")
-from test_shards import make, plan
+sys.path[:0] = ["tests", "tests/generate"]
+from test_store import make, plan
 from fgsynth.generate.engines import fill
 from fgsynth.utils.errors import UserError
 from fgsynth.generate.store import Store

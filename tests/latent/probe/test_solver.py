@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from test_latent_objective import HEADS, problem
+from test_objective import HEADS, problem
 
 from fgsynth.latent.probe.discriminant import Statistics, discriminant, statistics
 from fgsynth.latent.probe.linear import fit_probe

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from test_latent_study import made
+from test_comparison import made
 
 from fgsynth.latent.study import comparison, sweeps
 from fgsynth.latent.study.comparison import Trial

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from test_twostage import MEANS, NETWORK, RECIPE, TAIL, TEST, images, recall
+from test_crt import MEANS, NETWORK, RECIPE, TAIL, TEST, images, recall
 from torch import nn
 from torch.nn import functional as F
 
