@@ -23,6 +23,9 @@ SPLITS = ("train", "val", "test", "final")
 MANY_ABOVE, FEW_BELOW = 100, 20
 """Training images of a class: more is `many`, fewer is `few` (Liu et al. 2019)."""
 
+DIGESTS = "data/splits/digests.json"
+"""Of the manifests at every scale, below the root, as `verify` reads them."""
+
 TITLES = {"imagenet_lt": "ImageNet-LT", "places_lt": "Places-LT", "nicopp": "NICO++"}
 
 

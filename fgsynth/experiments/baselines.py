@@ -1,20 +1,16 @@
 """The rows of FG tables 1 to 3 that others proposed, and those that a reader would miss, under one budget."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-import torch
-from torch import Tensor
 
-from fgsynth.data.benchmark import group_of
 from fgsynth.experiments import fill_up
 from fgsynth.experiments.experiment import Experiment
-from fgsynth.experiments.study import Row, SecondStage
+from fgsynth.experiments.second_stages import normalised, refitted, retrained
+from fgsynth.experiments.study import Row
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.generate.textual_inversion import Inversion
-from fgsynth.models.networks import Classifier
-from fgsynth.train.batches import Source
 from fgsynth.train.objectives.cmo import CMO
 from fgsynth.train.objectives.glmc import GLMC
 from fgsynth.train.objectives.grouped import IRM, LISA, RWG, SUBG, GroupDRO
@@ -24,7 +20,7 @@ from fgsynth.train.objectives.reslt import ResLT
 from fgsynth.train.objectives.reweighting import ClassBalanced, Focal, LogitAdjustment
 from fgsynth.train.objectives.vl_ltr import SENTENCE, VLLTR
 from fgsynth.train.recipe import Recipe
-from fgsynth.train.second_stage import dfr, rescale
+from fgsynth.train.second_stage import rescale
 from fgsynth.utils.cache import model_digest
 
 NOT_PRINTED = (
@@ -60,7 +56,7 @@ def imagenet_lt(exp: Experiment, options: Options, guided: SyntheticSet) -> dict
     erm = replace(exp.recipe, balanced=0.0)
     visual_text = Row(with_text(exp, options))
     return {
-        "Decouple-LWS": Row(erm, second=_second(exp, options, rescale.lws)),
+        "Decouple-LWS": Row(erm, second=retrained(exp, options.second_epochs, rescale.lws)),
         "Remix": Row(replace(erm, objective=Remix())),
         "CMO (3 experts)": Row(replace(erm, objective=CMO())),
         "Mix-Up GLMC": Row(replace(erm, objective=GLMC())),
@@ -78,9 +74,11 @@ def places_lt(exp: Experiment, options: Options) -> dict[str, Row]:
     """
     erm = replace(exp.recipe, balanced=0.0)
     return {
-        "Decouple-LWS": Row(erm, second=_second(exp, options, rescale.lws)),
+        "Decouple-LWS": Row(erm, second=retrained(exp, options.second_epochs, rescale.lws)),
         "ResLT": Row(replace(erm, objective=ResLT())),
-        "MiSLAS": Row(replace(erm, objective=Mixup()), second=_second(exp, options, rescale.mislas)),
+        "MiSLAS": Row(
+            replace(erm, objective=Mixup()), second=retrained(exp, options.second_epochs, rescale.mislas)
+        ),
         "Fill-Up": filled_up(exp, options, 1.0),
         **_missed(exp),
     }
@@ -96,9 +94,7 @@ def nicopp(exp: Experiment, options: Options) -> dict[str, Row]:
     methods = {"Mixup": Mixup(), "GroupDRO": GroupDRO(), "IRM": IRM(), "LISA": LISA()}
     methods |= {"RWG": RWG(), "SUBG": SUBG()}
     rows = {name: Row(replace(erm, objective=method)) for name, method in methods.items()}
-    manifest = exp.bench.manifest
-    group = torch.tensor(group_of(manifest.rows("val"), manifest).to_numpy())
-    return {**rows, "DFR": Row(erm, second=_refit(exp, group))}
+    return {**rows, "DFR": Row(erm, second=refitted(exp))}
 
 
 def with_text(exp: Experiment, options: Options) -> Recipe:
@@ -112,7 +108,7 @@ def with_text(exp: Experiment, options: Options) -> Recipe:
 def filled_up(exp: Experiment, options: Options, whole: float) -> Row:
     """Fill-Up's row: balanced softmax, real images and `whole` times the missing ones, then real alone."""
     made = exp.synthetic(fill_up.fill_up(options.inversion), whole)
-    return Row(exp.recipe, made, _second(exp, options, fill_up.fine_tuned))
+    return Row(exp.recipe, made, retrained(exp, options.second_epochs, fill_up.fine_tuned))
 
 
 def costs(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int]) -> pd.DataFrame:
@@ -139,37 +135,4 @@ def _missed(exp: Experiment) -> dict[str, Row]:
         "Focal loss": Focal(),
     }
     rows = {name: Row(replace(erm, objective=method)) for name, method in methods.items()}
-    return {**rows, "Tau-normalised": Row(erm, second=_normalised(exp))}
-
-
-# Second stages are sent to other processes: what they hold is what they need, and not the experiment.
-def _second(exp: Experiment, options: Options, trained: Callable[..., Classifier]) -> SecondStage:
-    """A second stage that trains by the experiment's recipe, for its own number of epochs."""
-    recipe = replace(exp.recipe, epochs=options.second_epochs, select="last")
-    workers = exp.workers
-
-    def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
-        return trained(network, real, recipe, seed, workers=workers)
-
-    return stage
-
-
-def _normalised(exp: Experiment) -> SecondStage:
-    """tau-normalisation, tau by average validation accuracy."""
-    val, side, workers = exp.images("val"), exp.recipe.side, exp.workers
-
-    def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
-        tau = rescale.best_tau(network, val, side=side, workers=workers)
-        return rescale.tau_normalised(network, tau)
-
-    return stage
-
-
-def _refit(exp: Experiment, group: Tensor) -> SecondStage:
-    """DFR on the validation images."""
-    val, side, workers = exp.images("val"), exp.recipe.side, exp.workers
-
-    def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
-        return dfr.dfr(network, val, group, seed, side=side, workers=workers)
-
-    return stage
+    return {**rows, "Tau-normalised": Row(erm, second=normalised(exp))}

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from fgsynth.config import params
 from fgsynth.config.stages import NOTEBOOKS
+from fgsynth.data.benchmark import DIGESTS
 from fgsynth.data.registry import WORLDS
 from fgsynth.pipeline import notebook
 from fgsynth.utils import paths
-
-FILE = Path("data/splits/digests.json")
 
 
 def digests(root: Path) -> str:
@@ -33,4 +32,4 @@ def digests(root: Path) -> str:
 
 def write(root: Path) -> None:
     """Write them down in data/splits/digests.json."""
-    paths.write_text(root / FILE, digests(root))
+    paths.write_text(root / DIGESTS, digests(root))

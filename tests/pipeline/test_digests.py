@@ -6,7 +6,7 @@ import yaml
 
 from fgsynth.config.params import load
 from fgsynth.data import mini
-from fgsynth.data.benchmark import verify
+from fgsynth.data.benchmark import DIGESTS, verify
 from fgsynth.data.registry import WORLDS
 from fgsynth.pipeline import commands as cli
 from fgsynth.pipeline import digests
@@ -14,11 +14,11 @@ from fgsynth.utils.errors import UserError
 
 
 def test_the_committed_digests_are_those_of_the_parameters(root):
-    assert (root / digests.FILE).read_text() == digests.digests(root), "run 'python -m fgsynth manifests'"
+    assert (root / DIGESTS).read_text() == digests.digests(root), "run 'python -m fgsynth manifests'"
 
 
 def test_every_benchmark_has_a_digest_of_its_own_at_every_scale(root):
-    known = json.loads((root / digests.FILE).read_text())
+    known = json.loads((root / DIGESTS).read_text())
     assert set(known) == set(WORLDS)
     assert all(set(scales) == {"smoke", "mini", "full"} for scales in known.values())
     every = [digest for scales in known.values() for digest in scales.values()]
@@ -27,10 +27,10 @@ def test_every_benchmark_has_a_digest_of_its_own_at_every_scale(root):
 
 def test_a_run_of_another_world_than_written_down_is_refused(root):
     world = load(root / "params.yaml").mini.nicopp.world
-    verify(mini.nicopp(world).manifest, root / digests.FILE, "mini")
+    verify(mini.nicopp(world).manifest, root / DIGESTS, "mini")
     other = mini.nicopp(world.model_copy(update={"seed": 1})).manifest
     with pytest.raises(UserError, match=r"nicopp at scale mini has digest .*'python -m fgsynth manifests'"):
-        verify(other, root / digests.FILE, "mini")
+        verify(other, root / DIGESTS, "mini")
 
 
 def test_the_command_writes_what_the_parameters_say(root, tmp_path, monkeypatch):
@@ -41,8 +41,8 @@ def test_the_command_writes_what_the_parameters_say(root, tmp_path, monkeypatch)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["manifests"]) == 0
-    text = (tmp_path / digests.FILE).read_text()
-    made, known = json.loads(text), json.loads((root / digests.FILE).read_text())
+    text = (tmp_path / DIGESTS).read_text()
+    made, known = json.loads(text), json.loads((root / DIGESTS).read_text())
     assert text == json.dumps(made, indent=2, sort_keys=True) + "\n"
     changed = {(b, s) for b, scales in known.items() for s in scales if made[b][s] != known[b][s]}
     assert changed == {("places_lt", "mini")}
