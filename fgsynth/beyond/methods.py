@@ -23,7 +23,6 @@ from fgsynth.generate.methods import FG
 from fgsynth.generate.methods import methods as printed
 from fgsynth.generate.plan import Method
 from fgsynth.generate.synthetic_set import SyntheticSet
-from fgsynth.guidance.schedule import Schedule
 from fgsynth.utils.errors import UserError
 
 UNGUIDED = "LDM (txt, img, dropout)"
@@ -62,16 +61,6 @@ class ExtendedMethod:
         """What the filter drops, as `filters.dropped`."""
         mask = np.ones(len(self.made.index), dtype=bool) if self.keep is None else self.keep(self.made)[0]
         return filters.dropped(self.exp, self.made, mask)
-
-
-def sampled(exp: Experiment, **changes: Any) -> Experiment:
-    """The experiment with other settings of sampling, and the same guide, which does not depend on them."""
-    sampling = exp.sampling.model_copy(update=changes)
-    schedule = Schedule.from_scheduler(exp.generator.pipe.scheduler, sampling.n_steps)
-    guide = exp.guide
-    return replace(
-        exp, sampling=sampling, generator=replace(exp.generator, schedule=schedule), guided_by=guide
-    )
 
 
 def pushes(sampling: Sampling) -> int:
@@ -119,7 +108,7 @@ class Methods:
 
     def guided(self, **changes: Any) -> ExtendedMethod:
         """The printed method along another path, pushed as far in total."""
-        exp = sampled(self.exp, **changes)
+        exp = self.exp.sampled(**changes)
         share = pushes(self.exp.sampling) / pushes(exp.sampling)
         return ExtendedMethod(exp, replace(self.fg, scale=share * self.fg.scale))
 

@@ -23,6 +23,7 @@ from fgsynth.config.schema import (
     Sampling,
     Search,
     Share,
+    is_on_disk,
     validated,
 )
 from fgsynth.utils.errors import UserError, missing
@@ -52,27 +53,27 @@ class Toy2d(Frozen):
         return scales
 
 
+class MiniWorld(Frozen):
+    """A long tail of the mini world, and how images and classifiers of it are made."""
+
+    world: LongTail
+    sampling: Sampling
+    training: Classification
+
+
 class Ablations(Frozen):
     """Parameters of the sampler ablations; their meanings stand beside them in params.yaml."""
 
-    generator: str
+    work: str
     seeds: Annotated[int, Field(ge=2)]
-    n_max: Annotated[int, Field(ge=2)]
-    n_min: Annotated[int, Field(ge=2)]
-    updates: Count
     n_steps: Annotated[int, Field(ge=10, le=999, multiple_of=5)]
-    cfg: Annotated[float, Field(ge=1)]
-    cfg_text: Annotated[float, Field(ge=1)]
-    noise_level: Annotated[int, Field(ge=0, le=999)]
     per_class: Count
     few_classes: Annotated[int, Field(ge=1, le=24)]
     per_few: Count
-    dropout: Share
     dropouts: Annotated[list[Share], Field(min_length=2)]
     scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
-    scale_of_methods: Annotated[float, Field(gt=0)]
     followed: Count
-    work: str
+    mini_world: MiniWorld | None
     table_seeds: Annotated[int, Field(ge=2)]
     table_per_class: Count
     world: LongTailWorld
@@ -81,12 +82,13 @@ class Ablations(Frozen):
 
     @model_validator(mode="after")
     def _has_the_references(self) -> "Ablations":
-        if 0.0 not in self.dropouts or self.dropout not in self.dropouts:
-            raise ValueError("dropouts must contain 0.0 and the value of dropout")
-        if self.n_min > self.n_max:
-            raise ValueError("n_min must not exceed n_max")
-        if self.scale_of_methods not in self.scales:
-            raise ValueError("scales must contain the value of scale_of_methods")
+        if self.mini_world is None and is_on_disk(self.world):
+            raise ValueError("mini_world is needed beside a real set, whose hidden factors are not known")
+        sampling = (self.mini_world or self).sampling
+        if not {0.0, sampling.dropout} <= set(self.dropouts):
+            raise ValueError("dropouts must contain 0.0 and sampling.dropout")
+        if sampling.scales["entropy"] not in self.scales:
+            raise ValueError("scales must contain sampling.scales.entropy")
         return self
 
 

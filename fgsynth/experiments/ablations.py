@@ -1,211 +1,172 @@
-"""Sampler ablations in the mini world: one real long-tailed set, one guide, many ways to sample."""
+"""Sampler ablations: variants of one sampler on the same classes, seeds and conditions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import pandas as pd
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from fgsynth.data.images import from_uint8
-from fgsynth.generate.generator import NO_DROPOUT, Dropout, Generator
-from fgsynth.generate.synthesise import Feedback, Plan, Synthetic, synthesise
-from fgsynth.guidance.criteria import CRITERIA, Criterion, Hardness
+from fgsynth.evaluate.scores import contents
+from fgsynth.experiments import study
+from fgsynth.experiments.experiment import Experiment
+from fgsynth.generate.compose import entries_of
+from fgsynth.generate.plan import Method, plan
+from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.guidance.feedback import Guidance, guide
 from fgsynth.guidance.samplers import ddim
-from fgsynth.miniworld.judge import read
 from fgsynth.miniworld.kinds import CLASSES
-from fgsynth.miniworld.render import render
-from fgsynth.miniworld.world import BENCHMARK, sample
-from fgsynth.models.networks import Classifier
-from fgsynth.train.classify import embed, train_erm
-from fgsynth.utils.errors import UserError
 from fgsynth.utils.progress import progress
-from fgsynth.utils.seeds import generator as seeded
-from fgsynth.utils.seeds import stable_seed
 
-NAMES = list(CLASSES)
+CRITERIA = ("entropy", "loss", "hardness")
 
 
 @dataclass(frozen=True)
-class RealSet:
-    """A long-tailed draw: factors, images (n, 32, 32, 3) uint8, label (n,), counts (c,)."""
+class Variant:
+    """A method, and the settings of sampling in which it differs from the experiment's."""
 
-    factors: pd.DataFrame
-    images: Tensor
-    label: Tensor
-    counts: Tensor
-
-
-def long_tail(n_max: int, n_min: int, seed: int) -> RealSet:
-    """Exponentially falling class counts from n_max to n_min (Cui et al. 2019), classes in drawn order."""
-    share = torch.linspace(0, 1, len(NAMES), dtype=torch.float64)
-    falling = (n_max * (n_min / n_max) ** share).round().long()
-    counts = falling[torch.randperm(len(NAMES), generator=seeded("long tail", seed)).argsort()]
-    label = torch.repeat_interleave(torch.arange(len(NAMES)), counts)
-    seeds = [stable_seed("long tail", seed, i) for i in range(len(label))]
-    factors = sample(seeds, [NAMES[y] for y in label.tolist()])
-    return RealSet(factors, torch.from_numpy(render(factors)), label, counts)
+    method: Method
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class World:
-    """What sampling needs; embedding: CLIP's, of the real images."""
+class Comparison:
+    """Variants on the same classes, seeds and conditions, beside real images.
 
-    generator: Generator
-    judge: Classifier
-    real: RealSet
-    guide: Classifier
-    criteria: Mapping[str, Criterion]
-    embedding: Tensor
-    seed: int
-
-
-def world(generator: Generator, judge: Classifier, n_max: int, n_min: int, updates: int, seed: int) -> World:
-    """Draws the real set of a seed and trains its guide, by ERM on that imbalanced set (FG step 1)."""
-    real = long_tail(n_max, n_min, seed)
-    x = from_uint8(real.images)
-    network = train_erm(x, real.label, len(NAMES), updates, seed)
-    hardness = Hardness.fit(embed(network, x)[1], real.label, len(NAMES))
-    embedding = generator.clip_embedding(list(real.images))
-    return World(generator, judge, real, network, {**CRITERIA, "hardness": hardness}, embedding, seed)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to sample; `criterion` None is without feedback."""
-
-    name: str
-    image: bool = True
-    dropout: Dropout = NO_DROPOUT
-    criterion: str | None = None
-    guidance: Guidance = field(default_factory=Guidance)
-
-
-@dataclass(frozen=True)
-class Asking:
-    """What every arm is asked for alike: labels, one image each, and the settings of the generator."""
-
-    label: Tensor
-    cfg: float
-    cfg_text: float
-    noise_level: int
-
-
-def plan(w: World, asked: Asking, arm: Arm) -> Plan:
-    """Prompt: the class's name; condition: a real image of the class, drawn by the sample's own seed."""
-    seeds = [stable_seed("ablations", w.seed, int(y), i) for i, y in enumerate(asked.label)]
-    if arm.image:
-        shown = w.embedding[
-            [conditioning_row(w.real, int(y), s) for y, s in zip(asked.label, seeds, strict=True)]
-        ]
-        image = w.generator.condition_image(shown, seeds, arm.dropout, asked.noise_level)
-    else:
-        image = w.generator.no_image(len(seeds))
-    return Plan([NAMES[y] for y in asked.label.tolist()], image, asked.label, seeds)
-
-
-def conditioning_row(real: RealSet, label: int, seed: int) -> int:
-    """A real image of the class, drawn with replacement by the sample's seed (FG step 2)."""
-    rows = torch.nonzero(real.label == label)[:, 0]
-    if not len(rows):
-        raise UserError(f"Class '{NAMES[label]}' has no real image to condition on: sample it by text only.")
-    return int(rows[torch.randint(len(rows), (), generator=seeded("condition", seed))])
-
-
-def run(w: World, asked: Asking, arm: Arm) -> tuple[pd.DataFrame, Synthetic]:
-    """One row per image: what the judge reads and the guide's criteria; and the images.
-
-    Columns: arm, seed, wanted, kind, context, mode, style, recognised, each criterion at the finished
-    image, non_finite.
+    summary: one row per method; readings: one row per image; made: the synthetic sets by name.
     """
-    feedback = None
-    if arm.criterion is not None:
-        feedback = Feedback(w.guide, {arm.criterion: w.criteria[arm.criterion]}, len(NAMES), arm.guidance)
-    cfg = asked.cfg if arm.image else asked.cfg_text
-    out = synthesise(w.generator, plan(w, asked, arm), cfg, feedback)
-    return readings(w, asked.label, out.images, arm.name).assign(non_finite=out.non_finite.numpy()), out
+
+    summary: pd.DataFrame
+    made: dict[str, SyntheticSet]
+    readings: pd.DataFrame
 
 
-def readings(w: World, label: Tensor, images: Tensor, arm: str) -> pd.DataFrame:
-    """What judge and guide say of images (n, h, w, 3) asked for by label: the columns of `run`."""
-    x = from_uint8(images)
-    table = read(w.judge, x)
-    logits, embedding = embed(w.guide, x)
-    for name, criterion in w.criteria.items():
-        table[name] = criterion(logits, embedding, label).numpy()
-    table["wanted"] = [NAMES[y] for y in label.tolist()]
-    table["recognised"] = table["kind"] == table["wanted"]
-    return table.assign(arm=arm, seed=w.seed, non_finite=0)
+def images_of(exp: Experiment, classes: Sequence[int], n: int) -> NDArray[np.int64]:
+    """How many images to make of every class, (c,): n of each of some, none of the others."""
+    return n * np.isin(np.arange(exp.n_classes), classes).astype(np.int64)
 
 
-def real_arm(w: World, label: Tensor, name: str) -> pd.DataFrame:
-    """As many fresh real images of the same classes: what a set of this size would score at best."""
-    seeds = [stable_seed("real arm", w.seed, i) for i in range(len(label))]
-    factors = sample(seeds, [NAMES[y] for y in label.tolist()])
-    return readings(w, label, torch.from_numpy(render(factors)), name)
+def rarest(exp: Experiment, n: int) -> list[int]:
+    """The n classes of the fewest real training images."""
+    found: list[int] = exp.bench.manifest.counts().argsort(stable=True)[:n].tolist()
+    return found
 
 
-def rarest(real: RealSet, n: int) -> Tensor:
-    """The n classes with the fewest real images."""
-    return real.counts.argsort(stable=True)[:n]
+def real_set(exp: Experiment, per_class: NDArray[np.int64]) -> SyntheticSet:
+    """The first `test` images of every class, (c,) of them: what a set of this size scores at best."""
+    rows = exp.bench.manifest.rows("test")
+    place = rows.groupby("label").cumcount()
+    rows = rows[place < per_class[rows["label"]]].reset_index(drop=True)
+    return SyntheticSet(rows.assign(non_finite=0), exp.bench.images(rows), "")
 
 
-def summary(table: pd.DataFrame) -> pd.Series:
-    """One arm and seed in numbers, percentages unless said otherwise.
+def readings(exp: Experiment, made: SyntheticSet, method: str) -> pd.DataFrame:
+    """What judge and guide predict of every image of a set, one row each.
 
-    rare_share: images that show their class in a rare appearance. distance: total variation between the
-    shares of (right kind, mode, style) here and in the real world; a finite set of real images is not at
-    0 either, see `real_arm`. covered: hidden-factor combinations (class, mode, context, style) among the
-    recognised images, a count.
+    Columns: kind, context, mode and style, as the judge reads them; each criterion of the guide; wanted,
+    the image's class; recognised, whether the judge reads it; method, seed, non_finite.
     """
-    seen = table[table["recognised"]]
-    made = pd.Series(list(zip(table["recognised"], table["mode"], table["style"], strict=True)))
-    shares = pd.concat([made.value_counts(normalize=True), NATURAL], axis=1).fillna(0)
-    return pd.Series(
-        {
-            "recognised": 100 * table["recognised"].mean(),
-            "rare_share": 100 * (table["recognised"] & (table["mode"] > 0)).mean(),
-            "photographs": 100 * (table["style"] == "photo").mean(),
-            "covered": len(seen[["wanted", "mode", "context", "style"]].drop_duplicates()),
-            "distance": 50 * (shares.iloc[:, 0] - shares.iloc[:, 1]).abs().sum(),
-            **{name: table[name].mean() for name in ("entropy", "loss", "hardness")},
-            "non_finite": table["non_finite"].sum(),
-        }
-    )
+    table = study.readings(exp, made)
+    for name in CRITERIA:
+        table[name] = study.criterion_of(exp, made, name).numpy()
+    wanted = np.array(exp.bench.manifest.classes, dtype=object)[made.index["label"]]
+    table = table.assign(wanted=wanted, recognised=table["kind"] == wanted)
+    return table.assign(method=method, seed=exp.seed, non_finite=made.index["non_finite"].to_numpy())
 
 
-def _natural() -> pd.Series:
-    """Shares of (True, mode, style) in the benchmark's draw; its style-biased classes are drawn as others."""
-    styles = {"photo": 1 - BENCHMARK.drawings, "drawing": BENCHMARK.drawings}
-    return pd.Series({(True, m, s): p * q for m, p in enumerate(BENCHMARK.modes) for s, q in styles.items()})
+def distance(table: pd.DataFrame, natural: pd.Series) -> float:
+    """Total variation between shares of (class shown, mode, style) and those of the benchmark, in %.
+
+    table: readings; natural: as `natural_shares`. A finite set of real images is not at 0 either.
+    """
+    shown = pd.Series(list(zip(table["recognised"], table["mode"], table["style"], strict=True)))
+    shares = pd.concat([shown.value_counts(normalize=True), natural], axis=1).fillna(0)
+    return float(50 * (shares.iloc[:, 0] - shares.iloc[:, 1]).abs().sum())
 
 
-NATURAL = _natural()
+def natural_shares(exp: Experiment) -> pd.Series:
+    """Shares of (True, mode, style) among the images of `final`, by their hidden factors."""
+    factors = exp.bench.hidden("final")
+    kinds = [(True, mode, style) for mode, style in zip(factors["mode"], factors["style"], strict=True)]
+    return pd.Series(kinds).value_counts(normalize=True)
 
 
-def unlikeness(a: Synthetic, b: Synthetic) -> float:
+def compare(
+    exp: Experiment, variants: Mapping[str, Variant], per_class: NDArray[np.int64], real: str = "real"
+) -> Comparison:
+    """Sample every variant and count what its images show; `real` names the row of real images.
+
+    The summary has what `scores.contents` counts, the distance to the benchmark's hidden factors in %, the
+    mean of every criterion in nats, and the gradients that were not finite.
+    Raises UserError where hidden factors are not known, as of photographs.
+    """
+    natural, made, rows, tables = natural_shares(exp), {}, [], []
+    for name, variant in progress(variants.items(), f"variants of the sampler, seed {exp.seed}"):
+        made[name] = exp.sampled(**variant.changes).synthetic(variant.method, per_group=per_class)
+    for name, one in {real: real_set(exp, per_class), **made}.items():
+        table = readings(exp, one, name)
+        tables.append(table)
+        rows.append(
+            {"method": name, "seed": exp.seed, **contents(one.index, table, exp.bench)}
+            | {"distance": distance(table, natural), **table[list(CRITERIA)].mean()}
+            | {"non_finite": table["non_finite"].sum()}
+        )
+    return Comparison(pd.DataFrame(rows), made, pd.concat(tables, ignore_index=True))
+
+
+def unlikeness(a: SyntheticSet, b: SyntheticSet) -> float:
     """Root mean square difference of two sets of images from the same seeds, in grey levels."""
-    return float((a.images.float() - b.images.float()).square().mean().sqrt())
+    x, y = (one.at(np.arange(len(one.index))).float() for one in (a, b))
+    return float((x - y).square().mean().sqrt())
 
 
-def cosines(w: World, asked: Asking, arm: Arm) -> pd.DataFrame:
+def same_push(c: Comparison, pairs: Mapping[str, str], unguided: str = "base") -> pd.DataFrame:
+    """How near variants come to guiding every step with the same total push (FG appendix F; C10).
+
+    pairs: variant -> the one that guides every step. Columns method, seed; moved: how far guiding every step
+    moves the images, apart: how far the variant's are from those, both in grey levels; kept: the share of the
+    way that the variant goes with it, 100 (1 - apart / moved) in %: 100 if the images are the same, 0 or less
+    if no guidance would be as near; NaN if guidance moves nothing.
+    """
+    rows, seed = [], int(c.summary["seed"].iloc[0])
+    for name, every in pairs.items():
+        moved, apart = (unlikeness(c.made[every], c.made[other]) for other in (unguided, name))
+        kept = 100 * (1 - apart / moved) if moved else float("nan")
+        rows.append((name, seed, moved, apart, kept))
+    return pd.DataFrame(rows, columns=["method", "seed", "moved", "apart", "kept"])
+
+
+def by_ambiguity(table: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Share of photographs of the right kind, by what is ambiguous about the class's name.
+
+    table: readings. Columns ambiguity, method, seed, right (%).
+    """
+    chosen = table[table["method"].isin(methods)]
+    right = 100.0 * (chosen["recognised"] & (chosen["style"] == "photo"))
+    ambiguity = chosen["wanted"].map(lambda name: CLASSES[name].ambiguity)
+    keys = ["ambiguity", "method", "seed"]
+    grouped = chosen.assign(right=right, ambiguity=ambiguity).groupby(keys, sort=False)
+    return grouped["right"].mean().reset_index()
+
+
+def cosines(exp: Experiment, per_class: NDArray[np.int64], criterion: str = "entropy") -> pd.DataFrame:
     """Cosine similarity of the exact gradient with the cheap one, and with its own of some steps before.
 
-    Along the unguided path of the arm, at every step; columns step, pair, image, cosine.
+    Along the path of the sampler without feedback, at every step; columns step, pair, image, cosine.
     """
-    asked_for, gen = plan(w, asked, arm), w.generator
-    predict = gen.predict(gen.embed_text(asked_for.prompts), asked_for.image, asked.cfg)
-    criterion = w.criteria[arm.criterion or "entropy"]
-    exact, cheap = (
-        guide(predict, w.guide, criterion, asked.label, gen.schedule, Guidance(through_network=t), gen.decode)
-        for t in (True, False)
-    )
+    s, gen, method = exp.sampling, exp.generator, Method(dropout=exp.sampling.dropout)
+    request = entries_of(plan(exp.bench, per_class, exp.seed), method, exp.bench, gen, s)
+    predict = gen.predict(gen.embed_text(request.prompts), request.image, s.cfg)
+    network, label = exp.guide.to(gen.device), request.label.to(gen.device)
+    of = predict, network, exp.criterion(criterion), label, gen.schedule
+    exact, cheap = (guide(*of, Guidance(through_network=through), gen.decode) for through in (True, False))
     past: list[Tensor] = []
     rows: list[tuple[int, str, int, float]] = []
 
-    def watching(z: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def followed(z: Tensor, t: int) -> tuple[Tensor, Tensor]:
         x0, eps, gradient = exact.gradient(z, t)
         pairs = {"exact, cheap": cheap.gradient(z, t)[2]}
         pairs |= {f"exact, {lag} steps before": past[-lag] for lag in (1, 4) if len(past) >= lag}
@@ -215,52 +176,5 @@ def cosines(w: World, asked: Asking, arm: Arm) -> pd.DataFrame:
         past.append(gradient)
         return x0, eps
 
-    ddim(watching, gen.noise(asked_for.seeds), gen.schedule)
+    ddim(followed, gen.noise(request.seeds), gen.schedule)
     return pd.DataFrame(rows, columns=["step", "pair", "image", "cosine"])
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Arms on the same labels, seeds and conditions: a summary row, the images and the readings of each."""
-
-    summary: pd.DataFrame
-    made: dict[str, Synthetic]
-    readings: pd.DataFrame
-
-
-def compare(w: World, asked: Asking, arms: Sequence[Arm], real: str = "real") -> Comparison:
-    """Runs every arm of a comparison, beside fresh real images, an arm of the name `real`."""
-    made, tables = {}, [real_arm(w, asked.label, real)]
-    for arm in progress(arms, f"ways to sample, seed {w.seed}"):
-        table, made[arm.name] = run(w, asked, arm)
-        tables.append(table)
-    rows = [{"arm": t["arm"].iloc[0], "seed": w.seed, **summary(t)} for t in tables]
-    return Comparison(pd.DataFrame(rows), made, pd.concat(tables, ignore_index=True))
-
-
-def same_push(c: Comparison, pairs: Mapping[str, str], unguided: str = "base") -> pd.DataFrame:
-    """How near ways to guide come to guiding every step with the same total push (FG appendix F; C10).
-
-    pairs: arm -> the arm that guides every step. Columns arm, seed; moved: how far guiding every step moves
-    the images, apart: how far the arm's are from those, both in grey levels; kept: the share of the way
-    that the arm goes with it, 100 (1 - apart / moved) in %: 100 if the images are the same, 0 or less if
-    no guidance would be as near; NaN if guidance moves nothing.
-    """
-    rows, seed = [], int(c.summary["seed"].iloc[0])
-    for arm, every in pairs.items():
-        moved, apart = (unlikeness(c.made[every], c.made[other]) for other in (unguided, arm))
-        kept = 100 * (1 - apart / moved) if moved else float("nan")
-        rows.append((arm, seed, moved, apart, kept))
-    return pd.DataFrame(rows, columns=["arm", "seed", "moved", "apart", "kept"])
-
-
-def by_ambiguity(c: Comparison, arms: Sequence[str]) -> pd.DataFrame:
-    """Share of photographs of the right kind, by what is ambiguous about the class's name.
-
-    Columns ambiguity, arm, seed, right (%).
-    """
-    chosen = c.readings[c.readings["arm"].isin(arms)]
-    good = 100.0 * (chosen["recognised"] & (chosen["style"] == "photo"))
-    ambiguity = chosen["wanted"].map(lambda name: CLASSES[name].ambiguity)
-    grouped = chosen.assign(right=good, ambiguity=ambiguity).groupby(["ambiguity", "arm", "seed"], sort=False)
-    return grouped["right"].mean().reset_index()

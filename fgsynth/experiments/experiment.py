@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from fgsynth.generate.synthesise import Feedback
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.generate.textual_inversion import Inversion
 from fgsynth.guidance.criteria import ACQUISITION, CRITERIA, Criterion, Hardness, NearExemplars
+from fgsynth.guidance.schedule import Schedule
 from fgsynth.models.networks import Classifier
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import finished, load
@@ -61,6 +62,13 @@ class Experiment(Trainings):
     workers: int = 0
     compute: Compute = COMPUTE
     guided_by: Classifier | None = None
+
+    def sampled(self, **changes: Any) -> "Experiment":
+        """The experiment with other settings of sampling, on which its guide does not depend."""
+        sampling = self.sampling.model_copy(update=changes)
+        schedule = Schedule.from_scheduler(self.generator.pipe.scheduler, sampling.n_steps)
+        generator = replace(self.generator, schedule=schedule)
+        return replace(self, sampling=sampling, generator=generator, guided_by=self.guide)
 
     @property
     def guide_recipe(self) -> Recipe:

@@ -259,10 +259,15 @@ def entropy_tells(exp: Experiment, split: str = "val") -> pd.DataFrame:
     return pd.DataFrame(found, columns=["kind", "auc", "share"])
 
 
+def criterion_of(exp: Experiment, made: SyntheticSet, name: str) -> Tensor:
+    """A criterion of the guide at every image of a set, (n,), in nats."""
+    known = *exp.seen(made.images).by(exp.guide), made.images.label
+    return exp.criterion(name)(*(part.to(exp.generator.device) for part in known)).cpu()
+
+
 def entropy_of(exp: Experiment, made: SyntheticSet) -> float:
     """Mean entropy of the guide on a synthetic set, in nats."""
-    logits, embedding = exp.seen(made.images).by(exp.guide)
-    return float(entropy(logits, embedding, made.images.label).mean())
+    return float(criterion_of(exp, made, "entropy").mean())
 
 
 def _chosen(

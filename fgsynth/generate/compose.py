@@ -27,13 +27,13 @@ def make_images(
     `generator` has the learned words of the method's prompts, if any: `plan.with_learned_words`.
     """
     s = sampling
-    entries = _entries(rows, method, bench, generator, s)
+    entries = entries_of(rows, method, bench, generator, s)
     cfg = s.cfg if method.image else s.cfg_text
     made = synthesise(generator, entries, cfg, feedback, batch=s.batch, solver=s.solver)
     return resized(made.images, s.side).numpy(), _notes(method, made)
 
 
-def _entries(
+def entries_of(
     rows: pd.DataFrame, method: Method, bench: Benchmark, generator: Generator, sampling: Sampling
 ) -> Plan:
     """Prompts, conditions and seeds of rows of a plan."""

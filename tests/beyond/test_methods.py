@@ -9,7 +9,7 @@ from fgsynth.beyond import figures
 from fgsynth.beyond import methods as beyond
 from fgsynth.beyond.flops import operations
 from fgsynth.beyond.loops import closed_loops, loop_costs, run_all
-from fgsynth.beyond.methods import METHODS, Methods, check, pushes, sampled
+from fgsynth.beyond.methods import METHODS, Methods, check, pushes
 from fgsynth.config.beyond_params import IdeaSettings
 from fgsynth.config.schema import Groups, Sampling
 from fgsynth.data import mini
@@ -70,7 +70,7 @@ def test_an_unknown_method_is_refused_before_any_is_made(methods, name):
 def test_operations_are_counted_and_do_not_depend_on_what_ran_before(methods):
     exp = methods.exp
     assert operations(exp, methods.fg) == operations(exp, methods.fg) > operations(exp, methods.unguided)
-    steps = [operations(sampled(exp, n_steps=n), methods.unguided) for n in (1, 2, 3)]
+    steps = [operations(exp.sampled(n_steps=n), methods.unguided) for n in (1, 2, 3)]
     # Each step costs the same, beside condition and decoding, which come once.
     assert steps[2] - steps[1] == pytest.approx(steps[1] - steps[0])
     assert steps[0] > steps[1] - steps[0]

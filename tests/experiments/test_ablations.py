@@ -1,112 +1,142 @@
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from fgsynth.config.schema import LongTail, Sampling
+from fgsynth.data import mini
 from fgsynth.experiments import ablations
-from fgsynth.experiments.ablations import NAMES, Arm, Asking
-from fgsynth.generate.generator import Dropout, Generator
-from fgsynth.guidance.feedback import Guidance
-from fgsynth.miniworld import judge
+from fgsynth.experiments.ablations import Variant
+from fgsynth.experiments.experiment import Experiment
+from fgsynth.generate.generator import Generator
+from fgsynth.generate.plan import Method
 from fgsynth.miniworld.world import sample
-from fgsynth.pretrain.files import FOLDER, JUDGE
+from fgsynth.pretrain.files import FOLDER
+from fgsynth.train.recipe import Recipe
 from fgsynth.utils.errors import UserError
 
-ASKED = Asking(torch.tensor([0, 5, 5]), 3.0, 3.0, 0)
-PUSH = Guidance(0.1, through_network=False)
+TAIL = LongTail(n_max=101, n_min=2, strata=(1, 1, 22), n_val=1, n_test=3, modes=(0.7, 0.3), seed=1)
+SAMPLING = Sampling(
+    generator=str(FOLDER), n_steps=10, every=5, through_network=False, cfg=3.0, cfg_text=1.5, noise_level=0,
+    dropout=0.5, scales={"entropy": 0.1, "loss": 0.2, "hardness": 0.3, "combined": 0.4}, fill_to=2,
+)  # fmt: skip
+RECIPE = Recipe(network="thin", epochs=1, updates_per_epoch=5, batch=16)
+PUSHED = Method(True, 0.5, ("entropy",), 0.1)
+VARIANTS = {
+    "text": Variant(Method(image=False)), "text and image": Variant(Method()),
+    "base": Variant(Method(dropout=0.5)), "pushed": Variant(PUSHED),
+    "pushed at every step": Variant(replace(PUSHED, scale=0.02), {"every": 1}),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def world(root):
-    mini = Generator.load(root / FOLDER, n_steps=10)
-    return ablations.world(mini, judge.load(root / FOLDER / JUDGE), 12, 3, updates=5, seed=1)
+def exp(root, tmp_path_factory):
+    unclip = Generator.load(root / FOLDER, SAMPLING.n_steps)
+    work = tmp_path_factory.mktemp("work")
+    return Experiment(mini.imagenet_lt(TAIL), unclip, SAMPLING, RECIPE, work, 1)
 
 
 @pytest.fixture(scope="module")
-def compared(world):
-    arms = [
-        Arm("text", image=False), Arm("text and image"), Arm("base", dropout=Dropout(0.5)),
-        Arm("pushed", dropout=Dropout(0.5), criterion="entropy", guidance=PUSH),
-    ]  # fmt: skip
-    return ablations.compare(world, ASKED, arms)
+def three(exp):
+    """One image of the first class, two of another."""
+    return ablations.images_of(exp, [0], 1) + ablations.images_of(exp, [5], 2)
 
 
-def test_the_long_tail_falls_exponentially_and_differs_by_seed():
-    first, other = (ablations.long_tail(100, 4, seed) for seed in (0, 1))
-    counts = first.counts.sort(descending=True).values
-    assert counts[0] == 100
-    assert counts[-1] == 4
-    ratios = counts[:-1].double() / counts[1:]
-    assert ratios.mean() == pytest.approx((100 / 4) ** (1 / 23), rel=0.02)
-    assert torch.equal(first.label.bincount(), first.counts)
-    assert first.factors["kind"].tolist() == [NAMES[y] for y in first.label.tolist()]
-    assert not torch.equal(first.counts, other.counts)
-    assert first.counts[ablations.rarest(first, 2)].tolist() == counts[-2:].flip(0).tolist()
+@pytest.fixture(scope="module")
+def compared(exp, three):
+    return ablations.compare(exp, VARIANTS, three)
 
 
-def test_arms_differ_in_one_thing(world):
-    image, thinned = (ablations.plan(world, ASKED, arm) for arm in (Arm("a"), Arm("b", dropout=Dropout(0.5))))
-    text = ablations.plan(world, ASKED, Arm("c", image=False))
-    assert image.seeds == thinned.seeds == text.seeds
-    assert len(set(image.seeds)) == 3
-    assert image.prompts == text.prompts == ["apple", "bottle", "bottle"]
-    assert (text.image == 0).all()
-    assert (image.image[:, :128] != thinned.image[:, :128]).any()
+def test_images_are_of_the_classes_asked_for(exp):
+    assert ablations.images_of(exp, [2, 5], 3).nonzero()[0].tolist() == [2, 5]
+    assert ablations.images_of(exp, range(24), 3).tolist() == [3] * 24
+    counts = exp.bench.manifest.counts()
+    assert counts[ablations.rarest(exp, 4)].tolist() == counts.sort().values[:4].tolist()
 
 
-def test_every_image_is_read_and_every_arm_summed_up(compared):
-    assert compared.readings.groupby("arm", sort=False).size().to_dict() == {
-        "real": 3, "text": 3, "text and image": 3, "base": 3, "pushed": 3
-    }  # fmt: skip
-    summary = compared.summary.set_index("arm")
-    assert summary.loc["pushed", "entropy"] > summary.loc["base", "entropy"]
-    real = compared.readings[compared.readings["arm"] == "real"]
-    assert real["wanted"].tolist() == ["apple", "bottle", "bottle"]
-    assert real["recognised"].sum() >= 2  # one is mostly covered
+def test_real_images_are_those_of_test(exp, three):
+    real = ablations.real_set(exp, three)
+    assert real.index["label"].tolist() == [0, 5, 5]
+    assert real.index["key"].is_unique
+    assert torch.equal(real.images.x, exp.bench.images(real.index))
+    assert set(real.index["split"]) == {"test"}
+
+
+def test_variants_differ_in_one_thing(compared):
+    index = {name: made.index for name, made in compared.made.items()}
+    for one in index.values():
+        assert one["seed"].tolist() == index["base"]["seed"].tolist()
+    assert index["pushed"]["condition"].equals(index["base"]["condition"])
+    assert (index["pushed"]["after"] > 0).all()
+    images = [made.images.x for made in compared.made.values()]
+    assert all(not torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
+
+
+def test_a_variants_change_of_sampling_is_that_of_an_experiment_with_it(exp, three, compared):
+    other = replace(exp, sampling=exp.sampling.model_copy(update={"every": 1}), guided_by=exp.guide)
+    same = other.synthetic(VARIANTS["pushed at every step"].method, per_group=three)
+    assert torch.equal(same.images.x, compared.made["pushed at every step"].images.x)
+
+
+def test_every_image_is_read_and_every_method_summed_up(exp, compared):
+    names = ["real", *VARIANTS]
+    assert compared.readings.groupby("method", sort=False).size().to_dict() == dict.fromkeys(names, 3)
+    summary = compared.summary.set_index("method")
+    assert summary.index.tolist() == names
+    assert (summary["seed"] == 1).all()
     assert (summary["non_finite"] == 0).all()
-    right = ablations.by_ambiguity(compared, ["text"])
-    assert right["arm"].unique().tolist() == ["text"]
-    assert right["ambiguity"].tolist() == ["none"]
+    assert summary.loc["pushed", "entropy"] > summary.loc["base", "entropy"]
+    pushed = compared.made["pushed"].index
+    assert summary.loc["pushed", "entropy"] == pytest.approx(pushed["after"].mean(), abs=0.01)
+    for name, mine in compared.readings.groupby("method"):
+        assert summary.loc[name, "recognised"] == pytest.approx(100 * mine["recognised"].mean())
+    classes = exp.bench.manifest.classes
+    assert compared.readings["wanted"].tolist()[:3] == [classes[0], classes[5], classes[5]]
 
 
-def made(shares, n=1000):
+def test_photographs_have_no_judge(exp, three):
+    with pytest.raises(UserError, match="hidden factors of imagenet_lt are not known"):
+        ablations.compare(replace(exp, bench=replace(exp.bench, factors=None)), VARIANTS, three)
+
+
+def shown(shares, n=1000):
     rows = [(m, s) for (_, m, s), p in shares.items() for _ in range(round(n * p))]
-    table = pd.DataFrame(rows, columns=["mode", "style"])
-    return table.assign(
-        recognised=True, wanted="x", context="", entropy=0.0, loss=0.0, hardness=0.0, non_finite=0
-    )
+    return pd.DataFrame(rows, columns=["mode", "style"]).assign(recognised=True)
 
 
 def test_distance_is_the_total_variation_of_shares():
-    natural = made(ablations.NATURAL)
-    assert ablations.summary(natural)["distance"] == pytest.approx(0, abs=1e-9)
-    assert ablations.summary(natural)["rare_share"] == pytest.approx(10)
-    assert ablations.summary(natural)["covered"] == 8
-    unlike = natural.assign(mode=0)
-    assert ablations.summary(unlike)["distance"] == pytest.approx(10)
-    assert ablations.summary(unlike)["covered"] == 2
+    natural = pd.Series(
+        {
+            (True, 0, "photo"): 0.6,
+            (True, 0, "drawing"): 0.1,
+            (True, 1, "photo"): 0.2,
+            (True, 1, "drawing"): 0.1,
+        }
+    )
+    assert ablations.distance(shown(natural), natural) == pytest.approx(0, abs=1e-9)
+    assert ablations.distance(shown(natural).assign(mode=0), natural) == pytest.approx(30)
+    wrong = shown(natural)
+    wrong["recognised"] = wrong["mode"] == 0
+    assert ablations.distance(wrong, natural) == pytest.approx(30)
 
 
-def test_what_is_not_its_class_shows_no_rare_appearance():
-    natural = made(ablations.NATURAL)
-    wrong = natural.assign(recognised=natural["mode"] == 0)
-    out = ablations.summary(wrong)
-    assert out["recognised"] == pytest.approx(90)
-    assert out["rare_share"] == 0
-    assert out["distance"] == pytest.approx(10)
-
-
-def test_the_natural_shares_are_those_of_a_large_draw():
-    factors = sample(range(20_000), [NAMES[i % 24] for i in range(20_000)])
-    drawn = (pd.Series(1.0, factors.index).groupby([factors["mode"], factors["style"]]).sum()) / len(factors)
-    for (_, mode, style), share in ablations.NATURAL.items():
-        assert drawn[mode, style] == pytest.approx(share, abs=0.01)
+def test_the_natural_shares_are_those_of_the_benchmarks_draw(exp):
+    large = mini.imagenet_lt(TAIL.model_copy(update={"n_test": 400}))
+    shares = ablations.natural_shares(replace(exp, bench=large))
+    assert shares.sum() == pytest.approx(1)
+    seeds = range(9600)
+    drawn = sample(seeds, [large.manifest.classes[i % 24] for i in seeds])
+    for mode, share in enumerate(TAIL.modes):
+        for style in ("photo", "drawing"):
+            expected = share * (drawn["style"] == style).mean()
+            assert shares[True, mode, style] == pytest.approx(expected, abs=0.015)
 
 
 def test_the_way_kept(compared):
     pushed, base = compared.made["pushed"], compared.made["base"]
-    half = replace(base, images=(pushed.images.float() + base.images.float()) / 2)
+    half = replace(base, x=(pushed.images.x.float() + base.images.x.float()) / 2)
     c = replace(compared, made=compared.made | {"half": half})
     kept = ablations.same_push(c, {"pushed": "pushed", "half": "pushed", "base": "pushed"})
     assert kept["kept"].tolist() == pytest.approx([100, 50, 0])
@@ -115,19 +145,22 @@ def test_the_way_kept(compared):
     assert still["kept"].isna().all()
 
 
-def test_cosines_along_the_path(world):
-    table = ablations.cosines(world, ASKED, Arm("entropy", criterion="entropy"))
+def test_photographs_of_the_right_kind_are_counted_by_ambiguity():
+    table = pd.DataFrame(
+        [("bat", True, "photo", "text"), ("bat", False, "photo", "text"), ("bow", True, "drawing", "text"),
+         ("apple", True, "photo", "text"), ("apple", True, "photo", "other")],
+        columns=["wanted", "recognised", "style", "method"],
+    ).assign(seed=1)  # fmt: skip
+    right = ablations.by_ambiguity(table, ["text"]).set_index("ambiguity")["right"]
+    assert right.to_dict() == pytest.approx({"homonym": 100 / 3, "none": 100})
+
+
+def test_cosines_along_the_path(exp, three):
+    table = ablations.cosines(exp, three)
     assert table["cosine"].abs().max() <= 1 + 1e-6
     assert table.groupby("pair").size().to_dict() == {
         "exact, 1 steps before": 27, "exact, 4 steps before": 18, "exact, cheap": 30
     }  # fmt: skip
     late = table[table["step"] == 9].groupby("pair")["cosine"].mean()
     assert late["exact, cheap"] > 0.5  # near the clean image, x0_hat hardly goes through the network
-
-
-def test_a_class_without_real_images_cannot_be_a_condition(world):
-    rest = ablations.RealSet(
-        world.real.factors, world.real.images, torch.zeros_like(world.real.label), world.real.counts
-    )
-    with pytest.raises(UserError, match="Class 'car' has no real image to condition on: sample it by text"):
-        ablations.conditioning_row(rest, NAMES.index("car"), 0)
+    assert np.isfinite(table["cosine"]).all()

@@ -275,8 +275,9 @@ def test_a_mini_world_is_embedded_in_batches_as_at_once(unclip):
 
 
 def asked_at_once(guide, images):
-    from fgsynth.data.images import from_uint8
     from fgsynth.train.classify import embed
+
+    from fgsynth.data.images import from_uint8
 
     return embed(guide, from_uint8(images.x))[1]
 

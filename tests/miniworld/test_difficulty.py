@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from fgsynth.train.classify import embed, train_erm
 
 from fgsynth.data.images import from_uint8
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.world import sample
-from fgsynth.train.classify import embed, train_erm
 from fgsynth.utils.seeds import stable_seed
 
 NAMES = list(CLASSES)

@@ -65,8 +65,9 @@ def test_the_notebook_asks_as_the_card_has_chosen(root, scores):
     chosen = scores["settings"]
     for scale in ("mini", "full", "paper"):
         block = getattr(load(root / "params.yaml"), scale).ablations
-        assert (block.cfg, block.noise_level) == tuple(chosen["text and image"].values())
-        assert block.cfg_text == chosen["text"]["cfg"]
+        sampling = (block.mini_world or block).sampling
+        assert (sampling.cfg, sampling.noise_level) == tuple(chosen["text and image"].values())
+        assert sampling.cfg_text == chosen["text"]["cfg"]
 
 
 def test_its_tokenizer_knows_its_length(mini):
