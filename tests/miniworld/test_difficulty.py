@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from fgsynth.train.classify import embed, train_erm
 
-from fgsynth.data.images import from_uint8
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.world import sample
+from fgsynth.train.batches import Images
+from fgsynth.train.recipe import Recipe
+from fgsynth.train.train import predict, train
 from fgsynth.utils.seeds import stable_seed
 
 NAMES = list(CLASSES)
@@ -16,8 +17,8 @@ NAMES = list(CLASSES)
 def draw(name, per_class):
     kinds = [c for c in NAMES for _ in range(per_class)]
     factors = sample([stable_seed(name, i) for i in range(len(kinds))], kinds)
-    images = from_uint8(torch.from_numpy(render(factors)))
-    return images, torch.tensor([NAMES.index(k) for k in kinds]), factors["mode"].to_numpy() > 0
+    label = torch.tensor([NAMES.index(k) for k in kinds])
+    return Images(torch.from_numpy(render(factors)), label), torch.tensor(factors["mode"].to_numpy() > 0)
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +27,11 @@ def test_set():
 
 
 def accuracy(per_class, updates, test_set):
-    x, y, _ = draw("difficulty train", per_class)
-    network = train_erm(x, y, len(NAMES), updates, seed=0)
-    test_x, test_y, rare = test_set
-    right = embed(network, test_x)[0].argmax(1) == test_y
-    return right.float().mean().item(), right[torch.from_numpy(rare)].float().mean().item()
+    recipe = Recipe(epochs=1, updates_per_epoch=updates, balanced=0.0, augment=())
+    network = train(draw("difficulty train", per_class)[0], None, len(NAMES), recipe, 0).network
+    images, rare = test_set
+    right = predict(network, images).argmax(1) == images.label
+    return right.float().mean().item(), right[rare].float().mean().item()
 
 
 def test_500_images_per_class_suffice_and_few_do_not(test_set):
