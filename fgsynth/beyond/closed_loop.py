@@ -246,7 +246,7 @@ def _grown(exp: Experiment, settings: LoopSettings, method: Method, seed: int) -
             if len(run.parts) == settings.cycles:
                 break
             run.advance(end)
-            val = validation_accuracy(exp, run.fit.kept)
+            val = validation_accuracy(exp, run.fit.network)
             if continued or plateau.reached(val):
                 run.grow(val)
         run.advance(total)

@@ -108,7 +108,7 @@ class Growing:
     def grow(self, val: float) -> None:
         """End a cycle of this validation accuracy, and add a part guided by the classifier as it stands."""
         self._end(val)
-        guide = deepcopy(self.fit.kept).eval().requires_grad_(False)
+        guide = deepcopy(self.fit.network).eval().requires_grad_(False)
         self.parts.append(self.part(k=len(self.parts), guide=guide))
         groups = self._groups()
         self.fit.counts = counts_with(self.exp, self.made).to(self.us.device, torch.float32)
@@ -118,8 +118,8 @@ class Growing:
     def end(self) -> Trained:
         """End the last cycle and the training, with the weights that the recipe selects."""
         if self.fit.weights:
-            self.fit.kept.load_state_dict(self.fit.weights)
-        network = self.fit.kept.eval().requires_grad_(False)
+            self.fit.network.load_state_dict(self.fit.weights)
+        network = self.fit.network.eval().requires_grad_(False)
         self._end(validation_accuracy(self.exp, network))
         return Trained(network, pd.DataFrame(self.fit.rows), self.exp.recipe.select)
 

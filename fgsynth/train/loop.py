@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
-from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -69,8 +68,6 @@ class Fit:
         self.optimiser = recipe.build_optimiser(self.network.parameters())
         self.updates = recipe.epochs * per_epoch
         self.schedule = recipe.build_schedule(self.optimiser, self.updates)
-        # Its decay rises from 0, or a short training would keep the random weights it began with.
-        self.ema = ModelEmaV3(network, recipe.ema, use_warmup=True) if recipe.ema else None
         precision = compute.on(device)
         self.dtype = DTYPES[precision]
         # Gradients below 6e-8 are 0 in float16: the loss is scaled up ahead of them.
@@ -78,11 +75,6 @@ class Fit:
         self.done, self.total, self.seconds, self.waited = 0, 0.0, 0.0, 0.0
         self.rows: list[dict[str, float]] = []
         self.best, self.weights = -math.inf, dict[str, Tensor]()
-
-    @property
-    def kept(self) -> Classifier:
-        """The network that is evaluated and kept."""
-        return self.ema.module if self.ema else self.network
 
     @property
     def rate(self) -> float:
@@ -105,8 +97,6 @@ class Fit:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.done += 1
-        if self.ema:
-            self.ema.update(self.network, self.done)
         return loss
 
     def _backward(self, batch: Batch, i: int, pieces: int) -> Tensor:
@@ -167,7 +157,6 @@ class Fit:
         random = self.ranks.all(checkpoint.random_state(self.ranks.device))
         parts = {
             "network": self.network.state_dict(),
-            "average": self.ema.module.state_dict() if self.ema else {},
             "best": self.weights,
             "objective": self.memory,
             "optimiser": optimiser,
@@ -184,8 +173,6 @@ class Fit:
     def restore(self, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
         """The opposite of `state`. With as many processes as before, to the bit on one kind of CPU."""
         self.network.load_state_dict(checkpoint.of("network", tensors))
-        if self.ema:
-            self.ema.module.load_state_dict(checkpoint.of("average", tensors))
         self.weights = checkpoint.of("best", tensors)
         found = checkpoint.of("objective", tensors)
         self.memory = {name: value.to(self.ranks.device) for name, value in found.items()}

@@ -31,7 +31,6 @@ class Recipe:
     real_share: of each mini-batch (FG: one half); without synthetic images all are real.
     balanced: weight of balanced softmax against plain cross entropy (FG appendix E); counts: its n_c.
     objective: another method than balanced softmax (of `train.objectives`); `balanced` is not used then.
-    ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept.
     select: the weights of the last epoch, or of the best by average validation accuracy (SubpopBench's rule).
     augment: names, see fgsynth.data.augment; side: the input's, for images from files; None keeps their size.
     Raises UserError naming the key.
@@ -49,7 +48,6 @@ class Recipe:
     real_share: float = 0.5
     balanced: float = 1.0
     counts: Counts = "real"
-    ema: float | None = None
     select: Select = "last"
     augment: tuple[str, ...] = ("crop", "flip")
     side: int | None = None
@@ -78,7 +76,6 @@ class Recipe:
         _require(self, 0 <= self.warmup < 1, "warmup", "at least 0 and below 1")
         _require(self, 0 < self.real_share <= 1, "real_share", "above 0 and at most 1")
         _require(self, 0 <= self.balanced <= 1, "balanced", "from 0 to 1")
-        _require(self, self.ema is None or 0 < self.ema < 1, "ema", "between 0 and 1, or none")
 
     @property
     def grouped(self) -> bool:

@@ -167,18 +167,18 @@ def _run(
         if stop:
             raise Stopped(f"stopped after update {fit.done} of {fit.updates} in {kept.folder}, {AGAIN}")
     if fit.weights:
-        fit.kept.load_state_dict(fit.weights)
-    return Trained(fit.kept.eval().requires_grad_(False), pd.DataFrame(fit.rows), fit.recipe.select)
+        fit.network.load_state_dict(fit.weights)
+    return Trained(fit.network.eval().requires_grad_(False), pd.DataFrame(fit.rows), fit.recipe.select)
 
 
 def validation_row(fit: Fit, val: Source, real_counts: Tensor, workers: int) -> dict[str, float]:
     """Accuracies of the weights after an epoch, in percent; the best by their average are set aside."""
     rows = fit.ranks.rows(len(val))
-    logits = predict(fit.kept.eval(), val, side=fit.recipe.side, workers=workers, rows=rows)
+    logits = predict(fit.network.eval(), val, side=fit.recipe.side, workers=workers, rows=rows)
     predicted = fit.ranks.joined(logits.argmax(1), len(val))
     accuracy = long_tail_accuracy(predicted, val.label, real_counts)
     if fit.recipe.select == "best_average_val" and accuracy["overall"] > fit.best:
-        fit.best, fit.weights = accuracy["overall"], deepcopy(fit.kept.state_dict())
+        fit.best, fit.weights = accuracy["overall"], deepcopy(fit.network.state_dict())
     return {f"val_{name}": accuracy[name] for name in ("overall", "many", "medium", "few")}
 
 

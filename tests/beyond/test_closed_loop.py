@@ -29,7 +29,7 @@ SAMPLING = Sampling(
 )  # fmt: skip
 RECIPE = Recipe(network="thin", epochs=2, updates_per_epoch=4, batch=8, counts="batch")
 GUIDED, PLAIN = Method(dropout=0.5, criteria=("entropy",), scale=0.1), Method(dropout=0.5)
-SELECTING = replace(RECIPE, select="best_average_val", ema=0.5)
+SELECTING = replace(RECIPE, select="best_average_val")
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_the_guide_of_a_part_is_the_classifier_as_it_stands(exp, monkeypatch):
     with train.own_randomness(0, us), one_thread():
         half = growing.Growing(exp, GUIDED, 2, 0, us)
         half.advance(4)
-    assert same(guides[1], half.fit.kept)
+    assert same(guides[1], half.fit.network)
     assert not same(guides[1], loop.trained.network)
     seen = exp.predicted(guides[1], "val") == exp.bench.manifest.rows("val")["label"].to_numpy()
     assert loop.records["val"][0] == pytest.approx(100 * seen.mean())

@@ -13,7 +13,7 @@ from fgsynth.utils.cache import weights_digest
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.interrupts import Stopped
 
-RECIPE = Recipe(network="slim", epochs=3, updates_per_epoch=5, batch=8, ema=0.9)
+RECIPE = Recipe(network="slim", epochs=3, updates_per_epoch=5, batch=8)
 EVERY = Compute(checkpoint=0)
 
 
@@ -59,8 +59,8 @@ def equal(a, b):
     "recipe",
     [
         RECIPE,
-        replace(RECIPE, optimiser="sgd", ema=None, select="best_average_val"),
-        replace(RECIPE, network="test_resnet", ema=None),
+        replace(RECIPE, optimiser="sgd", select="best_average_val"),
+        replace(RECIPE, network="test_resnet"),
     ],
 )
 def test_a_killed_training_ends_as_an_undisturbed_one(recipe, tmp_path):
@@ -85,10 +85,9 @@ def test_dropout_goes_on_where_it_was(tmp_path, monkeypatch):
         self.network.network.drop_rate = 0.5
 
     monkeypatch.setattr(train.Fit, "__init__", with_dropout)
-    recipe = replace(RECIPE, ema=None)
     with pytest.raises(Killed):
-        run(tmp_path / "run", {2 * 40 + 3: kill}, recipe)
-    assert equal(run(tmp_path / "whole", recipe=recipe), run(tmp_path / "run", recipe=recipe))
+        run(tmp_path / "run", {2 * 40 + 3: kill})
+    assert equal(run(tmp_path / "whole"), run(tmp_path / "run"))
 
 
 def test_a_stopped_training_keeps_the_update_it_is_in(tmp_path):

@@ -17,7 +17,7 @@ from fgsynth.utils.errors import UserError
 
 RECIPE = Recipe(
     **dict(network="test_convnext", optimiser="sgd", rate=0.01, epochs=3, updates_per_epoch=4, batch=15),
-    **dict(ema=0.9, select="best_average_val"),
+    select="best_average_val",
 )
 COMPUTE = Compute(accumulate=2, checkpoint=0)
 

@@ -28,7 +28,6 @@ def test_an_epoch_is_a_pass_over_the_real_images():
         ("warmup", 1.0, "warmup is 1.0"),
         ("real_share", 0.0, "real_share is 0.0, must be above 0"),
         ("balanced", 1.5, "balanced is 1.5, must be from 0 to 1"),
-        ("ema", 1.0, "ema is 1.0"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(key, value, message):

@@ -38,7 +38,7 @@ class BalancedSoftmax(Objective):
 class LogitAdjustment(Objective):
     """Logit adjusted loss: cross entropy on logits + tau log pi_c (Menon et al. 2021, eq. 10; tau 1 there).
 
-    With tau 1 it is balanced softmax; after training instead: `fgsynth.train.second_stage.rescale.adjusted`.
+    With tau 1 it is balanced softmax.
     """
 
     name: ClassVar[str] = "logit adjustment"

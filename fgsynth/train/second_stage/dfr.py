@@ -1,7 +1,6 @@
 """DFR: the last layer refitted on held-out images of equally large groups (Kirichenko et al. 2023)."""
 
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -33,8 +32,6 @@ def dfr(
     group: Tensor,
     seed: int,
     *,
-    strengths: Sequence[float] = STRENGTHS,
-    fits: int = FITS,
     side: int | None = None,
     workers: int = 0,
 ) -> Classifier:
@@ -43,7 +40,7 @@ def dfr(
     held_out: images that neither trained the network nor are reported on; group (n,): of each, 0 and up.
     Embeddings are of the plain views, standardised. A random half of every group's images fits, the other
     half chooses the penalty by average accuracy, the selection rule of FG table 3 (the paper takes the worst
-    group); then the weights of `fits` refits on random subsets of all held-out images, with as many of
+    group); then the weights of FITS refits on random subsets of all held-out images, with as many of
     every group as the smallest has, are averaged. Returns a new frozen network.
     Raises UserError for groups of another number, and for a class without a held-out image.
     """
@@ -56,9 +53,9 @@ def dfr(
     mean, std = embedding.mean(0), embedding.std(0)
     std[std == 0] = 1.0
     x = (embedding - mean) / std
-    strength = _chosen(x, label, group, strengths, seed)
+    strength = _chosen(x, label, group, seed)
     rows = torch.arange(len(label))
-    each = [_fitted(x, label, group, rows, strength, stable_seed("DFR fit", seed, i)) for i in range(fits)]
+    each = [_fitted(x, label, group, rows, strength, stable_seed("DFR fit", seed, i)) for i in range(FITS)]
     weight, bias = np.mean([w for w, _ in each], 0) / std, np.mean([b for _, b in each], 0)
     new = nn.Linear(layer.in_features, layer.out_features)
     with torch.no_grad():
@@ -67,17 +64,15 @@ def dfr(
     return with_last_layer(network, new)
 
 
-def _chosen(
-    x: NDArray[np.float64], label: NDArray[np.int64], group: Tensor, strengths: Sequence[float], seed: int
-) -> float:
+def _chosen(x: NDArray[np.float64], label: NDArray[np.int64], group: Tensor, seed: int) -> float:
     """The strength of the best average accuracy on one half of every group, fitted on the other."""
     first, second = halves(group, generator("DFR halves", seed))
     rest, own = second.numpy(), stable_seed("DFR choice", seed)
     found = []
-    for strength in strengths:
+    for strength in STRENGTHS:
         weight, bias = _fitted(x, label, group, first, strength, own)
         found.append(float(((x[rest] @ weight.T + bias).argmax(1) == label[rest]).mean()))
-    return strengths[int(np.argmax(found))]
+    return STRENGTHS[int(np.argmax(found))]
 
 
 def halves(group: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
-"""Second stages that rescale or shift the last layer: LWS, tau-normalisation, MiSLAS, logit adjustment."""
+"""Second stages that rescale or shift the last layer: LWS, tau-normalisation, MiSLAS."""
 
 import math
-from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 
@@ -13,7 +12,7 @@ from torch.nn.utils import skip_init
 
 from fgsynth.data.images import from_uint8
 from fgsynth.models.networks import Classifier, last_layer, with_last_layer
-from fgsynth.train.batches import Source, count, plain_batches
+from fgsynth.train.batches import Source, plain_batches
 from fgsynth.train.losses import prior_counts
 from fgsynth.train.objective import Drawing
 from fgsynth.train.recipe import Recipe
@@ -77,7 +76,6 @@ def _normalised(weight: Tensor, tau: float) -> Tensor:
 def best_tau(
     network: Classifier,
     val: Source,
-    taus: Sequence[float] = TAUS,
     *,
     side: int | None = None,
     workers: int = 0,
@@ -85,22 +83,8 @@ def best_tau(
     """The tau of `tau_normalised` with the highest average validation accuracy, the first of equal ones."""
     _, embedding = outputs(network, val, side=side, workers=workers)
     weight = last_layer(network).weight.detach().cpu()
-    right = [(linear(embedding, _normalised(weight, tau)).argmax(1) == val.label).sum() for tau in taus]
-    return taus[int(torch.stack(right).argmax())]
-
-
-def adjusted(network: Classifier, real: Source, tau: float = 1.0) -> Classifier:
-    """Logit adjustment after training: logits - tau log pi_c (Menon et al. 2021, eq. 9; tau 1 there).
-
-    pi: the classes' shares of the real images. Returns a new frozen network.
-    Raises UserError for a class without any.
-    """
-    layer = last_layer(network)
-    counts = prior_counts("real", count(real, layer.out_features, "real"))
-    log_prior = (counts / counts.sum()).log().float().to(layer.weight.device)
-    return with_last_layer(
-        network, _linear(layer.weight.detach(), _bias(layer).to(log_prior) - tau * log_prior)
-    )
+    right = [(linear(embedding, _normalised(weight, tau)).argmax(1) == val.label).sum() for tau in TAUS]
+    return TAUS[int(torch.stack(right).argmax())]
 
 
 def mislas(

@@ -4,7 +4,8 @@ from torch import nn
 
 from fgsynth.models.networks import Classifier, last_layer
 from fgsynth.train.batches import Images
-from fgsynth.train.second_stage.dfr import dfr, halves
+from fgsynth.train.second_stage import dfr
+from fgsynth.train.second_stage.dfr import halves
 from fgsynth.train.train import predict
 from fgsynth.utils.errors import UserError
 
@@ -49,7 +50,7 @@ def test_it_finds_the_class_where_the_first_layer_had_learned_the_context():
     test, _ = images((25, 25, 25, 25), seed=1)
     before = (predict(NETWORK, test).argmax(1) == test.label).float().mean()
     assert before == 0.5
-    refitted = dfr(NETWORK, held_out, group, 0, fits=3)
+    refitted = dfr.dfr(NETWORK, held_out, group, 0)
     assert (predict(refitted, test).argmax(1) == test.label).float().mean() > 0.95
     # Green has lost its say.
     weight = last_layer(refitted).weight
@@ -58,11 +59,10 @@ def test_it_finds_the_class_where_the_first_layer_had_learned_the_context():
     assert last_layer(NETWORK).weight[1, 1] == 5
 
 
-def test_the_seed_decides():
+def test_the_seed_decides(monkeypatch):
+    monkeypatch.setattr(dfr, "STRENGTHS", (0.1,))
     held_out, group = images((30, 8, 8, 30))
-    first, again, other = (
-        last_layer(dfr(NETWORK, held_out, group, seed, strengths=(0.1,), fits=2)).weight for seed in (0, 0, 1)
-    )
+    first, again, other = (last_layer(dfr.dfr(NETWORK, held_out, group, seed)).weight for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -78,7 +78,7 @@ def test_halves_share_every_group():
 def test_what_cannot_be_refitted_is_said():
     held_out, group = images((4, 4, 4, 4))
     with pytest.raises(UserError, match="15 groups for 16 held-out images"):
-        dfr(NETWORK, held_out, group[1:], 0)
+        dfr.dfr(NETWORK, held_out, group[1:], 0)
     lonely, group = images((4, 4, 0, 0))
     with pytest.raises(UserError, match="Class 1 has no held-out image"):
-        dfr(NETWORK, lonely, group, 0)
+        dfr.dfr(NETWORK, lonely, group, 0)

@@ -11,7 +11,6 @@ from fgsynth.models.networks import Classifier, create, last_layer, with_last_la
 from fgsynth.train.batches import Images
 from fgsynth.train.second_stage.rescale import (
     TAUS,
-    adjusted,
     best_tau,
     label_aware_smoothing,
     lws,
@@ -68,15 +67,6 @@ def test_tau_is_chosen_by_validation():
     right = {t: (predict(tau_normalised(network, t), val).argmax(1) == val.label).sum().item() for t in TAUS}
     assert right[tau] == max(right.values()) > right[0.0]
     assert tau == min(t for t in TAUS if right[t] == right[tau])
-
-
-def test_logits_are_adjusted_by_the_prior_afterwards():
-    new = adjusted(NETWORK, TAIL, 0.7)
-    prior = torch.tensor([200, 60, 6]) / 266
-    torch.testing.assert_close(predict(new, TEST), predict(NETWORK, TEST) - 0.7 * prior.log())
-    assert recall(adjusted(NETWORK, TAIL)) > recall(NETWORK) + 0.05
-    with pytest.raises(UserError, match="Class 1 has no images"):
-        adjusted(NETWORK, images((5, 0, 5)))
 
 
 def test_label_aware_smoothing_by_hand():
