@@ -19,10 +19,12 @@ def validation_errors(exp: Experiment, seeds: Sequence[int]) -> tuple[NDArray[np
     Raises UserError for a class without validation images.
     """
     m = exp.bench.manifest
-    exp.train_all([(exp.recipe, seed, None) for seed in seeds], "val")
+    exp.trainings.train_all([(exp.recipe, seed, None) for seed in seeds], "val")
     rows = m.rows("val")
     predicted = [
-        exp.predicted(exp.train(exp.recipe, seed).network, "val", exp.run_folder(exp.recipe, seed))
+        exp.trainings.predicted(
+            exp.trainings.train(exp.recipe, seed).network, "val", exp.trainings.folder(exp.recipe, seed)
+        )
         for seed in seeds
     ]
     wrong = (np.stack(predicted) != rows["label"].to_numpy()).mean(0)

@@ -173,7 +173,7 @@ def run_loop(exp: Experiment, settings: LoopSettings, method: Method, seed: int,
         _keep(folder, exp, settings, seed, closed_loop(exp, settings, method, seed))
     # Read back even when it is new, so that both ways give the same numbers.
     records = pd.read_csv(folder / RECORDS)
-    return Looped(exp.predicted(load(folder).network, split, folder), records)
+    return Looped(exp.trainings.predicted(load(folder).network, split, folder), records)
 
 
 def run_loops(
@@ -228,7 +228,7 @@ def _restarted(exp: Experiment, settings: LoopSettings, method: Method, seed: in
         one = len(each) == 1
         recipe = exp.recipe if one else replace(exp.recipe, epochs=1, updates_per_epoch=updates)
         own = seed if k == len(each) - 1 else stable_seed("restarted", seed, k)
-        trained = exp.train(recipe, own, SyntheticSet.joined(parts))
+        trained = exp.trainings.train(recipe, own, SyntheticSet.joined(parts))
         guide = trained.network
         rows.append(cycle(sum(each[:k]), updates, parts, validation_accuracy(exp, guide)))
     return Loop(trained, SyntheticSet.joined(parts), pd.DataFrame(rows), sum(each[:-1]))

@@ -61,8 +61,8 @@ def _agreed(logits: Tensor) -> tuple[Tensor, Tensor]:
 def ensemble(exp: Experiment, size: int) -> Committee:
     """The guide and others, trained as it is with other seeds (`size` in all)."""
     seeds = [stable_seed("committee", exp.seed, i) for i in range(1, size)]
-    exp.train_all((exp.guide_recipe, seed, None) for seed in seeds)
-    others = [exp.train(exp.guide_recipe, seed).network for seed in seeds]
+    exp.trainings.train_all((exp.guide_recipe, seed, None) for seed in seeds)
+    others = [exp.trainings.train(exp.guide_recipe, seed).network for seed in seeds]
     return Committee([exp.guide, *others])
 
 
@@ -73,7 +73,7 @@ def epistemic_heads(
 
     Cross entropy, full batches, AdamW from random weights: our choice, as is the bootstrap (Breiman 1996).
     """
-    embedding = exp.seen(exp.real).by(exp.guide.cpu())[1].double()
+    embedding = exp.outputs(exp.guide.cpu(), exp.real)[1].double()
     label, c = exp.real.label, exp.n_classes
     mean, scale = embedding.mean(0), embedding.std(0).clamp(min=1e-6)
     x = (embedding - mean) / scale

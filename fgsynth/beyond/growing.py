@@ -46,7 +46,7 @@ def cycle(start: int, updates: int, parts: Sequence[SyntheticSet], val: float) -
 
 def selecting(exp: Experiment) -> Source | None:
     """The validation images, where the recipe selects an epoch by them."""
-    return exp.images("val") if exp.recipe.select != "last" else None
+    return exp.trainings.images("val") if exp.recipe.select != "last" else None
 
 
 def counts_with(exp: Experiment, made: Source) -> Tensor:
@@ -67,7 +67,7 @@ def validation_accuracy(exp: Experiment, network: Classifier) -> float:
     if not has_validation(exp):
         return nan
     label = exp.bench.manifest.rows("val")["label"].to_numpy()
-    return 100 * float((exp.predicted(network.eval(), "val") == label).mean())
+    return 100 * float((exp.trainings.predicted(network.eval(), "val") == label).mean())
 
 
 class Growing:

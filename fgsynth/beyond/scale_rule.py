@@ -39,12 +39,12 @@ def held_out(exp: Experiment) -> Classifier:
     real images, so that what neither can tell remains unseen.
     """
     recipe = replace(exp.recipe, balanced=1.0, objective=None)
-    return exp.train(recipe, stable_seed("held out", exp.seed)).network
+    return exp.trainings.train(recipe, stable_seed("held out", exp.seed)).network
 
 
 def class_probability(exp: Experiment, made: SyntheticSet, network: Classifier) -> NDArray[np.float64]:
     """Softmax probability of every image's own label, (n,), by a network."""
-    probability = exp.seen(made.images).by(network)[0].double().softmax(1).numpy()
+    probability = exp.outputs(network, made.images)[0].double().softmax(1).numpy()
     return probability[np.arange(len(probability)), made.index["label"].to_numpy()]
 
 

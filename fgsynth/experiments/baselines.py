@@ -120,7 +120,7 @@ def costs(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int]) -> pd.
     for name, row in rows.items():
         r = row.recipe
         updates = r.epochs * r.updates(len(exp.real), row.synthetic is not None)
-        took = [exp.train(r, seed, row.synthetic).history["seconds"].sum() for seed in seeds]
+        took = [exp.trainings.train(r, seed, row.synthetic).history["seconds"].sum() for seed in seeds]
         table.append((name, updates, updates * r.batch, sum(took) / len(took)))
     return pd.DataFrame(table, columns=["method", "updates", "images", "seconds"])
 

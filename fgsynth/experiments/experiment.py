@@ -28,6 +28,7 @@ from fgsynth.generate.textual_inversion import Inversion
 from fgsynth.guidance.criteria import ACQUISITION, CRITERIA, Criterion, Hardness, NearExemplars
 from fgsynth.guidance.schedule import Schedule
 from fgsynth.models.networks import Classifier
+from fgsynth.train.batches import Source
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import finished, load
 from fgsynth.train.train import COMPUTE
@@ -40,7 +41,7 @@ SYNTHESIS = (*TRAINING, "experiments/experiment", "generate", "guidance")
 
 
 @dataclass(frozen=True)
-class Experiment(Trainings):
+class Experiment:
     """What all methods of a comparison share: benchmark, generator, settings, recipe of the classifiers.
 
     work: a folder of results under the fingerprints of what they depend on; whatever is there is not made
@@ -63,6 +64,25 @@ class Experiment(Trainings):
     compute: Compute = COMPUTE
     guided_by: Classifier | None = None
 
+    @cached_property
+    def trainings(self) -> Trainings:
+        """The images of the benchmark and the classifiers trained on them."""
+        return Trainings(self.bench, self.work, self.recipe.side, self.workers, self.compute)
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the benchmark."""
+        return len(self.bench.manifest.classes)
+
+    @property
+    def real(self) -> Source:
+        """The real training images."""
+        return self.trainings.images("train")
+
+    def outputs(self, network: Classifier, images: Source) -> tuple[Tensor, Tensor]:
+        """Logits (n, c) and embeddings (n, k) of images by a network of the experiment, on the CPU."""
+        return self.trainings.sized(images).outputs(network)
+
     def sampled(self, **changes: Any) -> "Experiment":
         """The experiment with other settings of sampling, on which its guide does not depend."""
         sampling = self.sampling.model_copy(update=changes)
@@ -77,7 +97,7 @@ class Experiment(Trainings):
 
     @cached_property
     def side(self) -> int:
-        """Pixels of what the classifiers see: the recipe's, else the benchmark's own."""
+        """Pixels of a classifier's input: the recipe's, else the benchmark's own."""
         first = self.bench.manifest.rows("train").head(1)
         return self.recipe.side or self.bench.images(first).shape[1]
 
@@ -93,15 +113,15 @@ class Experiment(Trainings):
             known = json.loads((self.guide_folder / CLASSES).read_text(encoding="utf-8"))
             require_labels(known, self.bench.manifest, f"The guide in {self.guide_folder}")
             return load(self.guide_folder).network
-        return self.train(self.guide_recipe, stable_seed("guide", self.seed)).network
+        return self.trainings.train(self.guide_recipe, stable_seed("guide", self.seed)).network
 
     @property
     def guide_is_there(self) -> bool:
         """Whether the guide was trained before."""
         if self.guided_by is not None:
             return True
-        folder = self.guide_folder or self.run_folder(self.guide_recipe, stable_seed("guide", self.seed))
-        return finished(folder)
+        trained = self.trainings.folder(self.guide_recipe, stable_seed("guide", self.seed))
+        return finished(self.guide_folder or trained)
 
     @cached_property
     def hardness(self) -> Hardness:
@@ -126,10 +146,10 @@ class Experiment(Trainings):
     @cached_property
     def _embedding(self) -> Tensor:
         """The guide's of the real images, on the CPU."""
-        return self.seen(self.real).by(self.guide.to(self.generator.device))[1]
+        return self.outputs(self.guide.to(self.generator.device), self.real)[1]
 
     def criterion(self, name: str) -> Criterion:
-        """A criterion by name; hardness and entropy near exemplars are fitted when they are asked for."""
+        """A criterion by name; hardness and entropy near exemplars are fitted at their first use."""
         fitted = {"hardness": "hardness", "entropy near exemplars": "exemplars"}
         if name in fitted:
             return cast(Criterion, getattr(self, fitted[name]))
@@ -222,5 +242,5 @@ class Experiment(Trainings):
         if not method.criteria:
             return None
         chosen = {name: self.criterion(name) for name in method.criteria}
-        seeing = at_resolution(self.guide.to(self.generator.device), self.side)
-        return Feedback(seeing, chosen, self.n_classes, guidance_of(self.sampling, method.scale))
+        guide = at_resolution(self.guide.to(self.generator.device), self.side)
+        return Feedback(guide, chosen, self.n_classes, guidance_of(self.sampling, method.scale))

@@ -117,7 +117,7 @@ class Tempered(Classifier):
 
 def calibrated(network: Classifier, exp: Experiment) -> Classifier:
     """Temperature scaling on the validation images: the temperature of least cross entropy."""
-    val = exp.images("val")
+    val = exp.trainings.images("val")
     logits = predict(network, val)
     best = minimize_scalar(
         lambda t: cross_entropy(logits / np.exp(t), val.label).item(), bounds=(-2, 3), method="bounded"
@@ -184,9 +184,9 @@ def _rows(setup: Setup, point: Point, world: int) -> Iterator[dict[str, Any]]:
             x = made.at(np.arange(len(made.index)))
             seen = contents(made.index, judge.read(setup.judge, from_uint8(x)), exp.bench)
         for seed in range(setup.seeds):
-            folder = exp.run_folder(setup.recipe, seed, made)
-            network = exp.train(setup.recipe, seed, made).network
-            scores = evaluate(exp.bench, exp.predicted(network, "val", folder), "val")
+            folder = exp.trainings.folder(setup.recipe, seed, made)
+            network = exp.trainings.train(setup.recipe, seed, made).network
+            scores = evaluate(exp.bench, exp.trainings.predicted(network, "val", folder), "val")
             modes = {f"few, {k}": scores["modes"][f"few, {k}"] for k in ("balanced", "common", "rare")}
             accuracy = {k: scores[k] for k in ("overall", "many", "medium", "few")}
             yield {

@@ -41,7 +41,7 @@ def balanced_meta_softmax(exp: Experiment, epochs: int) -> SecondStage:
 
 def normalised(exp: Experiment) -> SecondStage:
     """Rescale by tau-normalisation, tau by average validation accuracy."""
-    val, side, workers = exp.images("val"), exp.recipe.side, exp.workers
+    val, side, workers = exp.trainings.images("val"), exp.recipe.side, exp.workers
 
     def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
         tau = rescale.best_tau(network, val, side=side, workers=workers)
@@ -52,7 +52,7 @@ def normalised(exp: Experiment) -> SecondStage:
 
 def refitted(exp: Experiment) -> SecondStage:
     """Refit by DFR on the validation images, in equal numbers of every group."""
-    manifest, val, side, workers = exp.bench.manifest, exp.images("val"), exp.recipe.side, exp.workers
+    manifest, val, side, workers = exp.bench.manifest, exp.trainings.images("val"), exp.recipe.side, exp.workers
     group = torch.tensor(group_of(manifest.rows("val"), manifest).to_numpy())
 
     def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:

@@ -26,7 +26,7 @@ from fgsynth.guidance.criteria import entropy
 from fgsynth.miniworld import judge
 from fgsynth.models.networks import Classifier
 from fgsynth.train.batches import Source
-from fgsynth.train.predict import second_stage
+from fgsynth.train.predict import refine_and_predict
 from fgsynth.train.search import best, random_search
 from fgsynth.train.train import Recipe, load, outputs
 from fgsynth.utils import paths
@@ -69,7 +69,7 @@ def scores(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int], split
     for two_stages in (False, True):
         some = [row for row in rows.values() if bool(row.second) == two_stages]
         jobs = [(row.recipe, seed, row.synthetic) for row in some for seed in seeds]
-        exp.train_all(jobs, None if two_stages else split)
+        exp.trainings.train_all(jobs, None if two_stages else split)
     second = _second_stages(exp, {name: row for name, row in rows.items() if row.second}, seeds, split)
     return {name: _scored(exp, name, row, seeds, split, second.get(name)) for name, row in rows.items()}
 
@@ -80,10 +80,10 @@ def _second_stages(
     """What the second stages of every row and seed predict of a split."""
     jobs = [(row.recipe, seed, row.synthetic) for row in rows.values() for seed in seeds]
     second = [partial(_refined, row, exp.real, seed) for row in rows.values() for seed in seeds]
-    asked = exp.seen(exp.images(split))
-    work = [(exp.training(*job), refine, asked) for job, refine in zip(jobs, second, strict=True)]
+    images = exp.trainings.sized(exp.trainings.images(split))
+    work = [(exp.trainings.deferred(*job), refine, images) for job, refine in zip(jobs, second, strict=True)]
     bar = f"{exp.bench.manifest.name}, second stages"
-    found = iter(spread(second_stage, work, bar, processes=exp.processes(jobs)))
+    found = iter(spread(refine_and_predict, work, bar, processes=exp.trainings.processes(jobs)))
     return {name: [next(found) for _ in seeds] for name in rows}
 
 
@@ -101,8 +101,8 @@ def _scored(
     second: Sequence[NDArray[np.int64]] | None,
 ) -> Scored:
     """What was predicted, evaluated. second: by second stages, of every seed."""
-    folders = [exp.run_folder(row.recipe, seed, row.synthetic) for seed in seeds]
-    predicted = second or [exp.predicted(load(folder).network, split, folder) for folder in folders]
+    folders = [exp.trainings.folder(row.recipe, seed, row.synthetic) for seed in seeds]
+    predicted = second or [exp.trainings.predicted(load(folder).network, split, folder) for folder in folders]
     nested = tuple(evaluate(exp.bench, one, split) for one in predicted)
     name = f"scores-{split}-{method}.json" if second else f"scores-{split}.json"
     for folder, one in zip(folders, nested, strict=True):
@@ -124,10 +124,12 @@ def searched(
         name: [replace(row.recipe, rate=r, batch=b, select="best_average_val") for r, b in pairs]
         for name, row in rows.items()
     }
-    exp.train_all([(recipe, 0, row.synthetic) for name, row in rows.items() for recipe in tried[name]])
+    exp.trainings.train_all(
+        [(recipe, 0, row.synthetic) for name, row in rows.items() for recipe in tried[name]]
+    )
     chosen = {}
     for name, row in rows.items():
-        runs = [exp.train(recipe, 0, row.synthetic) for recipe in tried[name]]
+        runs = [exp.trainings.train(recipe, 0, row.synthetic) for recipe in tried[name]]
         chosen[name] = replace(row, recipe=tried[name][best(runs)])
     return chosen
 
@@ -200,7 +202,7 @@ def quality(exp: Experiment, ways: Mapping[str, Method], per_class: int, k: int 
     The sets of a comparison share their seeds.
     """
     features = _features(exp)
-    real = features(exp.images("val"))
+    real = features(exp.trainings.images("val"))
     each = np.full(exp.n_classes * len(exp.bench.manifest.contexts), per_class)
     rows = []
     for name, way in ways.items():
@@ -239,8 +241,8 @@ def entropy_tells(exp: Experiment, split: str = "val") -> pd.DataFrame:
     On real images; kinds by hidden factors only where these are known. 50 % is chance. Columns kind, auc
     (%), share (%).
     """
-    rows, images = exp.bench.manifest.rows(split), exp.images(split)
-    logits, embedding = exp.seen(images).by(exp.guide)
+    rows, images = exp.bench.manifest.rows(split), exp.trainings.images(split)
+    logits, embedding = exp.outputs(exp.guide, images)
     value = entropy(logits, embedding, images.label).numpy()
     few = strata(exp.bench.manifest.counts().numpy())[rows["label"]] == "few"
     kinds = {
@@ -261,7 +263,7 @@ def entropy_tells(exp: Experiment, split: str = "val") -> pd.DataFrame:
 
 def criterion_of(exp: Experiment, made: SyntheticSet, name: str) -> Tensor:
     """A criterion of the guide at every image of a set, (n,), in nats."""
-    known = *exp.seen(made.images).by(exp.guide), made.images.label
+    known = *exp.outputs(exp.guide, made.images), made.images.label
     return exp.criterion(name)(*(part.to(exp.generator.device) for part in known)).cpu()
 
 

@@ -1,4 +1,4 @@
-"""Classifiers trained, and asked about images, in any process; what comes of it is in files."""
+"""Classifiers trained and applied in any process; the classes they predict are kept in files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,41 +15,41 @@ from fgsynth.utils.paths import atomic
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Images as networks see them that are asked about them.
+class ImagesAt:
+    """Images at the size of a network's input.
 
-    side: of their input, None where images keep their size; workers: processes that read files ahead.
+    side: in pixels, None where images keep their size; workers: processes that read files ahead.
     """
 
     images: Source
     side: int | None = None
     workers: int = 0
 
-    def by(self, network: Classifier) -> tuple[Tensor, Tensor]:
+    def outputs(self, network: Classifier) -> tuple[Tensor, Tensor]:
         """Logits (n, c) and embeddings (n, k) of the plain views, on the CPU."""
         return outputs(network, self.images, side=self.side, workers=self.workers)
 
 
-def trained_and_asked(work: tuple[Callable[[], Trained], Seen | None, Path]) -> None:
-    """Trains and predicts; what comes of it is in its folder, and not sent back."""
-    training, asked, kept = work
+def train_and_predict(job: tuple[Callable[[], Trained], ImagesAt | None, Path]) -> None:
+    """Train a classifier and predict classes; both stay in its folder and are not sent back."""
+    training, images, file = job
     network = training().network
-    if asked is not None:
-        predicted(network, asked, kept)
+    if images is not None:
+        predict_classes(network, images, file)
 
 
-def second_stage(
-    work: tuple[Callable[[], Trained], Callable[[Classifier], Classifier], Seen],
+def refine_and_predict(
+    job: tuple[Callable[[], Trained], Callable[[Classifier], Classifier], ImagesAt],
 ) -> NDArray[np.int64]:
-    """Trains or loads a classifier, and predicts with what a second stage makes of it, (n,)."""
-    training, second, asked = work
-    return predicted(second(training().network), asked, None)
+    """Train or load a classifier, apply a second stage, and predict classes, (n,)."""
+    training, second, images = job
+    return predict_classes(second(training().network), images, None)
 
 
-def predicted(network: Classifier, asked: Seen, kept: Path | None) -> NDArray[np.int64]:
-    """The class that a network says of every image, (n,); written to the file `kept`, if given."""
-    result = asked.by(network)[0].argmax(1).numpy()
-    if kept:
-        with atomic(kept) as partial_file:
+def predict_classes(network: Classifier, images: ImagesAt, file: Path | None) -> NDArray[np.int64]:
+    """Predict the class of every image, (n,); written to a file, if given."""
+    result = images.outputs(network)[0].argmax(1).numpy()
+    if file:
+        with atomic(file) as partial_file:
             np.save(partial_file, result)
     return result

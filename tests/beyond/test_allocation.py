@@ -134,7 +134,7 @@ def test_classifiers_are_trained_on_real_images_and_kept(tmp_path):
     assert errors.shape == (4,)
     assert ((errors > 0) & (errors < 1)).all()
     for seed in (3, 4):
-        assert (exp.run_folder(RECIPE, seed) / "predicted-val.npy").is_file()
+        assert (exp.trainings.folder(RECIPE, seed) / "predicted-val.npy").is_file()
 
 
 def test_a_decision_can_be_sampled():

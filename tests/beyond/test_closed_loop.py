@@ -65,7 +65,7 @@ def same(a, b):
 def test_one_cycle_is_one_shot_fg_bit_for_bit(exp, kind, recipe):
     here = with_guide(replace(exp, recipe=recipe), exp)
     whole = here.synthetic(GUIDED)
-    once = here.train(recipe, 5, whole)
+    once = here.trainings.train(recipe, 5, whole)
     loop = looped(here, kind, 1, seed=5)
     assert torch.equal(loop.synthetic.x, whole.x)
     assert same(once.network, loop.trained.network)
@@ -142,7 +142,7 @@ def test_the_guide_of_a_part_is_the_classifier_as_it_stands(exp, monkeypatch):
         half.advance(4)
     assert same(guides[1], half.fit.network)
     assert not same(guides[1], loop.trained.network)
-    seen = exp.predicted(guides[1], "val") == exp.bench.manifest.rows("val")["label"].to_numpy()
+    seen = exp.trainings.predicted(guides[1], "val") == exp.bench.manifest.rows("val")["label"].to_numpy()
     assert loop.records["val"][0] == pytest.approx(100 * seen.mean())
 
 
@@ -222,7 +222,7 @@ def test_what_decides_a_loop_decides_its_folder(exp):
             {"kind": "continued"}, {"cycles": 2}, {"patience": 1}, {"every": 2})),
         (with_guide(replace(exp, recipe=replace(RECIPE, rate=1e-3)), exp), settings, GUIDED, 0),
         (with_guide(replace(exp, seed=1), exp), settings, GUIDED, 0),
-        (replace(exp, guided_by=exp.train(exp.guide_recipe, 7).network), settings, GUIDED, 0),
+        (replace(exp, guided_by=exp.trainings.train(exp.guide_recipe, 7).network), settings, GUIDED, 0),
     ]  # fmt: skip
     assert len({closed_loop.loop_folder(*one) for one in asked}) == len(asked)
 

@@ -39,16 +39,16 @@ def test_a_committee_says_the_mean_probability_and_keeps_its_members():
 
 def test_an_ensemble_is_the_guide_and_others(exp):
     found = ensemble(exp, 2)
-    asked = [exp.seen(exp.real).by(member)[0] for member in (exp.guide, *found.members)]
+    asked = [exp.outputs(member, exp.real)[0] for member in (exp.guide, *found.members)]
     torch.testing.assert_close(asked[0], asked[1])
     assert not torch.allclose(asked[1], asked[2])
 
 
 def test_epistemic_heads_learn_the_classes_and_disagree_on_what_they_did_not_see(exp):
     heads = epistemic_heads(exp, 4)
-    seen, label = exp.seen(exp.real).by(heads), exp.real.label
+    seen, label = exp.outputs(heads, exp.real), exp.real.label
     assert (seen[0].argmax(1) == label).float().mean() > (
-        exp.seen(exp.real).by(exp.guide)[0].argmax(1) == label
+        exp.outputs(exp.guide, exp.real)[0].argmax(1) == label
     ).float().mean()
     noise = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -164,7 +164,7 @@ def exp(root, tmp_path):
 
 def test_the_held_out_classifier_is_trained_by_balanced_softmax_and_is_not_the_guide(exp):
     estimate = held_out(exp).state_dict()
-    folder = exp.run_folder(replace(RECIPE, balanced=1.0), stable_seed("held out", exp.seed))
+    folder = exp.trainings.folder(replace(RECIPE, balanced=1.0), stable_seed("held out", exp.seed))
     assert (folder / "network.safetensors").is_file()
     assert not all(torch.equal(estimate[key], value) for key, value in exp.guide.state_dict().items())
 

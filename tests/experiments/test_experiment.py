@@ -190,14 +190,14 @@ def test_a_part_of_a_larger_set_is_the_smaller_set(exp, black):
 def test_classifiers_are_trained_once_and_kept_apart(exp, black, monkeypatch):
     synthetic = exp.synthetic(PLAIN)
     folders = [
-        exp.run_folder(RECIPE, 0), exp.run_folder(RECIPE, 1), exp.run_folder(RECIPE, 0, synthetic),
-        exp.run_folder(replace(RECIPE, batch=4), 0),
-    ]  # fmt: skip
+        exp.trainings.folder(*job)
+        for job in ((RECIPE, 0), (RECIPE, 1), (RECIPE, 0, synthetic), (replace(RECIPE, batch=4), 0))
+    ]
     assert len(set(folders)) == 4
-    first = exp.train(RECIPE, 0)
+    first = exp.trainings.train(RECIPE, 0)
     assert (folders[0] / "network.safetensors").is_file()
     monkeypatch.setattr("fgsynth.train.train._run", None)
-    again = exp.train(RECIPE, 0)
+    again = exp.trainings.train(RECIPE, 0)
     assert again.history["loss"].tolist() == pytest.approx(first.history["loss"].tolist())
 
 
@@ -205,26 +205,26 @@ def test_classifiers_trained_by_several_processes_are_those_trained_here(exp, mo
     grey = torch.full((8, 32, 32, 3), 128, dtype=torch.uint8)
     synthetic = SyntheticSet(pd.DataFrame({"label": [0, 1] * 4}), grey, "grey")
     jobs = [(RECIPE, seed, made) for seed in (0, 1) for made in (None, synthetic)]
-    here = [exp.train(*job).network.state_dict() for job in jobs]
+    here = [exp.trainings.train(*job).network.state_dict() for job in jobs]
     for job in jobs:
-        shutil.rmtree(exp.run_folder(*job))
+        shutil.rmtree(exp.trainings.folder(*job))
     monkeypatch.setattr(trainings, "WORTH", 0)
-    exp.train_all(jobs)
+    exp.trainings.train_all(jobs)
     monkeypatch.setattr("fgsynth.train.train._run", None)
     for job, weights in zip(jobs, here, strict=True):
-        there = exp.train(*job).network.state_dict()
+        there = exp.trainings.train(*job).network.state_dict()
         assert all(torch.equal(there[key], value) for key, value in weights.items())
 
 
 def test_predictions_are_kept_where_there_is_a_folder(exp, tmp_path):
     network = exp.guide
-    without = exp.predicted(network, "val")
+    without = exp.trainings.predicted(network, "val")
     assert without.shape == (len(exp.bench.manifest.rows("val")),)
     assert not list(tmp_path.glob("*.npy"))
-    assert exp.predicted(network, "val", tmp_path).tolist() == without.tolist()
+    assert exp.trainings.predicted(network, "val", tmp_path).tolist() == without.tolist()
     kept = 1 - without
     np.save(tmp_path / "predicted-val.npy", kept)
-    assert exp.predicted(network, "val", tmp_path).tolist() == kept.tolist()
+    assert exp.trainings.predicted(network, "val", tmp_path).tolist() == kept.tolist()
     assert [p.name for p in tmp_path.iterdir()] == ["predicted-val.npy"]
 
 
@@ -247,8 +247,8 @@ def test_an_experiment_from_a_notebooks_parameters(exp, unclip, monkeypatch, roo
 
 
 def test_a_guide_trained_before_must_know_the_same_classes(exp, tmp_path):
-    trained = exp.train(RECIPE, 3)
-    folder = exp.run_folder(RECIPE, 3)
+    trained = exp.trainings.train(RECIPE, 3)
+    folder = exp.trainings.folder(RECIPE, 3)
     given = replace(exp, guide_folder=folder)
     x = torch.zeros(2, 3, 32, 32)
     assert torch.equal(given.guide(x)[0], trained.network(x)[0])
@@ -319,7 +319,7 @@ def test_groups_may_be_pushed_unequally(exp):
 
 
 def test_a_network_at_hand_guides(exp):
-    other = exp.train(exp.guide_recipe, 77).network
+    other = exp.trainings.train(exp.guide_recipe, 77).network
     given = replace(exp, guided_by=other)
     assert given.guide is other
     assert given.guide_is_there

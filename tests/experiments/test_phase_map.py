@@ -140,7 +140,7 @@ def overconfident():
 
 def test_calibration_lowers_the_validation_loss_and_leaves_the_prediction(overconfident):
     network, exp = overconfident
-    val = exp.images("val")
+    val = exp.trainings.images("val")
     before = predict(network, val)
     made = calibrated(network, exp)
     after = predict(made, val)

@@ -108,7 +108,7 @@ def test_table_4_compares_photographs_by_the_generators_clip(exp):
     assert "recognised" not in made
     again = exp.synthetic(Method(image=False), per_group=np.full(3, 2))
     fake = exp.generator.clip_embedding(list(again.x)).float()
-    files = [exp.images("val")[i][0] for i in range(3)]
+    files = [exp.trainings.images("val")[i][0] for i in range(3)]
     by_hand = study.fid(exp.generator.clip_embedding(files).float(), fake)
     assert made["fid"] == pytest.approx(by_hand, rel=1e-3)
 
@@ -151,13 +151,13 @@ def test_a_file_that_is_no_image_is_one_sentence_in_any_process(exp, workers):
     path = exp.real.paths[2]
     Path(path).write_bytes(b"no image")
     with pytest.raises(UserError) as caught:
-        replace(exp, workers=workers).train(exp.recipe, 0)
+        replace(exp, workers=workers).trainings.train(exp.recipe, 0)
     assert str(caught.value).startswith(f"{path} is not a readable image")
     assert "\n" not in str(caught.value)
 
 
 def test_other_processes_read_the_same_images(exp):
-    here, there = (replace(exp, workers=n).seen(exp.real).by(exp.guide)[0] for n in (0, 2))
+    here, there = (replace(exp, workers=n).outputs(exp.guide, exp.real)[0] for n in (0, 2))
     assert torch.equal(here, there)
 
 
@@ -255,10 +255,12 @@ def test_ones_own_images_are_read_from_files_where_memory_ends(sampling, tmp_pat
     held, read = own_images.experiment(*given), own_images.experiment(*given, in_memory=0)
     assert isinstance(held.real, Images)
     assert isinstance(read.real, ImageFiles)
-    assert held.seen(held.real).side is None
-    assert read.seen(read.real).side == 32
+    assert held.trainings.sized(held.real).side is None
+    assert read.trainings.sized(read.real).side == 32
     # The views that are held are those that files give.
-    views = [p.by(held.guide)[0] for p in (held.seen(held.real), read.seen(read.real))]
+    views = [
+        p.outputs(held.guide)[0] for p in (held.trainings.sized(held.real), read.trainings.sized(read.real))
+    ]
     assert torch.equal(*views)
     assert IN_MEMORY > 1e9
 

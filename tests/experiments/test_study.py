@@ -106,13 +106,13 @@ def test_a_classifier_is_trained_and_evaluated_for_every_seed(tmp_path):
     out = study.scores(exp, {"ERM": Row(RECIPE)}, [3, 4], "test")["ERM"]
     assert (out.method, out.seeds, out.n_synthetic, out.predicted.shape) == ("ERM", (3, 4), 0, (2, 6))
     for seed, predicted, nested in zip(out.seeds, out.predicted, out.nested, strict=True):
-        written = json.loads((exp.run_folder(RECIPE, seed) / "scores-test.json").read_text())
+        written = json.loads((exp.trainings.folder(RECIPE, seed) / "scores-test.json").read_text())
         assert written["overall"] == nested["overall"] == pytest.approx(100 * (predicted == LABEL).mean())
         assert written["many"] is None
-    made = exp.images("val")
+    made = exp.trainings.images("val")
     more = SyntheticSet(pd.DataFrame({"label": made.label}), made.x, "few")
     assert study.scores(exp, {"both": Row(RECIPE, more)}, [3], "test")["both"].n_synthetic == 4
-    assert (exp.run_folder(RECIPE, 3, more) / "scores-test.json").is_file()
+    assert (exp.trainings.folder(RECIPE, 3, more) / "scores-test.json").is_file()
 
 
 def test_a_second_stage_has_scores_of_its_own(tmp_path):
@@ -130,7 +130,7 @@ def test_a_second_stage_has_scores_of_its_own(tmp_path):
     assert list(scored) == ["cRT", "ERM"]
     assert asked == [(23, None, 0), (23, None, 1)]
     assert (scored["cRT"].predicted == 1).all()
-    folder = exp.run_folder(RECIPE, 0)
+    folder = exp.trainings.folder(RECIPE, 0)
     assert json.loads((folder / "scores-test-cRT.json").read_text())["few"] == 100
     assert json.loads((folder / "scores-test.json").read_text())["few"] == scored["ERM"].nested[0]["few"]
     assert np.load(folder / "predicted-test.npy").tolist() == scored["ERM"].predicted[0].tolist()
