@@ -73,7 +73,7 @@ def test_a_stage_depends_on_all_the_code_it_runs(nb, root):
     ("stage", "module"),
     [
         ("report", "evidence/report"), ("pretrain", "pretrain/run"), ("model_card", "pretrain/measure"),
-        ("benchmark", "cost/table5"), ("feedback_map", "experiments/phase_map_stage"),
+        ("benchmark", "cost/table5"), ("feedback_map", "experiments/phase_map"),
     ],
 )  # fmt: skip
 def test_a_command_depends_on_all_the_code_it_runs(root, stage, module):

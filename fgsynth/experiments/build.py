@@ -28,8 +28,8 @@ def planned(stage: str) -> params.Params:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The parameters of an experiment, as a notebook has them: plain values, to be sent to other machines.
+class ExperimentSettings:
+    """The settings of an experiment: plain values, which other machines can be sent.
 
     Raises UserError for a benchmark that does not exist, and for an unknown or mistyped key.
     """
@@ -44,20 +44,20 @@ class Asked:
     def experiment(self) -> Experiment:
         """The benchmark drawn, the generator loaded on a GPU where there is one."""
         bench, sampling, training = draw(self.name, self.world), self.sampling, self.training
-        elsewhere = partial(Elsewhere, self)
-        return of_benchmark(bench, sampling, training, self.work, self.seed, elsewhere=elsewhere)
+        remote = partial(RemoteMaker, self)
+        return of_benchmark(bench, sampling, training, self.work, self.seed, remote_maker=remote)
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class RemoteMaker:
     """Loads an experiment's generator and guide where it is called, to make a method's images there."""
 
-    asked: Asked
+    settings: ExperimentSettings
     method: Method
 
     def __call__(self) -> Make:
         """What makes the method's images."""
-        return self.asked.experiment().maker(self.method)
+        return self.settings.experiment().maker(self.method)
 
 
 def of_world(
@@ -68,8 +68,8 @@ def of_world(
     work: str,
     seed: int = 0,
 ) -> Experiment:
-    """An experiment from a notebook's parameters; raises UserError as `Asked`."""
-    return Asked(name, world, sampling, training, work, seed).experiment()
+    """An experiment from a notebook's parameters; raises UserError as `ExperimentSettings`."""
+    return ExperimentSettings(name, world, sampling, training, work, seed).experiment()
 
 
 def of_benchmark(

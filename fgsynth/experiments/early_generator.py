@@ -1,5 +1,6 @@
 """An early generator: the mini unCLIP with a denoiser that was trained for a fraction of the time."""
 
+import json
 from copy import copy
 from pathlib import Path
 
@@ -11,16 +12,20 @@ from fgsynth.pretrain.corpus import Siblings, web
 from fgsynth.pretrain.loop import train
 from fgsynth.pretrain.unet import DenoisingLoss, Encoded, denoiser
 from fgsynth.pretrain.vae import latents
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import write_text
 from fgsynth.utils.seeds import stable_seed
 
 
 def early(
     generator: Generator, plan: Training, conditioning: Conditioning, images: int, work: Path
 ) -> Generator:
-    """The same autoencoder and CLIP with a fresh denoiser after `plan`, on that many images of the web.
+    """Train a fresh denoiser by `plan`, on that many images of the web, beside the same autoencoder and CLIP.
 
-    work: for checkpoints; a stopped training goes on from there.
+    work: for checkpoints; a stopped training goes on from there. Raises UserError where work has one of
+    another recipe.
     """
+    _same_recipe(work, plan, conditioning, images)
     corpus = web(images)
     distinct = sorted({"", *corpus.captions})
     row = {caption: i for i, caption in enumerate(distinct)}
@@ -40,3 +45,15 @@ def early(
     train(unet, DenoisingLoss(unet, data, conditioning), len(corpus.captions), plan, work / "early.pt")
     parts = {**generator.pipe.components, "unet": unet.requires_grad_(False)}
     return Generator(type(generator.pipe)(**parts), copy(generator.schedule))
+
+
+def _same_recipe(work: Path, plan: Training, conditioning: Conditioning, images: int) -> None:
+    """Neither the early generator nor images by it are found again by what it was trained with."""
+    parts = [plan.model_dump(), images, conditioning.model_dump()]
+    file, recipe = work / "early.json", json.dumps(parts, indent=1) + "\n"
+    if file.is_file() and file.read_text(encoding="utf-8") != recipe:
+        raise UserError(
+            f"{work} holds an early generator of another recipe: restore `feedback_map` and "
+            "`pretrain.conditioning` in params.yaml or delete that folder."
+        )
+    write_text(file, recipe)

@@ -48,7 +48,7 @@ class Experiment:
     again, so that a killed run goes on where it was, and the folder can be deleted at any time.
     seed: of guide and synthesis. guide_folder: a classifier that was trained before, to guide instead;
     guided_by: such a network itself.
-    elsewhere: from a method, what makes its images on other machines. workers: processes that read files;
+    remote_maker: from a method, what makes its images on other machines. workers: processes that read files;
     compute: how a machine computes trainings.
     """
 
@@ -59,7 +59,7 @@ class Experiment:
     work: Path
     seed: int = 0
     guide_folder: Path | None = None
-    elsewhere: Callable[[Method], Maker] | None = None
+    remote_maker: Callable[[Method], Maker] | None = None
     workers: int = 0
     compute: Compute = COMPUTE
     guided_by: Classifier | None = None
@@ -199,8 +199,8 @@ class Experiment:
         store = Store(folder, table, self.sampling.per_shard)
         self.generator_of(method)
         maker: Maker = partial(self.maker, method)
-        if engine.name != "local" and self.elsewhere is not None:
-            maker = self.elsewhere(method)
+        if engine.name != "local" and self.remote_maker is not None:
+            maker = self.remote_maker(method)
         fill(store, maker, f"{self.bench.manifest.name}, synthetic images", engine)
         return store, digest
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,19 +12,25 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fgsynth.config import params
 from fgsynth.config.schema import LongTail, Sampling
 from fgsynth.data import mini
 from fgsynth.data.images import from_uint8
 from fgsynth.evaluate.metrics import interval
 from fgsynth.evaluate.scores import contents, evaluate
+from fgsynth.experiments.early_generator import early
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.plan import Method
 from fgsynth.miniworld import judge
 from fgsynth.models.networks import Classifier
+from fgsynth.pretrain.files import JUDGE
+from fgsynth.train.batches import Source
 from fgsynth.train.train import Recipe, predict
+from fgsynth.utils import paths
 from fgsynth.utils.progress import progress
 
+WORK = Path("data/work/map")
 Guide = Literal["ERM", "calibrated ERM", "balanced"]
 
 
@@ -87,19 +92,6 @@ class Setup:
     n_val: int = 150
 
 
-@dataclass(frozen=True)
-class Mapped(Experiment):
-    """An experiment whose guide may be balanced or calibrated."""
-
-    kind: Guide = "ERM"
-
-    @cached_property
-    def guide(self) -> Classifier:
-        """The classifier whose feedback guides, by the point's own recipe."""
-        network = self.train(self.recipe, 1_000_000 + self.seed).network
-        return calibrated(network, self) if self.kind == "calibrated ERM" else network
-
-
 class Tempered(Classifier):
     """A classifier with its logits divided by a temperature (Guo et al. 2017)."""
 
@@ -115,9 +107,8 @@ class Tempered(Classifier):
         return logits / self.temperature, embedding
 
 
-def calibrated(network: Classifier, exp: Experiment) -> Classifier:
-    """Temperature scaling on the validation images: the temperature of least cross entropy."""
-    val = exp.trainings.images("val")
+def calibrated(network: Classifier, val: Source) -> Classifier:
+    """Temperature scaling: the temperature of least cross entropy on validation images."""
     logits = predict(network, val)
     best = minimize_scalar(
         lambda t: cross_entropy(logits / np.exp(t), val.label).item(), bounds=(-2, 3), method="bounded"
@@ -126,7 +117,7 @@ def calibrated(network: Classifier, exp: Experiment) -> Classifier:
 
 
 def run(setup: Setup) -> pd.DataFrame:
-    """Every point, world and seed: a row for each way to make the synthetic set. Long; resumes.
+    """Sample and train at every point, world and seed: a row for each method. Long; resumes.
 
     Columns: factor, value, world, seed, arm, then accuracies on validation, in percent, and what the judge
     counts in the synthetic set. Arms: "unguided", "guided"; at some points "real" (no synthetic set), "text",
@@ -134,6 +125,29 @@ def run(setup: Setup) -> pd.DataFrame:
     """
     cells = [(point, world) for point in points() for world in range(setup.worlds)]
     return pd.DataFrame([row for cell in progress(cells, "map") for row in _rows(setup, *cell)])
+
+
+def draw_map(root: Path) -> None:
+    """Run the map by params.yaml and write reports/map: rows.csv, gains.csv and modes.csv.
+
+    A stopped run goes on where it was. Raises UserError where the early generator of another recipe is there.
+    """
+    everything = params.load(root / "params.yaml")
+    settings, conditioning, work = everything.feedback_map, everything.pretrain.conditioning, root / WORK
+    s = settings.sampling
+    late = Generator.load(paths.from_root(s.generator), s.n_steps)
+    generators = {
+        "late": late,
+        "early": early(late, settings.early, conditioning, settings.early_images, work),
+    }
+    reader = judge.load(root / s.generator / JUDGE)
+    recipe = Recipe.of(settings.training)
+    rows = run(Setup(generators, reader, s, recipe, settings.worlds, settings.seeds, work))
+    lost = lost_to_rare_modes(rows).rename_axis("modes").reset_index(name="lost")
+    tables = {"rows": (rows, "%.5g"), "gains": (gains(rows), "%.4g"), "modes": (lost, "%.4g")}
+    for name, (table, digits) in tables.items():
+        text = table.to_csv(index=False, float_format=digits)
+        paths.write_text(root / "reports" / "map" / f"{name}.csv", text)
 
 
 ACCURACIES = ("overall", "many", "medium", "few,", "balanced")
@@ -167,8 +181,8 @@ def lost_to_rare_modes(rows: pd.DataFrame) -> pd.Series:
     """By tail of appearances: what Few loses as some appearances are rare, on validation, in points.
 
     The rule for the world of the experiments, laid down before a test set was drawn: the tail where this
-    is largest, as there the papers' premise holds best: what a class lacks is its rare appearances. It asks
-    nothing of feedback.
+    is largest, as there the papers' premise holds best: what a class lacks is its rare appearances. Feedback
+    has no part in it.
     """
     mine = rows[(rows["arm"] == "real") & rows["factor"].isin(["base", "appearance modes"])]
     loss = mine["few, common"] - mine["few"]
@@ -205,7 +219,8 @@ def _arms(point: Point) -> list[tuple[str, Method | None]]:
     return [*arms, ("guided", replace(unguided, criteria=("entropy",), scale=point.scale))]
 
 
-def _experiment(setup: Setup, point: Point, world: int) -> Mapped:
+def _experiment(setup: Setup, point: Point, world: int) -> Experiment:
+    """The experiment of a point, whose guide is trained by the point's own recipe."""
     n_max, n_min = point.real
     tail = LongTail(
         n_max=n_max,
@@ -220,7 +235,11 @@ def _experiment(setup: Setup, point: Point, world: int) -> Mapped:
     change = {"start": start, "stop": stop, "through_network": point.exact}
     sampling = setup.sampling.model_copy(update=change)
     balanced = 1.0 if point.guide == "balanced" else 0.0
-    return Mapped(
+    exp = Experiment(
         mini.imagenet_lt(tail), setup.generators[point.generator], sampling,
-        replace(setup.recipe, balanced=balanced), setup.work / point.generator, world, kind=point.guide,
+        replace(setup.recipe, balanced=balanced), setup.work / point.generator, world,
     )  # fmt: skip
+    guide = exp.trainings.train(exp.recipe, 1_000_000 + world).network
+    if point.guide == "calibrated ERM":
+        guide = calibrated(guide, exp.trainings.images("val"))
+    return replace(exp, guided_by=guide)

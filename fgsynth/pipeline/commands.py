@@ -58,7 +58,7 @@ def _model_card(_: argparse.Namespace) -> None:
 
 
 def _feedback_map(_: argparse.Namespace) -> None:
-    from fgsynth.experiments.phase_map_stage import draw_map
+    from fgsynth.experiments.phase_map import draw_map
     from fgsynth.utils import paths
 
     draw_map(paths.root())

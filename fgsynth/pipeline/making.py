@@ -1,6 +1,6 @@
 """Synthetic sets made ahead of a notebook: by workers that share a folder, or on a Ray cluster."""
 
-from fgsynth.experiments.build import Asked, planned
+from fgsynth.experiments.build import of_world, planned
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.engines import LOCAL, Engine
 from fgsynth.generate.methods import sets
@@ -19,8 +19,8 @@ def run(stage: str, engine: Engine = LOCAL, *, guide_only: bool = False) -> str:
             "Scale 'smoke' lives in the notebooks' own cells: set `scale` to mini, full or paper."
         )
     block = given.overrides(stage)
-    asked = Asked(stage, block["world"], block["sampling"], block["training"], block["work"])
-    exp = asked.experiment()
+    settings = [block[key] for key in ("world", "sampling", "training", "work")]
+    exp = of_world(stage, *settings)
     _guide(exp, stage, engine)
     if guide_only:
         return f"The guide of {stage} is trained."

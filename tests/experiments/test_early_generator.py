@@ -9,6 +9,7 @@ from fgsynth.experiments.early_generator import early
 from fgsynth.generate.generator import Generator
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.pretrain.unet import denoiser
+from fgsynth.utils.errors import UserError
 
 IMAGES = 65
 
@@ -78,3 +79,15 @@ def test_the_seeds_of_others_stay_as_they_are(late, asked, trained):
     torch.manual_seed(0)
     early(late, *asked, work)
     assert torch.equal(torch.rand(2), first)
+
+
+def test_one_of_another_recipe_is_refused(late, asked, trained):
+    made, work = trained
+    plan, conditioning, images = asked
+    for other in (
+        (plan, conditioning, images + 1),
+        (plan.model_copy(update={"rate": 0.1}), conditioning, images),
+    ):
+        with pytest.raises(UserError, match="holds an early generator of another recipe: restore"):
+            early(late, *other, work)
+    assert torch.equal(weights(early(late, *asked, work).pipe.unet), weights(made.pipe.unet))

@@ -10,8 +10,7 @@ from imports import closure, outside
 
 from fgsynth.config.schema import Groups, Sampling
 from fgsynth.data import mini
-from fgsynth.experiments import build as asked_for
-from fgsynth.experiments import experiment, trainings
+from fgsynth.experiments import build, experiment, trainings
 from fgsynth.experiments.experiment import SYNTHESIS, Experiment
 from fgsynth.experiments.trainings import TRAINING
 from fgsynth.generate import compose
@@ -230,20 +229,20 @@ def test_predictions_are_kept_where_there_is_a_folder(exp, tmp_path):
 
 def test_an_experiment_from_a_notebooks_parameters(exp, unclip, monkeypatch, root):
     asked = []
-    monkeypatch.setattr(asked_for.Generator, "load", lambda *given, **options: asked.append(given) or unclip)
+    monkeypatch.setattr(build.Generator, "load", lambda *given, **options: asked.append(given) or unclip)
     training = {
         "network": "slim", "pretrained": False, "optimiser": "adamw", "rate": 0.01, "weight_decay": 0.05,
         "epochs": 3, "updates_per_epoch": 6, "batch": 32, "balanced": 1.0, "counts": "batch",
         "augment": ["flip"],
     }  # fmt: skip
     sampling = SAMPLING.model_dump(mode="json")
-    made = asked_for.of_world("nicopp", GROUPS.model_dump(), sampling, training, "scratch/work", 4)
+    made = build.of_world("nicopp", GROUPS.model_dump(), sampling, training, "scratch/work", 4)
     assert made.bench.manifest.digest == exp.bench.manifest.digest
     assert asked == [(str(root / FOLDER), 2)]
     assert (made.sampling, made.seed, made.work) == (SAMPLING, 4, root / "scratch/work")
     assert made.guide_recipe == Recipe(**training | {"balanced": 0.0})
     with pytest.raises(UserError, match="No benchmark 'cifar': choose one of imagenet_lt, places_lt, nicopp"):
-        asked_for.of_world("cifar", {}, {}, {}, "scratch/work")
+        build.of_world("cifar", {}, {}, {}, "scratch/work")
 
 
 def test_a_guide_trained_before_must_know_the_same_classes(exp, tmp_path):

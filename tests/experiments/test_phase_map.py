@@ -5,11 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from torch.nn.functional import cross_entropy
 
 from fgsynth.config.schema import Sampling
 from fgsynth.experiments import phase_map
 from fgsynth.experiments.phase_map import BASE, Setup, calibrated, gains, lost_to_rare_modes, points, run
+from fgsynth.experiments.trainings import Trainings
 from fgsynth.generate import compose
 from fgsynth.generate.generator import Generator
 from fgsynth.miniworld import judge
@@ -135,14 +137,13 @@ def overconfident():
         layer.bias.sub_(logits.mean(0)).mul_(scale)
     share = ((logits - logits.mean(0)) * scale / 10).softmax(1)
     label = torch.multinomial(share, 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
-    return network, SimpleNamespace(images={"val": Images(x, label)}.__getitem__)
+    return network, Images(x, label)
 
 
 def test_calibration_lowers_the_validation_loss_and_leaves_the_prediction(overconfident):
-    network, exp = overconfident
-    val = exp.trainings.images("val")
+    network, val = overconfident
     before = predict(network, val)
-    made = calibrated(network, exp)
+    made = calibrated(network, val)
     after = predict(made, val)
     assert torch.equal(after.argmax(1), before.argmax(1))
     least = min(cross_entropy(before / t, val.label).item() for t in np.geomspace(0.2, 20, 50))
@@ -154,9 +155,9 @@ def test_calibration_lowers_the_validation_loss_and_leaves_the_prediction(overco
 
 
 def test_calibration_keeps_what_happens_to_images_ahead_of_the_network(overconfident):
-    network, exp = overconfident
+    network, val = overconfident
     network.prepare = torch.nn.Hardtanh(-0.1, 0.1)
-    made, x = calibrated(network, exp), torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
+    made, x = calibrated(network, val), torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
     assert torch.equal(made(x)[1], network(x)[1])
 
 
@@ -195,12 +196,56 @@ def test_a_tiny_map_has_a_row_for_every_arm_and_is_not_made_twice(setup, monkeyp
 def test_a_guide_is_trained_as_its_point_says(setup, monkeypatch, kind, balanced):
     asked, network = [], small(24).eval()
     monkeypatch.setattr(
-        phase_map.Mapped,
+        Trainings,
         "train",
-        lambda exp, *given: asked.append(given) or SimpleNamespace(network=network),
+        lambda trainings, *given: asked.append(given) or SimpleNamespace(network=network),
     )
     guide = phase_map._experiment(setup, replace(BASE, guide=kind), 0).guide
     ((recipe, seed),) = asked
     assert recipe == replace(setup.recipe, balanced=balanced)
     assert seed >= 1_000_000  # none of a classifier's
     assert (guide is network) == (kind != "calibrated ERM")
+
+
+DRAWN = pd.DataFrame(
+    {
+        "factor": "base", "value": "base", "world": [0, 0, 1, 1, 0], "seed": 0,
+        "arm": ["unguided", "guided", "unguided", "guided", "real"],
+        "few": [10.0, 12.0, 20.0, 24.0, 30.0], "few, common": [11.0, 12.0, 21.0, 22.0, 36.0],
+    }
+)  # fmt: skip
+
+
+@pytest.fixture
+def drawn(tmp_path, root, monkeypatch):
+    """Draws the map in a folder of its own, without any training; gives back what was asked for."""
+    asked = []
+    monkeypatch.setattr(phase_map, "early", lambda *given: asked.append(given) or "early generator")
+    monkeypatch.setattr(phase_map, "run", lambda setup: asked.append(setup) or DRAWN)
+    monkeypatch.setattr(phase_map.Generator, "load", lambda *_: "late generator")
+    (tmp_path / FOLDER).parent.mkdir(parents=True)
+    (tmp_path / FOLDER).symlink_to(root / FOLDER)
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+
+    def draw(**changes):
+        raw = yaml.safe_load((root / "params.yaml").read_text())
+        raw["feedback_map"] |= changes
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+        phase_map.draw_map(tmp_path)
+        return asked
+
+    return draw
+
+
+def test_the_map_is_written_to_three_files(drawn, tmp_path):
+    (late, *_), setup = drawn(worlds=5)
+    assert late == "late generator"
+    assert setup.generators == {"late": "late generator", "early": "early generator"}
+    assert (setup.worlds, setup.work) == (5, tmp_path / phase_map.WORK)
+    folder = tmp_path / "reports" / "map"
+    assert sorted(p.name for p in folder.iterdir()) == ["gains.csv", "modes.csv", "rows.csv"]
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "rows.csv"), DRAWN, check_dtype=False)
+    gained = pd.read_csv(folder / "gains.csv")
+    assert gained[["metric", "mean", "n"]].to_numpy().tolist() == [["few", 3, 2], ["few, common", 1, 2]]
+    assert (folder / "modes.csv").read_text() == "modes,lost\nbase,6\n"
