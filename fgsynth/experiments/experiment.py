@@ -127,7 +127,7 @@ class Experiment:
     def hardness(self) -> Hardness:
         """Hardness fitted to the guide's embeddings of the real images.
 
-        Raises UserError for a class of one image, which says nothing of how its images differ.
+        Raises UserError for a class of a single image, which has no covariance.
         """
         if (lonely := (self.bench.manifest.counts() < 2).nonzero()).numel():
             named = self.bench.manifest.classes[int(lonely[0])]

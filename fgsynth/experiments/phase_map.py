@@ -193,10 +193,10 @@ def _rows(setup: Setup, point: Point, world: int) -> Iterator[dict[str, Any]]:
     exp = _experiment(setup, point, world)
     for arm, method in _arms(point):
         made = exp.synthetic(method) if method else None
-        seen = {}
+        counted = {}
         if made:
             x = made.at(np.arange(len(made.index)))
-            seen = contents(made.index, judge.read(setup.judge, from_uint8(x)), exp.bench)
+            counted = contents(made.index, judge.read(setup.judge, from_uint8(x)), exp.bench)
         for seed in range(setup.seeds):
             folder = exp.trainings.folder(setup.recipe, seed, made)
             network = exp.trainings.train(setup.recipe, seed, made).network
@@ -205,7 +205,7 @@ def _rows(setup: Setup, point: Point, world: int) -> Iterator[dict[str, Any]]:
             accuracy = {k: scores[k] for k in ("overall", "many", "medium", "few")}
             yield {
                 "factor": point.factor, "value": point.value, "world": world, "seed": seed, "arm": arm,
-                **accuracy, "balanced": scores["modes"]["balanced"], **modes, **seen,
+                **accuracy, "balanced": scores["modes"]["balanced"], **modes, **counted,
             }  # fmt: skip
 
 

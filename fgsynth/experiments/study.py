@@ -194,7 +194,7 @@ def readings(exp: Experiment, made: SyntheticSet) -> pd.DataFrame:
     return pd.concat([judge.read(reader, from_uint8(x)) for x in made.blocks()], ignore_index=True)
 
 
-def quality(exp: Experiment, ways: Mapping[str, Method], per_class: int, k: int = 5) -> pd.DataFrame:
+def quality(exp: Experiment, methods: Mapping[str, Method], per_class: int, k: int = 5) -> pd.DataFrame:
     """FID, density and coverage of equally many images of every class against validation (FG table 4).
 
     On the embedding of the mini world's judge; of photographs, on that of the generator's CLIP, our choice,
@@ -205,8 +205,8 @@ def quality(exp: Experiment, ways: Mapping[str, Method], per_class: int, k: int 
     real = features(exp.trainings.images("val"))
     each = np.full(exp.n_classes * len(exp.bench.manifest.contexts), per_class)
     rows = []
-    for name, way in ways.items():
-        made = exp.synthetic(way, per_group=each)
+    for name, method in methods.items():
+        made = exp.synthetic(method, per_group=each)
         fake = features(made.images)
         density, coverage = density_coverage(real, fake, k)
         numbers = {"fid": fid(real, fake), "density": density, "coverage": coverage}
@@ -236,7 +236,7 @@ def _judge(exp: Experiment) -> Classifier:
 
 
 def entropy_tells(exp: Experiment, split: str = "val") -> pd.DataFrame:
-    """What the guide's entropy knows: area under the ROC curve by which it finds images of a kind.
+    """Area under the ROC curve by which the entropy of the guide finds images of a kind.
 
     On real images; kinds by hidden factors only where these are known. 50 % is chance. Columns kind, auc
     (%), share (%).

@@ -191,7 +191,7 @@ def keys(real: Source, synthetic: Source | None, grouped: bool) -> tuple[Rows, R
 
 
 def context_of(source: Source) -> Tensor | None:
-    """The contexts of a source, (n,), if it knows them."""
+    """The contexts of a source, (n,), if it has any."""
     return getattr(source, "context", None)
 
 
@@ -204,13 +204,13 @@ def contexts(real: Source, synthetic: Source | None) -> int:
 def plain_batches(
     source: Source, batch: int, side: int | None, workers: int, rows: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """The images in order, or some rows of them, as evaluation sees them, uint8 (n, h, w, 3)."""
+    """The images in order, or some rows of them, in their plain view, uint8 (n, h, w, 3)."""
     chosen = torch.arange(len(source)) if rows is None else rows
     return _load(_Plain(source, side), iter(chosen.split(batch)), workers, False)
 
 
 @dataclass(frozen=True)
-class _Told(Dataset[T | UserError]):
+class _MistakesAsValues(Dataset[T | UserError]):
     """Hands a user's mistakes on as values: a loader would wrap them in the traceback of its worker."""
 
     dataset: Dataset[T]
@@ -224,7 +224,7 @@ class _Told(Dataset[T | UserError]):
 
 def _load(dataset: Dataset[T], plan: Iterator[object], workers: int, pin: bool) -> Iterator[T]:
     loader = DataLoader(
-        _Told(dataset),
+        _MistakesAsValues(dataset),
         sampler=plan,
         batch_size=None,
         num_workers=workers,

@@ -47,19 +47,19 @@ def together(work: Callable[[], object], processes: int) -> None:
 
 
 def apart(function: Callable[[T], object], items: Sequence[T], processes: int, bar: str) -> None:
-    """`function` of every item by processes that know nothing of each other, each on a GPU of its own.
+    """`function` of every item by independent processes, each on a GPU of its own.
 
     Each takes the next item when it is done with one. Sent and raised as by `together`.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
     taken = multiprocessing.get_context("spawn").Value("i", 0)
-    seen, shown = iter(progress(range(len(items)), bar)), 0
+    bars, shown = iter(progress(range(len(items)), bar)), 0
 
     def look() -> None:
         nonlocal shown
         while shown < min(taken.value, len(items)):
-            shown = next(seen) + 1
+            shown = next(bars) + 1
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -77,7 +77,7 @@ def _member(rank: int, size: int, port: int, folder: Path) -> None:
     """One of those that train together."""
     who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     _settle(size, who | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}, quiet=rank > 0)
-    _said(pickle.loads((folder / WORK).read_bytes()), folder)
+    _report_mistakes(pickle.loads((folder / WORK).read_bytes()), folder)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -89,8 +89,8 @@ def _taker(rank: int, size: int, gpus: list[str], taken: Any, folder: Path) -> N
     function, items = pickle.loads((folder / WORK).read_bytes())
 
     def take() -> None:
-        with listening() as asked:
-            while not asked():
+        with listening() as stopping:
+            while not stopping():
                 with taken.get_lock():
                     number, taken.value = taken.value, taken.value + 1
                 if number >= len(items):
@@ -98,7 +98,7 @@ def _taker(rank: int, size: int, gpus: list[str], taken: Any, folder: Path) -> N
                 function(items[number])
         raise Stopped(f"stopped between two jobs, {AGAIN}")
 
-    _said(take, folder)
+    _report_mistakes(take, folder)
 
 
 def _settle(size: int, environment: dict[str, Any], quiet: bool) -> None:
@@ -110,7 +110,7 @@ def _settle(size: int, environment: dict[str, Any], quiet: bool) -> None:
     torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(share))))
 
 
-def _said(work: Callable[[], object], folder: Path) -> None:
+def _report_mistakes(work: Callable[[], object], folder: Path) -> None:
     """Run; a sentence that is meant for the user is left in a file."""
     try:
         work()
@@ -129,24 +129,24 @@ def _watched(
     look: Callable[[], object] = lambda: None,
 ) -> None:
     """Start processes and wait for them; when one fails the others are ended."""
-    with listening() as asked:
+    with listening() as stopping:
         context = start_processes(main, arguments, processes, join=False, start_method="spawn")
         try:
-            _waited(context, asked, look)
+            _waited(context, stopping, look)
         except ProcessException as error:
-            _explain(error, context, folder, asked())
+            _explain(error, context, folder, stopping())
         finally:
             _killed(context)
     if (folder / STOPPED).exists():
         raise Stopped((folder / STOPPED).read_text(encoding="utf-8").rstrip())
 
 
-def _waited(context: ProcessContext, asked: Callable[[], bool], look: Callable[[], object]) -> None:
-    told = False
+def _waited(context: ProcessContext, stopping: Callable[[], bool], look: Callable[[], object]) -> None:
+    sent = False
     while not context.join(POLL):
         look()
-        if asked() and not told:
-            told = True
+        if stopping() and not sent:
+            sent = True
             for process in context.processes:
                 if process.is_alive():
                     process.terminate()
@@ -161,7 +161,7 @@ def _killed(context: ProcessContext) -> None:
             process.join()
 
 
-def _explain(error: ProcessException, context: ProcessContext, folder: Path, asked: bool) -> NoReturn:
+def _explain(error: ProcessException, context: ProcessContext, folder: Path, stopping: bool) -> NoReturn:
     """The first cause: whoever loses a partner fails too, and may be noticed before it."""
     if (folder / MISTAKE).exists():
         raise UserError((folder / MISTAKE).read_text(encoding="utf-8").rstrip()) from error
@@ -175,6 +175,6 @@ def _explain(error: ProcessException, context: ProcessContext, folder: Path, ask
         ) from error
     if isinstance(error, ProcessRaisedException):
         raise error
-    if asked:
+    if stopping:
         raise Stopped(f"stopped, {AGAIN}") from error
     raise UserError(f"Of {len(codes)} processes one ended early ({error.msg}): see to it, {AGAIN}") from error

@@ -101,7 +101,7 @@ class Fit:
 
     def _backward(self, batch: Batch, i: int, pieces: int) -> Tensor:
         """Add a micro-batch's gradients, so weighted that all make the gradient of the batch's mean."""
-        piece = _seen(mapped(batch, lambda t: t[i::pieces]))
+        piece = _as_input(mapped(batch, lambda t: t[i::pieces]))
         # Processes exchange gradients once per update, with the last micro-batch.
         with self.ddp.no_sync() if self.ddp and i < pieces - 1 else contextlib.nullcontext():
             mean = self.objective.loss(self._forward, piece, self._moment(i))
@@ -120,7 +120,7 @@ class Fit:
         known = (self.done, self.updates, self.per_epoch, self.counts, self.group_counts, self.memory)
         return Moment(*known, self.ranks.total, key)
 
-    def epoch(self, feed: Iterator[Batch], asked: Callable[[], bool]) -> dict[str, float] | None:
+    def epoch(self, feed: Iterator[Batch], stopping: Callable[[], bool]) -> dict[str, float] | None:
         """An epoch's updates, or what is left of them; its row of the history, None where asked to stop.
 
         Raises UserError for a loss that is not finite.
@@ -130,7 +130,7 @@ class Fit:
             start = perf_counter()
             batch = next(feed)
             self.waited += perf_counter() - start
-            loss, stop = self._agreed(self.update(batch), asked())
+            loss, stop = self._agreed(self.update(batch), stopping())
             self.total += finite(loss, self.done, self.recipe.rate)
             self.seconds += perf_counter() - start
             if self.done % self.per_epoch == 0:
@@ -138,12 +138,12 @@ class Fit:
             if stop:
                 return None
 
-    def _agreed(self, loss: Tensor, asked: bool) -> tuple[Tensor, bool]:
+    def _agreed(self, loss: Tensor, stopping: bool) -> tuple[Tensor, bool]:
         """The whole batch's loss, and whether any process is asked to stop, so that all stop at once."""
         if self.ranks.size == 1:
-            return loss, asked
-        said = self.ranks.total(torch.stack([loss, loss.new_tensor(float(asked))]))
-        return said[0] / self.ranks.size, bool(said[1] > 0)
+            return loss, stopping
+        sums = self.ranks.total(torch.stack([loss, loss.new_tensor(float(stopping))]))
+        return sums[0] / self.ranks.size, bool(sums[1] > 0)
 
     def _row(self) -> dict[str, float]:
         row = {"updates": self.done, "loss": self.total / self.per_epoch, "rate": self.rate}
@@ -190,9 +190,9 @@ class Fit:
 _NOTED = ("done", "total", "seconds", "waited", "rows", "best")
 
 
-def _seen(batch: Batch) -> Batch:
+def _as_input(batch: Batch) -> Batch:
     """With images as a network takes them."""
-    other = None if batch.other is None else _seen(batch.other)
+    other = None if batch.other is None else _as_input(batch.other)
     return batch._replace(x=from_uint8(batch.x), other=other)
 
 

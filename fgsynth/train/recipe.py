@@ -54,9 +54,9 @@ class Recipe:
     objective: Objective | None = None
 
     @classmethod
-    def of(cls, asked: Classification) -> "Recipe":
-        """The recipe of a stage's settings, which say besides how a machine computes it."""
-        return cls(**asked.model_dump(exclude={"workers", "precision", "accumulate"}))
+    def of(cls, settings: Classification) -> "Recipe":
+        """The recipe of a stage's settings, which hold besides how a machine computes it."""
+        return cls(**settings.model_dump(exclude={"workers", "precision", "accumulate"}))
 
     def __post_init__(self) -> None:
         # A list is what a YAML or JSON file holds.

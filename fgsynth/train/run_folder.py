@@ -102,27 +102,27 @@ def computed(compute: Compute, us: Ranks) -> dict[str, Any]:
     return {"compute": how | {"accumulate": compute.accumulate}}
 
 
-def done_before(folder: Path, asked: dict[str, Any]) -> bool:
+def done_before(folder: Path, wanted: dict[str, Any]) -> bool:
     """Whether the folder holds this training, finished."""
     path = folder / RECIPE
     if not path.is_file():
         return False
-    same(path, json.loads(path.read_text(encoding="utf-8")), asked)
+    same(path, json.loads(path.read_text(encoding="utf-8")), wanted)
     return (folder / NETWORK).is_file()
 
 
-def same(path: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
+def same(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuse a file of another training; other libraries, devices and processes do not matter."""
-    for key in asked.keys() - {"versions", "compute"}:
-        if there.get(key) != asked[key]:
+    for key in wanted.keys() - {"versions", "compute"}:
+        if there.get(key) != wanted[key]:
             raise UserError(
                 f"{path} is of another training ({key} differs): take another folder or remove it."
             )
 
 
-def store(folder: Path, trained: Trained, told: dict[str, Any]) -> None:
+def store(folder: Path, trained: Trained, entries: dict[str, Any]) -> None:
     """Write a training; the network comes last, as its presence says that all is there."""
-    write_text(folder / RECIPE, json.dumps(told, indent=1))
+    write_text(folder / RECIPE, json.dumps(entries, indent=1))
     with atomic(folder / EPOCHS) as partial:
         trained.history.to_csv(partial, index=False)
     state = {key: value.cpu().contiguous() for key, value in trained.network.state_dict().items()}

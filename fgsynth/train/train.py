@@ -67,27 +67,27 @@ def train(
     us = ranks(device)
     check_divisible(recipe, compute, us, val)
     sources = {"real": real, "synthetic": synthetic, "val": val}
-    asked_for = record(recipe, seed, n_classes, counts, sources) | computed(compute, us)
-    if folder is not None and done_before(folder, asked_for):
+    entries = record(recipe, seed, n_classes, counts, sources) | computed(compute, us)
+    if folder is not None and done_before(folder, entries):
         return load(folder, us.device)
     keep_freed_memory()
     # Small images: faster on one core each, and the same weights on any number of them.
     small = us.device.type == "cpu" and recipe.side is None
     with own_randomness(seed, us), one_thread() if small else contextlib.nullcontext():
         groups = group_counts(real, synthetic, n_classes, recipe)
-        fit = Fit(recipe, counts, seed, us, n_classes, asked_for["updates_per_epoch"], compute, groups)
-        kept = _Kept(folder, asked_for, compute.checkpoint)
+        fit = Fit(recipe, counts, seed, us, n_classes, entries["updates_per_epoch"], compute, groups)
+        kept = _Kept(folder, entries, compute.checkpoint)
         kept.restore(fit)
         pin, part = us.device.type == "cuda", {"rank": us.rank, "size": us.size}
         feed = training_batches(
             real, synthetic, recipe, fit.updates, seed, workers, pin, start=fit.done, **part
         )
-        with listening() if folder is not None else contextlib.nullcontext(_never) as asked:
-            trained = _run(fit, feed, val, real_counts, workers, kept, asked)
+        with listening() if folder is not None else contextlib.nullcontext(_never) as stopping:
+            trained = _run(fit, feed, val, real_counts, workers, kept, stopping)
             if folder is not None and us.first:
-                store(folder, trained, asked_for)
+                store(folder, trained, entries)
             us.wait()
-            if us.any(asked()):
+            if us.any(stopping()):
                 raise Stopped(f"stopped when {folder} was finished, {AGAIN}")
     return trained
 
@@ -154,14 +154,14 @@ def _run(
     real_counts: Tensor,
     workers: int,
     kept: _Kept,
-    asked: Callable[[], bool],
+    stopping: Callable[[], bool],
 ) -> Trained:
     epochs = fit.recipe.epochs
     for epoch in progress(range(len(fit.rows), epochs), f"training {fit.recipe.network}"):
-        row = fit.epoch(feed, asked)
+        row = fit.epoch(feed, stopping)
         if row is not None:
             fit.rows.append(row if val is None else row | validation_row(fit, val, real_counts, workers))
-        stop = row is None or (epoch + 1 < epochs and fit.ranks.any(asked()))
+        stop = row is None or (epoch + 1 < epochs and fit.ranks.any(stopping()))
         if stop or (epoch + 1 < epochs and kept.due(fit)):
             kept.write(fit)
         if stop:

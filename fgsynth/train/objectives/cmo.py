@@ -58,9 +58,9 @@ class CMO(Objective):
 
 
 def divergence(logits: Tensor) -> Tensor:
-    """Mean KL(all || i) of experts i from what they say together, of logits (n, experts, c), in nats.
+    """Mean KL(all || i) of experts i from their mean prediction, of logits (n, experts, c), in nats.
 
-    What they say together, the softmax of their mean logits, stands still, as in RIDE's released loss: both
+    The mean prediction, the softmax of their mean logits, stands still, as in RIDE's released loss: both
     ends free, experts run from each other without end and from the labels too.
     """
     together = logits.mean(1).log_softmax(1).detach()

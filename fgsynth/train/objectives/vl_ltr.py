@@ -69,8 +69,8 @@ class VLLTR(Objective):
                 f"VL-LTR: {len(self.classes)} names for {n_classes} classes: give the name of each."
             )
         clip = Clip(from_root(self.clip))
-        said = [[one.format(name) for one in self.sentences] for name in self.classes]
-        ids = torch.stack([clip.ids(of_class) for of_class in said])
+        filled = [[one.format(name) for one in self.sentences] for name in self.classes]
+        ids = torch.stack([clip.ids(of_class) for of_class in filled])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return VisualLinguistic(clip, ids, self.draws or len(self.sentences))

@@ -164,7 +164,7 @@ def fit_layer(
     recipe: Recipe,
     updates: int,
 ) -> None:
-    """Train a last layer; `batch` gives embeddings and labels, and is told the learning rate."""
+    """Train a last layer; `batch` gives embeddings and labels at a learning rate."""
     optimiser = recipe.build_optimiser(layer.parameters())
     schedule = recipe.build_schedule(optimiser, updates)
     for i in progress(range(updates), "second stage"):
