@@ -2,7 +2,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from test_generator import images
+from generate.test_generator import images
 from tiny_unclip import save
 
 from fgsynth.generate.generator import Dropout, Generator

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 from PIL import Image
-from test_longtail import LINES, NAMES, relist
+from data.disk.test_longtail import LINES, NAMES, relist
 from tiny_files import class_folders, image
 
 from fgsynth.data.disk import longtail, nicopp
