@@ -52,7 +52,8 @@ def normalised(exp: Experiment) -> SecondStage:
 
 def refitted(exp: Experiment) -> SecondStage:
     """Refit by DFR on the validation images, in equal numbers of every group."""
-    manifest, val, side, workers = exp.bench.manifest, exp.trainings.images("val"), exp.recipe.side, exp.workers
+    val, side, workers = exp.trainings.images("val"), exp.recipe.side, exp.workers
+    manifest = exp.bench.manifest
     group = torch.tensor(group_of(manifest.rows("val"), manifest).to_numpy())
 
     def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
