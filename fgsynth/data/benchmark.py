@@ -184,13 +184,3 @@ def verify(manifest: Manifest, digests: Path, scale: str) -> None:
             f"{digests} says {known[:12]}: its parameters or the world were changed; restore them, or write "
             "the new digest down with 'python -m fgsynth manifests'."
         )
-
-
-def require_labels(classes: Sequence[str], manifest: Manifest, who: str) -> None:
-    """Raises UserError where something was made for other classes than the manifest's."""
-    if tuple(classes) != manifest.classes:
-        odd = sorted(set(classes) ^ set(manifest.classes)) or ["their order"]
-        raise UserError(
-            f"{who} was made for other classes than those of {manifest.name} (they differ in '{odd[0]}'): "
-            "make it anew for this data set."
-        )

@@ -1,6 +1,5 @@
 """One experiment on images: a real imbalanced set, its guide, synthetic sets, classifiers (FG 3, 4)."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fgsynth.config.schema import Sampling
-from fgsynth.data.benchmark import Benchmark, require_labels
-from fgsynth.experiments.trainings import CLASSES, TRAINING, Trainings
+from fgsynth.data.benchmark import Benchmark
+from fgsynth.experiments.trainings import TRAINING, Trainings
 from fgsynth.generate.compose import guidance_of, make_images
 from fgsynth.generate.engines import LOCAL, Engine, fill
 from fgsynth.generate.generator import Generator
@@ -30,7 +29,7 @@ from fgsynth.guidance.schedule import Schedule
 from fgsynth.models.networks import Classifier
 from fgsynth.train.batches import Source
 from fgsynth.train.recipe import Compute, Recipe
-from fgsynth.train.run_folder import finished, load
+from fgsynth.train.run_folder import finished
 from fgsynth.train.train import COMPUTE
 from fgsynth.utils.cache import fingerprint, model_digest, weights_digest
 from fgsynth.utils.errors import UserError
@@ -46,8 +45,7 @@ class Experiment:
 
     work: a folder of results under the fingerprints of what they depend on; whatever is there is not made
     again, so that a killed run goes on where it was, and the folder can be deleted at any time.
-    seed: of guide and synthesis. guide_folder: a classifier that was trained before, to guide instead;
-    guided_by: such a network itself.
+    seed: of guide and synthesis. guided_by: a network to guide instead of the guide trained here.
     remote_maker: from a method, what makes its images on other machines. workers: processes that read files;
     compute: how a machine computes trainings.
     """
@@ -58,7 +56,6 @@ class Experiment:
     recipe: Recipe
     work: Path
     seed: int = 0
-    guide_folder: Path | None = None
     remote_maker: Callable[[Method], Maker] | None = None
     workers: int = 0
     compute: Compute = COMPUTE
@@ -103,25 +100,16 @@ class Experiment:
 
     @cached_property
     def guide(self) -> Classifier:
-        """The classifier whose feedback guides, trained on the real imbalanced set alone (FG step 1).
-
-        Raises UserError for a guide that was trained for other classes.
-        """
+        """The classifier whose feedback guides, trained on the real imbalanced set alone (FG step 1)."""
         if self.guided_by is not None:
             return self.guided_by
-        if self.guide_folder is not None:
-            known = json.loads((self.guide_folder / CLASSES).read_text(encoding="utf-8"))
-            require_labels(known, self.bench.manifest, f"The guide in {self.guide_folder}")
-            return load(self.guide_folder).network
         return self.trainings.train(self.guide_recipe, stable_seed("guide", self.seed)).network
 
     @property
     def guide_is_there(self) -> bool:
         """Whether the guide was trained before."""
-        if self.guided_by is not None:
-            return True
-        trained = self.trainings.folder(self.guide_recipe, stable_seed("guide", self.seed))
-        return finished(self.guide_folder or trained)
+        folder = self.trainings.folder(self.guide_recipe, stable_seed("guide", self.seed))
+        return self.guided_by is not None or finished(folder)
 
     @cached_property
     def hardness(self) -> Hardness:

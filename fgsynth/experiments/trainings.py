@@ -1,6 +1,5 @@
 """Classifiers of one benchmark: each trained once, kept under a fingerprint of what it depends on."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,7 +20,6 @@ from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import Trained, finished
 from fgsynth.utils.cache import fingerprint
 from fgsynth.utils.parallel import spread
-from fgsynth.utils.paths import write_text
 
 TRAINING = ("data", "evaluate/metrics", "miniworld", "models", "train", "utils")
 """The code that a trained classifier depends on."""
@@ -29,8 +27,6 @@ WORTH = 60_000
 """Images seen by trainings that are worth starting processes for, which takes some ten seconds."""
 Job = tuple[Recipe, int, SyntheticSet | None]
 """A training: recipe, seed, synthetic images."""
-CLASSES = "classes.json"
-"""The names of a trained classifier's classes, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,6 @@ class Trainings:
     def deferred(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None) -> Callable[[], Trained]:
         """What `train` does, to be done in any process."""
         folder = self.folder(recipe, seed, synthetic)
-        write_text(folder / CLASSES, json.dumps(self.bench.manifest.classes))
         made, val = synthetic.images if synthetic else None, recipe.select != "last"
         held_out = self.images("val") if val else None
         n_classes = len(self.bench.manifest.classes)

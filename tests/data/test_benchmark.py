@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from tiny_bench import CLASSES, bench, manifest, table
 
-from fgsynth.data.benchmark import COLUMNS, group_of, require_labels, verify
+from fgsynth.data.benchmark import COLUMNS, group_of, verify
 from fgsynth.utils.errors import UserError
 
 COUNTS = {"train": (3, 2, 0, 1), "val": (1, 1, 1, 1), "test": (2, 0, 1, 2)}
@@ -100,15 +100,6 @@ def test_another_data_set_than_written_down_is_refused(tmp_path):
     verify(m, path, "paper")  # of which nothing was written down
     with pytest.raises(UserError, match=f"tiny at scale smoke has digest {m.digest[:12]}, .* says 0{{12}}: "):
         verify(m, path, "smoke")
-
-
-def test_what_was_made_for_other_classes_is_refused():
-    m = manifest(COUNTS, CONTEXTS)
-    require_labels(["ant", "bee"], m, "The guide")
-    with pytest.raises(UserError, match="The guide was made for other classes than those of tiny"):
-        require_labels(["ant"], m, "The guide")
-    with pytest.raises(UserError, match="they differ in 'their order'"):
-        require_labels(["bee", "ant"], m, "The guide")
 
 
 def test_prompts_name_the_context_where_there_is_one():

@@ -245,19 +245,6 @@ def test_an_experiment_from_a_notebooks_parameters(exp, unclip, monkeypatch, roo
         build.of_world("cifar", {}, {}, {}, "scratch/work")
 
 
-def test_a_guide_trained_before_must_know_the_same_classes(exp, tmp_path):
-    trained = exp.trainings.train(RECIPE, 3)
-    folder = exp.trainings.folder(RECIPE, 3)
-    given = replace(exp, guide_folder=folder)
-    x = torch.zeros(2, 3, 32, 32)
-    assert torch.equal(given.guide(x)[0], trained.network(x)[0])
-    other = tmp_path / "guide"
-    shutil.copytree(folder, other)
-    (other / "classes.json").write_text('["cat", "dog"]')
-    with pytest.raises(UserError, match=r"guide was made for other classes than those of nicopp"):
-        replace(exp, guide_folder=other).guide  # noqa: B018
-
-
 def test_methods_are_rows_of_the_papers_tables(root):
     printed = [pd.read_csv(root / f"data/paper/{name}.csv")["method"]
                for name in ("table1_imagenet_lt", "table6_combined")]  # fmt: skip
