@@ -105,7 +105,9 @@ def compare(
     """
     natural, made, rows, tables = natural_shares(exp), {}, [], []
     for name, variant in progress(variants.items(), f"variants of the sampler, seed {exp.seed}"):
-        made[name] = exp.sampled(**variant.changes).synthetic(variant.method, per_group=per_class)
+        # The experiment itself where nothing changes, as its fitted criteria are kept.
+        of = exp.sampled(**variant.changes) if variant.changes else exp
+        made[name] = of.synthetic(variant.method, per_group=per_class)
     for name, one in {real: real_set(exp, per_class), **made}.items():
         table = readings(exp, one, name)
         tables.append(table)
