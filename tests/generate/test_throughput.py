@@ -51,7 +51,7 @@ def test_the_rate_is_that_of_late(clock):
         clock.now = float(second)
         speed.update(0, Step(second, 1 if second <= 2000 else 3))
     assert speed.rate == pytest.approx(3, rel=0.01)
-    assert len(speed._seen) < WINDOW + 3
+    assert len(speed._history) < WINDOW + 3
 
 
 def test_a_log_gets_a_line_a_minute_and_quiet_ones_none(clock, capsys, monkeypatch):
