@@ -302,7 +302,7 @@ def test_features_that_cannot_be_fitted_are_refused(features, label, sentence):
         (dict(components=0), "components 0"),
         (dict(strength=-1.0), "Strength -1.0: give 0"),
         (dict(strength=math.nan), "Strength nan"),
-        (dict(n_steps=0), "0 sampling steps asked for"),
+        (dict(n_steps=0), "0 sampling steps: choose"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, sentence):
