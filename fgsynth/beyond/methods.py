@@ -14,8 +14,7 @@ from fgsynth.beyond import allocation, filters
 from fgsynth.beyond.committee import ensemble, epistemic_heads
 from fgsynth.beyond.flops import operations
 from fgsynth.beyond.scale_rule import ScaleRule, feedback_scales, held_out
-from fgsynth.config.beyond_params import IdeaSettings
-from fgsynth.config.schema import Sampling
+from fgsynth.config.schema import BeyondSettings, Sampling
 from fgsynth.data.tars import sha256
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.compose import guidance_of
@@ -73,7 +72,7 @@ class Methods:
     """The methods of one experiment by name, each built once, at its first use."""
 
     exp: Experiment
-    settings: IdeaSettings
+    settings: BeyondSettings
     _known: dict[str, ExtendedMethod] = field(default_factory=dict, repr=False)
     _counted: dict[tuple[int, Method], float] = field(default_factory=dict, repr=False)
 

@@ -1,6 +1,6 @@
-"""Settings of the experiments on images as typed, frozen models; their meanings stand in params.yaml."""
+"""Typed, frozen models of the settings that several stages share; their meanings stand in params.yaml."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,10 +11,12 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
-from fgsynth.utils.errors import UserError
+from fgsynth.config.blocks import Key
+from fgsynth.utils.errors import RENAMED, UserError, renamed
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -134,38 +136,6 @@ class Sampling(Frozen):
         return self
 
 
-class Split(Frozen):
-    """What the experiments on images share: where work is kept, and what is evaluated."""
-
-    work: str
-    split: Literal["test", "final"]
-    seeds: Annotated[int, Field(ge=2)]
-    sampling: Sampling
-    training: "Classification"
-
-    @model_validator(mode="after")
-    def _reports_final(self) -> "Split":
-        if self.split == "test" and is_on_disk(getattr(self, "world", None)):
-            raise ValueError(
-                "split 'test' is of the mini world: of a real set the official test split is 'final'"
-            )
-        return self
-
-
-class ImagenetLt(Split):
-    """Parameters of ImageNet-LT."""
-
-    world: LongTailWorld
-    amounts: Annotated[tuple[NotNegative, ...], ListOf]
-    weights: Annotated[tuple[Share, ...], ListOf]
-
-    @model_validator(mode="after")
-    def _has_the_references(self) -> "ImagenetLt":
-        if not {0.0, 1.0} <= set(self.amounts) or 1.0 not in self.weights:
-            raise ValueError("amounts must contain 0.0 and 1.0, weights 1.0")
-        return self
-
-
 class Digits(Frozen):
     """A long-tailed draw of the digits, and their frozen feature map."""
 
@@ -188,63 +158,11 @@ class LatentSets(Frozen):
     places_images: str
 
 
-class FineTuning(Frozen):
-    """Fine-tuning of the whole backbone, which the linear probe is held against."""
-
-    seeds: Annotated[int, Field(ge=2)]
-    epochs: Count
-    rates: Annotated[tuple[Positive, ...], ListOf, Field(min_length=1)]
-
-
-class LatentProbe(Frozen):
-    """Parameters of the latent probe."""
-
-    work: str
-    seeds: Annotated[int, Field(ge=2)]
-    sets: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
-    sources: LatentSets
-    weight_decay: Annotated[tuple[NotNegative, ...], ListOf, Field(min_length=1)]
-    ways: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
-    updates: Count
-    feedback_scale: NotNegative
-    curve_ways: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
-    curve_seeds: Annotated[int, Field(ge=2)]
-    amounts: Annotated[tuple[NotNegative, ...], ListOf]
-    shots: Annotated[tuple[Annotated[int, Field(ge=2)], ...], ListOf]
-    tuning: FineTuning
-    bridged: str
-    generator: str
-    bridge_seeds: Annotated[int, Field(ge=2)]
-    per_class: Count
-
-    @model_validator(mode="after")
-    def _has_features_of_images(self) -> "LatentProbe":
-        if not any(name.endswith("_features") for name in self.sets):
-            raise ValueError("sets must contain one that ends in _features, whose backbone is fine-tuned")
-        return self
-
-
-class PlacesLt(Split):
-    """Parameters of Places-LT."""
-
-    world: LongTailWorld
-    second_epochs: Count
-
-
 class Search(Frozen):
     """Random search: exponents of 10 of the learning rate, exponents of 2 of the batch size."""
 
     rate: Annotated[tuple[float, float], ListOf]
     batch: Annotated[tuple[float, float], ListOf]
-
-
-class Nicopp(Split):
-    """Parameters of NICO++."""
-
-    world: GroupsWorld
-    draws: Count
-    search: Search
-    coefficients: Annotated[tuple[Positive, ...], ListOf]
 
 
 class Classification(Frozen):
@@ -271,26 +189,83 @@ class Classification(Frozen):
     accumulate: Count = 1
 
 
-def validated(model: Any, values: Any, source: str) -> Any:
+MARK = "*"
+"""What stands for the word in a template."""
+
+
+class Inversion(Frozen):
+    """Textual inversion; defaults are the paper's (section 4), but for the template and `most`.
+
+    updates: of Adam, `batch` images each, at a constant `rate` (0.005 times 8 images there). template: a
+    prompt with MARK for the word, for learning and for sampling. most: images of a class that are learned
+    from, the first of its rows; a class of many is encoded in vain beyond them.
+    """
+
+    updates: Count = 5000
+    rate: Positive = 0.04
+    batch: Count = 8
+    template: str = f"a photo of {MARK}"
+    most: Count = 100
+
+    @field_validator("template")
+    @classmethod
+    def _has_one_word(cls, template: str) -> str:
+        if template.split().count(MARK) != 1:
+            raise ValueError(f"must have one word '{MARK}'")
+        return template
+
+
+class BeyondSettings(Frozen):
+    """What methods beyond the papers need besides the experiment's own settings.
+
+    members: of the ensemble; heads: of the epistemic guide; level, grid: of the scale rule (`scale_rule`);
+    pilot: images per class at each of its scales; worth: of a synthetic image in real ones,
+    and law, an exponent or None (`allocation`); confidence: least probability of the filter; seeds: of the
+    classifiers whose validation errors decide allocations.
+    """
+
+    members: Annotated[int, Field(ge=2)]
+    heads: Annotated[int, Field(ge=2)]
+    level: Share
+    pilot: Count
+    grid: Annotated[tuple[Positive, ...], ListOf, Field(min_length=1)]
+    worth: Annotated[float, Field(gt=0, le=1)]
+    law: Positive | None
+    confidence: Share
+    seeds: Count
+
+
+def validated(model: Any, values: Any, source: str, written: Callable[[Key], Key] = lambda key: key) -> Any:
     """`values` as a model. Raises UserError, one sentence per mistake, naming `source` and the key.
 
-    A mistake in a block that YAML aliases repeat is named once, with the number of its copies.
+    written: where in the source the value of a key stands; a mistake there is told once, however many
+    keys take their value from it.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        copies: dict[tuple[str, ...], list[Any]] = {}
-        for e in error.errors():
-            copies.setdefault((e["type"], str(e["loc"][-1:]), repr(e["input"])), []).append(e)
-        sentences = [_sentence(source, same[0], len(same) - 1) for same in copies.values()]
-        raise UserError(" ".join(sentences)) from error
+        raise UserError(" ".join(f"{source}: {each}" for each in _sentences(error, written))) from error
 
 
-def _sentence(source: str, error: Any, copies: int) -> str:
-    key = ".".join(str(part) for part in error["loc"] if part not in (MADE, DISK))
-    also = f" (and in {copies} more places)" if copies else ""
-    if error["type"] == "extra_forbidden":
-        return f"{source}: unknown key '{key}'{also}: check its spelling or remove it."
-    if error["type"] == "missing":
-        return f"{source}: key '{key}' is missing{also}: add it."
-    return f"{source}: key '{key}' is {error['input']!r}{also}: {error['msg'][0].lower()}{error['msg'][1:]}."
+def _sentences(error: ValidationError, written: Callable[[Key], Key]) -> Iterator[str]:
+    errors = [
+        (tuple(str(part) for part in e["loc"] if part not in (MADE, DISK)), e["type"], e["msg"], e["input"])
+        for e in error.errors()
+    ]
+    old = {(*key[:-1], RENAMED.get(key[-1])) for key, kind, *_ in errors if kind == "extra_forbidden"}
+    told: set[tuple[Any, ...]] = set()
+    for key, kind, message, value in errors:
+        of_many = kind == "value_error" and isinstance(value, dict)  # between the keys of a mapping
+        once = (key[-1:] if of_many else written(key), kind, message)
+        if once in told or (kind == "missing" and key in old):
+            continue
+        told.add(once)
+        name = ".".join(key if kind == "missing" else written(key))
+        if kind == "extra_forbidden":
+            yield renamed(key[-1]) or f"unknown key '{name}': check its spelling or remove it."
+        elif kind == "missing":
+            yield f"key '{name}' is missing: add it."
+        elif of_many:
+            yield f"'{name}': {message.removeprefix('Value error, ')}."
+        else:
+            yield f"key '{name}' is {value!r}: {message[0].lower()}{message[1:]}."

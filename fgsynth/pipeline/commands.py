@@ -36,6 +36,13 @@ def _tidy(arguments: argparse.Namespace) -> None:
         paths.write_text(path, notebook.to_text(tidy))
 
 
+def _params(arguments: argparse.Namespace) -> None:
+    from fgsynth.pipeline import effective
+    from fgsynth.utils import paths
+
+    print(effective.table(paths.root(), arguments.stage, arguments.scale))
+
+
 def _report(_: argparse.Namespace) -> None:
     from fgsynth.evidence import report
     from fgsynth.utils import paths
@@ -128,6 +135,10 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a stage's notebook and publish what it makes")
     run.add_argument("stage")
     run.set_defaults(do=_run)
+    shown = commands.add_parser("params", help="the values a stage runs with, and what sets each")
+    shown.add_argument("stage", help="a stage of a notebook, pretrain or feedback_map")
+    shown.add_argument("--scale", help="smoke, mini, full or paper; else that of params.yaml")
+    shown.set_defaults(do=_params)
     clean = commands.add_parser("clean", help="write copies of a folder's notebooks without outputs and ids")
     clean.add_argument("notebooks", type=Path)
     clean.add_argument("copies", type=Path)

@@ -2,6 +2,16 @@
 
 from pathlib import Path
 
+RENAMED = {
+    "own_pictures": "own_images",
+    "pictures": "images",
+    "early_pictures": "early_images",
+    "ways": "methods",
+    "curve_ways": "curve_methods",
+    "ideas": "methods",
+}
+"""Names of stages and parameters that were others before -> what they are now."""
+
 
 class UserError(Exception):
     """A mistake in what was given to us: one sentence naming the file, key or class, and what to do.
@@ -17,3 +27,8 @@ class UserValueError(UserError, ValueError):
 def missing(path: Path) -> UserError:
     """The sentence for a file that belongs to the project and is not there."""
     return UserError(f"{path} is missing: restore it with 'git checkout {path}'.")
+
+
+def renamed(name: str) -> str:
+    """The sentence for a name from before; empty for any other."""
+    return f"`{name}` is `{RENAMED[name]}` now." if name in RENAMED else ""

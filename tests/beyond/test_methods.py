@@ -3,15 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from fgsynth.beyond import figures
 from fgsynth.beyond import methods as beyond
 from fgsynth.beyond.flops import operations
 from fgsynth.beyond.loops import closed_loops, loop_costs, run_all
 from fgsynth.beyond.methods import METHODS, Methods, check, pushes
-from fgsynth.config.beyond_params import IdeaSettings
-from fgsynth.config.schema import Groups, Sampling
+from fgsynth.config.params import load
+from fgsynth.config.schema import BeyondSettings, Groups, Sampling
 from fgsynth.data import mini
 from fgsynth.experiments import study
 from fgsynth.experiments.experiment import Experiment
@@ -27,7 +26,7 @@ SAMPLING = Sampling(
     dropout=0.5, scales={"entropy": 0.1, "loss": 0.2, "hardness": 0.3, "combined": 0.4}, fill_to=4,
 )  # fmt: skip
 RECIPE = Recipe(network="thin", epochs=1, updates_per_epoch=3, batch=8, balanced=0.0)
-SETTINGS = IdeaSettings(
+SETTINGS = BeyondSettings(
     members=2, heads=2, level=0.9, pilot=2, grid=(0.1,), worth=0.5, law=None, confidence=0.2, seeds=1
 )
 
@@ -41,8 +40,7 @@ def methods(root, tmp_path_factory):
 
 def test_every_method_of_the_parameters_is_known(root):
     for scale in ("mini", "full", "paper"):
-        block = yaml.safe_load((root / "params.yaml").read_text())[scale]["beyond"]["ideas"]
-        for names in block.values():
+        for _, names in getattr(load(root / "params.yaml"), scale).beyond.methods:
             check(names)
 
 

@@ -4,7 +4,8 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from fgsynth.config.schema import Classification, Groups, ImagenetLt, LongTail, Nicopp, Sampling
+from fgsynth.config.schema import Classification, Groups, LongTail, Sampling
+from fgsynth.config.tables import ImagenetLt, Nicopp
 from fgsynth.data.augment import check_names
 from fgsynth.train.losses import Counts
 from fgsynth.train.recipe import Recipe

@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
+from dvc.utils.serialize import dump_yaml
 from torch.nn.functional import cross_entropy
 
+from fgsynth.config.blocks import read
 from fgsynth.config.schema import Sampling
 from fgsynth.experiments import phase_map
 from fgsynth.experiments.phase_map import BASE, Setup, calibrated, gains, lost_to_rare_modes, points, run
@@ -229,9 +230,9 @@ def drawn(tmp_path, root, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def draw(**changes):
-        raw = yaml.safe_load((root / "params.yaml").read_text())
+        raw = read(root / "params.yaml")
         raw["feedback_map"] |= changes
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+        dump_yaml(tmp_path / "params.yaml", raw)
         phase_map.draw_map(tmp_path)
         return asked
 

@@ -2,8 +2,9 @@ import json
 import shutil
 
 import pytest
-import yaml
+from dvc.utils.serialize import dump_yaml
 
+from fgsynth.config.blocks import read
 from fgsynth.config.params import load
 from fgsynth.data import mini
 from fgsynth.data.benchmark import DIGESTS, verify
@@ -36,9 +37,9 @@ def test_a_run_of_another_world_than_written_down_is_refused(root):
 def test_the_command_writes_what_the_parameters_say(root, tmp_path, monkeypatch):
     shutil.copytree(root / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("scratch"))
     (tmp_path / "dvc.yaml").touch()
-    raw = yaml.safe_load((root / "params.yaml").read_text())
-    raw["mini"]["places_lt"]["world"]["n_val"] += 1
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    raw = read(root / "params.yaml")
+    raw["mini"]["blocks"]["places_lt_world"]["n_val"] += 1
+    dump_yaml(tmp_path / "params.yaml", raw)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["manifests"]) == 0
     text = (tmp_path / DIGESTS).read_text()

@@ -1,8 +1,8 @@
-import json
-
 import pytest
-import yaml
+from dvc.utils.serialize import dump_yaml
 
+from fgsynth.config.blocks import read
+from fgsynth.config.params import load
 from fgsynth.experiments import experiment
 from fgsynth.experiments.build import of_world
 from fgsynth.generate.engines import Engine
@@ -14,17 +14,17 @@ from fgsynth.utils.errors import UserError
 @pytest.fixture
 def block(root, tmp_path, monkeypatch):
     """A project whose Places-LT mini is made in seconds; the parameters of its stage."""
-    raw = json.loads(json.dumps(yaml.safe_load((root / "params.yaml").read_text())))
+    raw = read(root / "params.yaml")
     block = raw["mini"]["places_lt"]
-    block["world"].update(n_max=110, n_val=5, n_test=10)
+    block["world"] = {"n_max": 110, "n_val": 5, "n_test": 10}
     block["sampling"].update(n_steps=3, every=2, fill_to=6, per_shard=10)
-    block["training"].update(epochs=1, updates_per_epoch=2, batch=8)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    block["training"] = {"epochs": 1, "updates_per_epoch": 2, "batch": 8}
+    dump_yaml(tmp_path / "params.yaml", raw)
     (tmp_path / "dvc.yaml").touch()
     (tmp_path / "data").mkdir()
     (tmp_path / "data/pretrained").symlink_to(root / "data/pretrained")
     monkeypatch.chdir(tmp_path)
-    return block
+    return load(tmp_path / "params.yaml").overrides("places_lt")
 
 
 def found(block):

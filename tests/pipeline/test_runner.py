@@ -7,10 +7,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
+from dvc.utils.serialize import dump_yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from fgsynth.config import params
+from fgsynth.config.blocks import read
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.pipeline import commands as cli
 from fgsynth.pipeline import runner
@@ -37,9 +38,10 @@ def put(checkout, *cells):
     nbformat.write(new_notebook(cells=[parameters, *map(new_code_cell, rest)]), path)
 
 
-def set_params(checkout, **changes):
+def set_params(checkout, smoke=None, **changes):
     path = checkout / "params.yaml"
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+    raw = read(path)
+    dump_yaml(path, raw | changes | {"smoke": raw["smoke"] | (smoke or {})})
 
 
 def published(checkout):

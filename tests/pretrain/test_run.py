@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-import yaml
 from diffusers import StableUnCLIPImg2ImgPipeline
+from dvc.utils.serialize import dump_yaml
 from safetensors.torch import load_file
 
+from fgsynth.config import blocks
 from fgsynth.config.params import load
 from fgsynth.generate.generator import Generator
 from fgsynth.miniworld import judge
@@ -21,12 +22,12 @@ from fgsynth.utils.errors import UserError
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, root):
     folder = tmp_path_factory.mktemp("pretrain")
-    params = yaml.safe_load((root / "params.yaml").read_text())
+    params = blocks.read(root / "params.yaml")
     recipe = params["pretrain"] | {"images": 129, "judged": 2}
     for name, plan in recipe.items():
         if isinstance(plan, dict) and "updates" in plan:
             recipe[name] = plan | {"updates": 2, "batch": 8}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params | {"pretrain": recipe}))
+    dump_yaml(folder / "params.yaml", params | {"pretrain": recipe})
     pretrain(folder, "cpu")
     return folder
 

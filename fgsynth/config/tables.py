@@ -1,0 +1,190 @@
+"""Parameters of the stages that fill the papers' tables; their meanings stand in params.yaml."""
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import Field, model_validator
+
+from fgsynth.config.schema import (
+    BeyondSettings,
+    Classification,
+    Count,
+    Frozen,
+    GroupsWorld,
+    Inversion,
+    ListOf,
+    LongTailWorld,
+    NotNegative,
+    Positive,
+    Sampling,
+    Search,
+    Share,
+    is_on_disk,
+    validated,
+)
+from fgsynth.utils.errors import UserError
+
+T = TypeVar("T")
+Seeds = Annotated[int, Field(ge=2)]
+
+
+class Split(Frozen):
+    """What the experiments on images share: where work is kept, and what is evaluated."""
+
+    work: str
+    split: Literal["test", "final"]
+    seeds: Annotated[int, Field(ge=2)]
+    sampling: Sampling
+    training: "Classification"
+
+    @model_validator(mode="after")
+    def _reports_final(self) -> "Split":
+        if self.split == "test" and is_on_disk(getattr(self, "world", None)):
+            raise ValueError(
+                "split 'test' is of the mini world: of a real set the official test split is 'final'"
+            )
+        return self
+
+
+class ImagenetLt(Split):
+    """Parameters of ImageNet-LT."""
+
+    world: LongTailWorld
+    amounts: Annotated[tuple[NotNegative, ...], ListOf]
+    weights: Annotated[tuple[Share, ...], ListOf]
+
+    @model_validator(mode="after")
+    def _has_the_references(self) -> "ImagenetLt":
+        if not {0.0, 1.0} <= set(self.amounts) or 1.0 not in self.weights:
+            raise ValueError("amounts must contain 0.0 and 1.0, weights 1.0")
+        return self
+
+
+class PlacesLt(Split):
+    """Parameters of Places-LT."""
+
+    world: LongTailWorld
+    second_epochs: Count
+
+
+class Nicopp(Split):
+    """Parameters of NICO++."""
+
+    world: GroupsWorld
+    draws: Count
+    search: Search
+    coefficients: Annotated[tuple[Positive, ...], ListOf]
+
+
+class Two(Frozen, Generic[T]):
+    """A value for each of the two benchmarks."""
+
+    imagenet_lt: T
+    nicopp: T
+
+
+class Three(Frozen, Generic[T]):
+    """A value for each of the three benchmarks."""
+
+    imagenet_lt: T
+    places_lt: T
+    nicopp: T
+
+
+class TwoWorlds(Frozen):
+    """The two benchmarks."""
+
+    imagenet_lt: LongTailWorld
+    nicopp: GroupsWorld
+
+
+class ThreeWorlds(Frozen):
+    """The three benchmarks."""
+
+    imagenet_lt: LongTailWorld
+    places_lt: LongTailWorld
+    nicopp: GroupsWorld
+
+
+class Baselines(Frozen):
+    """Parameters of the methods that the papers compare with, in the three tables."""
+
+    work: str
+    split: Literal["test", "final"]
+    seeds: Three[Seeds]
+    worlds: ThreeWorlds
+    sampling: Sampling
+    fill_to: Three[Count | None]
+    training: Classification
+    changes: Three[dict[str, Any]]
+    second_epochs: Count
+    draws: Count
+    search: Search
+    inversion: Inversion
+    clip: str
+    clip_rate: Positive
+    sentences: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _changes_fit(self) -> "Baselines":
+        _check_changes(self)
+        return self
+
+
+class Loops(Frozen):
+    """Closed loops: cycles of continued, restarted, at most triggered, and early ones; when they trigger."""
+
+    continued: Annotated[tuple[Count, ...], ListOf]
+    restarted: Annotated[tuple[Count, ...], ListOf]
+    triggered: Annotated[tuple[Count, ...], ListOf]
+    early: Annotated[tuple[Count, ...], ListOf]
+    patience: Count
+    every: Count
+
+
+REFERENCES = ("unguided", "FG entropy")
+SHOWN = {
+    "imagenet_lt": (
+        *REFERENCES,
+        "scale rule",
+        "allocated",
+        "filtered by prototype",
+        "unguided, more images",
+    ),
+    "nicopp": (*REFERENCES, "unguided, more images"),
+}
+"""The methods that the notebook's figures and tables cannot do without."""
+
+
+class Beyond(Frozen):
+    """Parameters of what neither paper did."""
+
+    work: str
+    split: Literal["test", "final"]
+    seeds: Two[Seeds]
+    worlds: TwoWorlds
+    sampling: Sampling
+    fill_to: Two[Count | None]
+    training: Classification
+    changes: Two[dict[str, Any]]
+    settings: BeyondSettings
+    methods: Two[Annotated[tuple[str, ...], ListOf]]
+    loops: Two[Loops]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Beyond":
+        _check_changes(self)
+        for name in Two.model_fields:
+            lacking = [method for method in SHOWN[name] if method not in getattr(self.methods, name)]
+            if lacking:
+                raise ValueError(
+                    f"methods.{name} must contain '{lacking[0]}', which figures are about: add it"
+                )
+        return self
+
+
+def _check_changes(stage: Baselines | Beyond) -> None:
+    for name, changes in stage.changes:
+        try:
+            validated(Classification, stage.training.model_dump() | changes, f"changes.{name}")
+        except UserError as error:
+            raise ValueError(str(error).rstrip(".")) from error
