@@ -9,6 +9,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
+from fgsynth.pipeline import formulas
 from fgsynth.utils.errors import UserError, missing
 
 PARAMETERS = "parameters"
@@ -137,7 +138,11 @@ def parameters(notebook: NotebookNode, path: Path) -> dict[str, Any]:
 
 
 def to_html_body(notebook: NotebookNode) -> str:
-    """The notebook as an HTML fragment with embedded images; no script, nothing to fetch."""
+    """The notebook as an HTML fragment with embedded images and formulas; no script, nothing to fetch."""
+    notebook = nbformat.from_dict(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = formulas.drawn(cell.source)
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body: str = exporter.from_notebook_node(notebook)[0]
     return body
