@@ -2,11 +2,20 @@
 
 import html
 import re
+from functools import reduce
 
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
 _FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
+_SYNONYMS = {
+    r"\big": "",
+    r"\tfrac12": r"\frac{1}{2}",
+    r"\lVert": r"\|",
+    r"\rVert": r"\|",
+    r"\mathbb 1": r"\mathbb{1}",
+}
+"""TeX that mathtext lacks, and what it has instead."""
 _COMMANDS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C", Path.CLOSEPOLY: "Z"}
 SIZE = 15
 """Of the letters, in pixels."""
@@ -20,7 +29,8 @@ def drawn(markdown: str) -> str:
 def svg(tex: str) -> str:
     """Draw a formula of matplotlib's subset of TeX. Raises ValueError for what it lacks."""
     tex = " ".join(tex.split())
-    path = TextPath((0, 0), f"${tex}$", size=SIZE)
+    known = reduce(lambda text, pair: text.replace(*pair), _SYNONYMS.items(), tex)
+    path = TextPath((0, 0), f"${known}$", size=SIZE)
     box = path.get_extents()
     d = "".join(
         _COMMANDS[code] + ("" if code == Path.CLOSEPOLY else " ".join(f"{v:.2f}" for v in vertices))

@@ -13,14 +13,13 @@ def run(stage: str, engine: Engine = LOCAL, *, guide_only: bool = False) -> str:
     guide_only: nothing but the classifier that guides, which several workers must find trained. Returns
     where they are. Raises UserError for a stage without sets or a missing guide, Stopped as `engines.fill`.
     """
-    given = planned(stage)
-    if given.scale == "smoke":
+    block = planned(stage).overrides(stage)
+    keys = ("world", "sampling", "training", "work")
+    if not set(keys) <= set(block):
         raise UserError(
             "Scale 'smoke' lives in the notebooks' own cells: set `scale` to mini, full or paper."
         )
-    block = given.overrides(stage)
-    settings = [block[key] for key in ("world", "sampling", "training", "work")]
-    exp = of_world(stage, *settings)
+    exp = of_world(stage, *(block[key] for key in keys))
     _guide(exp, stage, engine)
     if guide_only:
         return f"The guide of {stage} is trained."
