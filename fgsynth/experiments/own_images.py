@@ -31,18 +31,16 @@ def experiment(
     training: Mapping[str, Any],
     work: str,
     seed: int = 0,
-    *,
-    in_memory: float = IN_MEMORY,
 ) -> Experiment:
-    """The experiment of a folder with train/<class>/, or of a CSV, seen at `side` x `side` pixels.
+    """Load the experiment of a folder with train/<class>/, or of a CSV, at `side` x `side` pixels.
 
-    Without val a fifth of every class is held out; without test half of val is it. in_memory: bytes that the
-    training images may take; more are read from their files in every epoch. Raises UserError for settings
-    that are wrong and images that are missing.
+    Without val a fifth of every class is held out; without test half of val is it. Training images of more
+    than IN_MEMORY bytes are read from their files in every epoch. Raises UserError for wrong settings and
+    for images that are missing.
     """
     found = folders.with_test(folders.load(Path(place)))
     found.require_files()
-    small = float(found.manifest.counts().sum()) * 3 * side**2 <= in_memory
+    small = float(found.manifest.counts().sum()) * 3 * side**2 <= IN_MEMORY
     bench = found.benchmark(side) if small else found.on_files(side)
     return of_benchmark(bench, sampling, {**training, "side": side}, work, seed)
 
@@ -71,7 +69,7 @@ def mixed(exp: Experiment, made: SyntheticSet) -> Recipe:
 
 
 def changes(exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, split: str) -> pd.DataFrame:
-    """What synthetic images changed, by class: counts, accuracies, gain (points, paired over seeds)."""
+    """Tabulate the change by synthetic images per class: counts, accuracies, gain (points, paired seeds)."""
     first, second = (per_class(exp, scored, split) for scored in (before, after))
     counts = exp.bench.manifest.counts()
     added = made.index["label"].value_counts()
@@ -88,7 +86,7 @@ def changes(exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, 
 
 
 def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
-    """A synthetic set as an image folder: train/<class>/<key>.png, and index.csv with what made each.
+    """Write a synthetic set as an image folder: train/<class>/<key>.png, and index.csv with what made each.
 
     The index can be read as a data set again (path, label, split). Images that are there, of the same set,
     are left. Returns the index. Raises UserError for a folder that holds another set.
@@ -109,7 +107,7 @@ def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
 
 
 def as_folder(bench: Benchmark, folder: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> None:
-    """Images of a benchmark as an image folder <split>/<class>/<number>.png: something to try this on."""
+    """Write images of a benchmark as an image folder <split>/<class>/<number>.png, to try this on."""
     for split in splits:
         rows = bench.manifest.rows(split)
         for i, (y, image) in enumerate(zip(rows["label"], bench.images(rows).numpy(), strict=True)):

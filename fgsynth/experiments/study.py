@@ -62,7 +62,7 @@ class Scored:
 
 
 def scores(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int], split: str) -> dict[str, Scored]:
-    """Trains a classifier per row and seed, and its second stage; evaluates all of them on a split.
+    """Train a classifier per row and seed, and its second stage; evaluate all of them on a split.
 
     Several at a time, by methods' names. The nested scores are written beside every run.
     """

@@ -243,7 +243,7 @@ def test_hardness_is_fitted_when_it_is_asked_for(sampling, tmp_path, monkeypatch
         exp.synthetic(HARD)
 
 
-def test_ones_own_images_are_read_from_files_where_memory_ends(sampling, tmp_path):
+def test_ones_own_images_are_read_from_files_where_memory_ends(sampling, tmp_path, monkeypatch):
     for split, n in {"train": 3, "val": 1}.items():
         for name in ("apple", "car"):
             for i in range(n):
@@ -252,7 +252,9 @@ def test_ones_own_images_are_read_from_files_where_memory_ends(sampling, tmp_pat
                 )
     settings = {key: value for key, value in TRAINING.items() if key not in ("side", "workers")}
     given = (tmp_path / "own", 32, sampling, settings, str(tmp_path / "work"))
-    held, read = own_images.experiment(*given), own_images.experiment(*given, in_memory=0)
+    held = own_images.experiment(*given)
+    monkeypatch.setattr(own_images, "IN_MEMORY", 0)
+    read = own_images.experiment(*given)
     assert isinstance(held.real, Images)
     assert isinstance(read.real, ImageFiles)
     assert held.trainings.sized(held.real).side is None
