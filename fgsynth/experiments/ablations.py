@@ -45,7 +45,7 @@ class Comparison:
 
 
 def images_of(exp: Experiment, classes: Sequence[int], n: int) -> NDArray[np.int64]:
-    """How many images to make of every class, (c,): n of each of some, none of the others."""
+    """Images to make of every class, (c,): n of each of some, none of the others."""
     return n * np.isin(np.arange(exp.n_classes), classes).astype(np.int64)
 
 
@@ -64,7 +64,7 @@ def real_set(exp: Experiment, per_class: NDArray[np.int64]) -> SyntheticSet:
 
 
 def readings(exp: Experiment, made: SyntheticSet, method: str) -> pd.DataFrame:
-    """What judge and guide predict of every image of a set, one row each.
+    """Tabulate the predictions of judge and guide for every image of a set, one row each.
 
     Columns: kind, context, mode and style, as the judge reads them; each criterion of the guide; wanted,
     the image's class; recognised, whether the judge reads it; method, seed, non_finite.
@@ -126,7 +126,7 @@ def unlikeness(a: SyntheticSet, b: SyntheticSet) -> float:
 
 
 def same_push(c: Comparison, pairs: Mapping[str, str], unguided: str = "base") -> pd.DataFrame:
-    """How near variants come to guiding every step with the same total push (FG appendix F; C10).
+    """Measure how near variants come to guiding every step with the same total push (FG appendix F; C10).
 
     pairs: variant -> the one that guides every step. Columns method, seed; moved: how far guiding every step
     moves the images, apart: how far the variant's are from those, both in grey levels; kept: the share of the

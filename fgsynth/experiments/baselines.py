@@ -34,7 +34,7 @@ TWICE = 2.0
 
 @dataclass(frozen=True)
 class Options:
-    """What the rows need beyond the experiment's own settings.
+    """Settings of the rows beyond the experiment's own.
 
     second_epochs: of second stages. inversion: how Fill-Up learns words. clip: VL-LTR's, hub id or folder;
     clip_rate: its learning rate, as the networks' own would undo what it knows; sentences: about a class.
@@ -112,7 +112,7 @@ def filled_up(exp: Experiment, options: Options, whole: float) -> Row:
 
 
 def costs(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int]) -> pd.DataFrame:
-    """What training each row took: method, updates and images of a first stage, seconds (mean over seeds).
+    """Tabulate each row's training: method, updates and images of a first stage, seconds (mean over seeds).
 
     Seconds are of the machine that trained it, waiting for images included; of trainings kept in `work`.
     """

@@ -50,13 +50,13 @@ class ExperimentSettings:
 
 @dataclass(frozen=True)
 class RemoteMaker:
-    """Loads an experiment's generator and guide where it is called, to make a method's images there."""
+    """Load an experiment's generator and guide where it is called, to make a method's images there."""
 
     settings: ExperimentSettings
     method: Method
 
     def __call__(self) -> Make:
-        """What makes the method's images."""
+        """Build the function that makes the method's images."""
         return self.settings.experiment().maker(self.method)
 
 

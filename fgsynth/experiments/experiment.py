@@ -41,7 +41,7 @@ SYNTHESIS = (*TRAINING, "experiments/experiment", "generate", "guidance")
 
 @dataclass(frozen=True)
 class Experiment:
-    """What all methods of a comparison share: benchmark, generator, settings, recipe of the classifiers.
+    """Everything that the methods of a comparison share: benchmark, generator, settings, recipe.
 
     work: a folder of results under the fingerprints of what they depend on; whatever is there is not made
     again, so that a killed run goes on where it was, and the folder can be deleted at any time.
@@ -193,7 +193,7 @@ class Experiment:
         return store, digest
 
     def maker(self, method: Method) -> Make:
-        """What makes a method's images of rows of a plan."""
+        """Build the function that makes a method's images of rows of a plan."""
 
         def make(rows: pd.DataFrame) -> tuple[NDArray[np.uint8], pd.DataFrame]:
             generator, feedback = self.generator_of(method), self._feedback(method)

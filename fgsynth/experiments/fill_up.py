@@ -21,7 +21,7 @@ SLOWER = 0.1
 
 
 def fill_up(inversion: Inversion) -> Method:
-    """How Fill-Up makes images: by text alone, a class's name being a word learned from its images."""
+    """The method of Fill-Up: by text alone, a class's name being a word learned from its images."""
     return Method(image=False, inversion=inversion)
 
 

@@ -79,7 +79,7 @@ def points() -> list[Point]:
 
 @dataclass(frozen=True)
 class Setup:
-    """What all points share: generators by name, the judge, sampling, the classifier's recipe."""
+    """Settings that all points share: generators by name, judge, sampling, the classifier's recipe."""
 
     generators: dict[str, Generator]
     judge: Classifier
@@ -151,7 +151,7 @@ def draw_map(root: Path) -> None:
 
 
 ACCURACIES = ("overall", "many", "medium", "few,", "balanced")
-"""What metrics of classifiers begin with; "few" alone is one, "few recognised" is of a set."""
+"""Prefixes of the metrics of classifiers; "few" alone is one, "few recognised" is of a set."""
 
 
 def gains(rows: pd.DataFrame) -> pd.DataFrame:

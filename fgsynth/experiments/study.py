@@ -34,7 +34,7 @@ from fgsynth.utils.errors import UserError
 from fgsynth.utils.parallel import spread
 
 SecondStage = Callable[[Source, Source | None, Classifier, int], Classifier]
-"""What two-stage methods do with real and synthetic images, and with the network of a seed."""
+"""`second(real images, synthetic images, trained network, seed) -> network`."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def scores(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int], split
 def _second_stages(
     exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int], split: str
 ) -> dict[str, list[NDArray[np.int64]]]:
-    """What the second stages of every row and seed predict of a split."""
+    """Classes of a split predicted after the second stages, by row and seed."""
     jobs = [(row.recipe, seed, row.synthetic) for row in rows.values() for seed in seeds]
     second = [partial(_refined, row, exp.real, seed) for row in rows.values() for seed in seeds]
     images = exp.trainings.sized(exp.trainings.images(split))
@@ -100,7 +100,7 @@ def _scored(
     split: str,
     second: Sequence[NDArray[np.int64]] | None,
 ) -> Scored:
-    """What was predicted, evaluated. second: by second stages, of every seed."""
+    """Evaluate the predicted classes of a row; second: those after second stages, by seed."""
     folders = [exp.trainings.folder(row.recipe, seed, row.synthetic) for seed in seeds]
     predicted = second or [exp.trainings.predicted(load(folder).network, split, folder) for folder in folders]
     nested = tuple(evaluate(exp.bench, one, split) for one in predicted)
@@ -179,7 +179,7 @@ def results(exp: Experiment, wide: pd.DataFrame, split: str, selection: str) -> 
 
 
 def contents_of(exp: Experiment, made: SyntheticSet) -> dict[str, float]:
-    """What the judge of the mini world, which lies beside its generator, counts in a synthetic set.
+    """Count what a synthetic set shows by the judge of the mini world, which lies beside its generator.
 
     Nothing where hidden factors are not known, as photographs have no judge.
     """
@@ -215,7 +215,7 @@ def quality(exp: Experiment, methods: Mapping[str, Method], per_class: int, k: i
 
 
 def _features(exp: Experiment) -> Callable[[Source], Tensor]:
-    """What images are compared by, (n, k)."""
+    """Function from images to the features (n, k) that they are compared by."""
     if exp.bench.factors is not None:
         reader = _judge(exp)
         return lambda images: outputs(reader, images)[1]

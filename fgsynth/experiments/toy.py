@@ -17,7 +17,7 @@ from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import generator, noise, stable_seed
 
 METRICS = ["minority_share", "on_support", "minority_accuracy", "majority_accuracy", "boundary_tilt"]
-"""What is measured per method: percentages, and the tilt in degrees."""
+"""Metrics per method: percentages, and the tilt in degrees."""
 
 MODES = torch.tensor([[[-1.0, 1.1], [-1.0, -1.1]], [[1.0, -1.1], [1.0, 1.1]]])
 """Mode centres (class, majority or minority, xy). A vertical line separates the classes."""
@@ -128,7 +128,7 @@ def train_linear(x: Tensor, y: Tensor, epochs: int) -> LinearClassifier:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one seed trains before any synthesis: real points, generator, early-stopped classifier."""
+    """Real points, generator and early-stopped classifier of one seed, before any synthesis."""
 
     seed: int
     real: Points

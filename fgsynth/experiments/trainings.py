@@ -88,13 +88,13 @@ class Trainings:
             spread(train_and_predict, work, bar, processes=self.processes(todo.values()))
 
     def processes(self, jobs: Iterable[Job]) -> int | None:
-        """How many processes are worth it for trainings of this size; None: as many as cores."""
+        """Processes that are worth starting for trainings of this size; None: as many as cores."""
         n = len(self.images("train"))
         shown = sum(r.epochs * r.updates(n, made is not None) * r.batch for r, _, made in jobs)
         return 1 if shown < WORTH or torch.cuda.is_available() else None
 
     def deferred(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None) -> Callable[[], Trained]:
-        """What `train` does, to be done in any process."""
+        """Build the call of `train`, to be made in any process."""
         folder = self.folder(recipe, seed, synthetic)
         made, val = synthetic.images if synthetic else None, recipe.select != "last"
         held_out = self.images("val") if val else None

@@ -175,7 +175,7 @@ def training_batches(
 
 
 def keys(real: Source, synthetic: Source | None, grouped: bool) -> tuple[Rows, Rows | None]:
-    """What rows are drawn by; group = label * contexts + context, where an objective asks for it.
+    """Labels and groups that rows are drawn by; group = label * contexts + context, for a grouped objective.
 
     Raises UserError for a set without contexts then.
     """
@@ -196,7 +196,7 @@ def context_of(source: Source) -> Tensor | None:
 
 
 def contexts(real: Source, synthetic: Source | None) -> int:
-    """How many contexts there are: the largest that a training image has, and one, as they count from 0."""
+    """Number of contexts: one more than the largest of a training image, as they count from 0."""
     known = [context_of(s) for s in (real, synthetic) if s is not None]
     return max((int(c.max()) + 1 for c in known if c is not None), default=1)
 
@@ -211,7 +211,7 @@ def plain_batches(
 
 @dataclass(frozen=True)
 class _MistakesAsValues(Dataset[T | UserError]):
-    """Hands a user's mistakes on as values: a loader would wrap them in the traceback of its worker."""
+    """Return a UserError as a value: a loader would wrap it in the traceback of its worker."""
 
     dataset: Dataset[T]
 

@@ -18,14 +18,14 @@ NAME = "training.checkpoint"
 
 
 def write(folder: Path, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
-    """Tensors of any device by name, and notes as JSON, in place of the checkpoint before."""
+    """Write tensors of any device by name, and notes as JSON, in place of the checkpoint before."""
     on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic(folder / NAME) as partial:
         save_file(on_cpu, partial, {"notes": json.dumps(notes)})
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors on the CPU and notes; None without a checkpoint. Raises UserError for a damaged one."""
+    """Read tensors on the CPU and notes; None without a checkpoint. Raises UserError for a damaged one."""
     path = folder / NAME
     if not path.is_file():
         return None

@@ -154,7 +154,7 @@ def _waited(context: ProcessContext, stopping: Callable[[], bool], look: Callabl
 
 
 def _killed(context: ProcessContext) -> None:
-    """Nothing goes on behind a second signal."""
+    """Kill the processes that are left, so that nothing goes on behind a second signal."""
     for process in context.processes:
         if process.is_alive():
             process.kill()

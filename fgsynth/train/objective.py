@@ -1,4 +1,4 @@
-"""What a method of imbalanced learning is to the trainer: how rows are drawn, a network's heads, a loss."""
+"""The contract of a method of imbalanced learning: how rows are drawn, a network's heads, a loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -36,11 +36,11 @@ class Ranks:
         return reduce(values.to(self.device), "sum")
 
     def any(self, holds: bool) -> bool:
-        """Whether it holds in any process: what all do must be decided by all."""
+        """Reduce a condition over all processes: what all do must be decided by all."""
         return holds if self.size == 1 else bool(self.total(torch.tensor(float(holds))) > 0)
 
     def all(self, value: T) -> list[T]:
-        """What every process has, by rank."""
+        """Gather a value of every process, by rank."""
         if self.size == 1:
             return [value]
         from accelerate.utils import gather_object

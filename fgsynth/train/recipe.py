@@ -1,4 +1,4 @@
-"""How a classifier is trained: the settings, checked at the door, and what follows from them."""
+"""Settings of a classifier's training, checked at the door: recipe, optimiser, schedule, computation."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class Recipe:
 
     @property
     def grouped(self) -> bool:
-        """Whether its method needs to know the groups of images."""
+        """Whether its objective needs the groups of images."""
         return self.objective is not None and self.objective.grouped
 
     def real_per_batch(self, with_synthetic: bool) -> int:
@@ -121,7 +121,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Compute:
-    """How a machine computes a training; no part of the recipe, and no other training is made for it.
+    """Computation of a training on a machine; no part of the recipe, and no reason to train anew.
 
     What is trained changes by rounding only, but for what batch norm sees under `accumulate`.
     precision: of the forward pass by autocast, "no" (float32), "fp16" (with a scaled loss) or "bf16"; None is

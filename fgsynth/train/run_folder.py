@@ -54,12 +54,12 @@ class Trained:
 
 
 def finished(folder: Path) -> bool:
-    """Whether `train` came to its end in a folder."""
+    """Whether a folder holds a finished training."""
     return (folder / NETWORK).is_file()
 
 
 def load(folder: Path, device: str | torch.device = "cpu") -> Trained:
-    """What `train` left in a folder. Raises UserError where it is not finished."""
+    """Load a finished training. Raises UserError where it is not finished."""
     if not finished(folder):
         raise UserError(f"{folder} holds no finished training ({NETWORK} is missing): train into it first.")
     record = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
@@ -77,7 +77,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Trained:
 def record(
     recipe: Recipe, seed: int, n_classes: int, counts: Tensor, sources: dict[str, Source | None]
 ) -> dict[str, Any]:
-    """What decides a training, as recipe.json has it."""
+    """Everything that decides a training, as recipe.json has it."""
     real, synthetic = sources["real"], sources["synthetic"]
     assert real is not None
     # Recipes of the default method are as they were before there were others.
@@ -96,7 +96,7 @@ def record(
 
 
 def computed(compute: Compute, us: Ranks) -> dict[str, Any]:
-    """How a training is computed, for recipe.json to tell; it decides roundings, and not which training."""
+    """Device, processes and precision of a training, for recipe.json; they decide roundings alone."""
     precision = compute.on(us.device)
     how = {"device": us.device.type, "processes": us.size, "precision": precision}
     return {"compute": how | {"accumulate": compute.accumulate}}

@@ -80,7 +80,7 @@ def drawn(rows: Rows, drawing: Drawing, size: int, draw: torch.Generator) -> Ite
 
 
 def shares(drawing: Drawing, counts: Tensor) -> Tensor:
-    """How often each class (group) of `counts` images is drawn, (c,) float64, which sum to 1."""
+    """Probability of drawing each class (group) of `counts` images, (c,) float64; they sum to 1."""
     n = counts.double()
     weight = torch.ones_like(n)
     if drawing.kind == "inverse":
@@ -97,7 +97,7 @@ def effective_number(counts: Tensor, beta: float) -> Tensor:
 
 
 def subsampled(key: Tensor, draw: torch.Generator) -> Tensor:
-    """As many rows of each class (group) as the smallest has, (m,), chosen at random, in order."""
+    """Draw as many rows of each class (group) as the smallest has, (m,), in order."""
     counts = key.bincount()
     smallest = int(counts[counts > 0].min())
     mixed = torch.randperm(len(key), generator=draw)

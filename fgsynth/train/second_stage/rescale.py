@@ -22,7 +22,7 @@ from fgsynth.train.train import outputs
 from fgsynth.utils.seeds import generator
 
 TAUS = tuple(i / 10 for i in range(11))
-"""What tau is chosen among, from 0 to 1 (Kang et al. 2020, 4.1)."""
+"""Values that tau is chosen among (Kang et al. 2020, 4.1)."""
 
 
 class Rescaled(nn.Module):
