@@ -5,7 +5,7 @@ data sheet and an assumed share of it, unless the card itself was measured (`tru
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -67,8 +67,8 @@ class Counted:
     measured: pd.DataFrame
 
     @classmethod
-    def read(cls, folder: Path) -> "Counted | None":
-        """The tables in a folder, None where nothing was counted. Raises UserError for a damaged one."""
+    def read(cls, folder: Path) -> "Counted":
+        """The tables in a folder. Raises UserError for a damaged one, and where nothing was counted."""
         wanted = {"work": WORK, "memory": MEMORY, "true_size": COLUMNS}
         found = {}
         for name, columns in wanted.items():
@@ -77,7 +77,9 @@ class Counted:
             if list(found[name].columns) != columns:
                 raise UserError(f"{path} has other columns than {', '.join(columns)}: write it anew.")
         if found["work"].empty or found["memory"].empty:
-            return None
+            raise UserError(
+                f"{folder} has no counts: write them by `python -m fgsynth true-size --count --out {folder}`."
+            )
         return cls(*found.values())
 
     def seconds(self, card: str, guide: str, sampling: Sampling, method: Method) -> tuple[float, bool]:
@@ -225,13 +227,14 @@ def hours_markdown(counted: Counted, root: Path) -> str:
     return "\n".join(lines)
 
 
-def markdown(root: Path) -> Iterator[tuple[str, str]]:
-    """Blocks of README.md by their mark; none where nothing was counted."""
+def blocks(root: Path) -> dict[str, str]:
+    """The tables of docs/cluster.md by their mark. Raises UserError where nothing was counted."""
     counted = Counted.read(root / "reports" / "true_size")
-    if counted is not None:
-        yield "batches", batches_markdown(counted)
-        yield "seconds", f"{seconds_markdown(counted, root)}\n\n{_caption()}"
-        yield "hours", hours_markdown(counted, root)
+    return {
+        "batches": batches_markdown(counted),
+        "seconds": f"{seconds_markdown(counted, root)}\n\n{_caption()}",
+        "hours": hours_markdown(counted, root),
+    }
 
 
 def _caption() -> str:

@@ -1,4 +1,4 @@
-"""The report: results.csv, ledger.csv, claims.csv and index.html, from stored files alone."""
+"""The report: results.csv, ledger.csv, claims.csv, index.html and README.md, from stored files alone."""
 
 import json
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ import pandas as pd
 from PIL import Image
 
 from fgsynth.config.stages import NOTEBOOKS
-from fgsynth.cost import cards
 from fgsynth.evaluate import tables as results
 from fgsynth.evaluate.metrics import interval
-from fgsynth.evidence import page
-from fgsynth.evidence.ledger import NOT_RUN, largest_scale, ledger, tables
+from fgsynth.evidence import markdown, page
+from fgsynth.evidence.ledger import NOT_RUN, ledger, tables
 from fgsynth.evidence.verdicts import claims
 from fgsynth.utils import paths
+from fgsynth.utils.blocks import fill
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,10 @@ class Figure:
 
 
 def build(root: Path) -> None:
-    """Derive and write all four files. Raises UserError naming a damaged or missing input."""
+    """Write all files of the report, and the root's README.md's blocks.
+
+    Raises UserError naming a damaged or missing input.
+    """
     reports, printed = root / "reports", root / "data" / "paper"
     rows = results.read_all(reports / "results")
     compared = results.read_comparisons(reports / "comparisons")
@@ -51,94 +54,8 @@ def build(root: Path) -> None:
         tables=[_table(book, name, t.title, t.stage) for name, t in tables(printed).items()],
     )
     paths.write_text(reports / "index.html", index)
-    readme = root / "README.md"
-    if readme.is_file():
-        text = readme.read_text(encoding="utf-8")
-        for mark, block in (("ledger", markdown(book, rows)), *cards.markdown(root)):
-            text = with_block(text, mark, block)
-        for mark, words in {**gains(rows), "verdicts": standing(verdicts)}.items():
-            text = with_block(text, mark, words, "")
-        paths.write_text(readme, text)
-
-
-SHOWN = {
-    "table1_imagenet_lt": ("imagenet_lt", ("overall", "few")),
-    "table2_places_lt": ("places_lt", ("overall", "few")),
-    "table3_nicopp": ("nicopp", ("average_accuracy", "worst_group_accuracy")),
-}
-VARIED = r"^beyond, |, (?:amount|weight|w) [0-9.]+$"
-"""Ideas beyond the papers, which have a table of their own, and sweeps, which have figures."""
-
-
-def markdown(book: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """What was run of FG tables 1 to 3, printed beside ours, as Markdown; "-" where nothing is printed."""
-    lines: list[str] = []
-    for name, (benchmark, columns) in SHOWN.items():
-        mine = largest_scale(rows, benchmark)
-        mine = mine[mine["metric"].isin(columns) & ~mine["method"].str.contains(VARIED)]
-        if mine.empty:
-            continue
-        printed = book[book["table"] == name].set_index(["row", "column"])
-        whose = ("printed", f"ours ({mine['scale'].iloc[0]})")
-        titles = [f"{column.replace('_', ' ')}, {who}" for column in columns for who in whose]
-        lines += ["", f"| {benchmark} | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(titles)]
-        for method, of_method in mine.groupby("method", sort=False):
-            cells = [c for column in columns for c in _cells(printed, of_method, str(method), column)]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines).strip()
-
-
-GAINS = {
-    "c15": ("toy_2d", "minority_accuracy", ("unguided", "entropy")),
-    "c7": ("ablations", "recognised", ("text", "text and image")),
-    "few": ("imagenet_lt_features", "few", ("balanced softmax", "sampler chosen on validation")),
-}
-"""What the README says of a default run in its own words: mark, benchmark, metric, methods to compare."""
-
-
-def gains(rows: pd.DataFrame) -> dict[str, str]:
-    """Means of the methods of GAINS by mark, as "64.3 % -> 81.6 %"; nothing of what was not run."""
-    told = {}
-    for mark, (benchmark, metric, methods) in GAINS.items():
-        mine = largest_scale(rows, benchmark)
-        mean = mine[mine["metric"] == metric].groupby("method")["value"].mean()
-        if set(methods) <= set(mean.index):
-            told[mark] = " -> ".join(f"{mean[method]:.1f} %" for method in methods)
-    return told
-
-
-def standing(verdicts: pd.DataFrame) -> str:
-    """Which claims have each verdict, as "`reproduced` 1 (C15), `does not hold` 2 (C1, C2)".
-
-    verdicts: one row per claim, columns id and verdict.
-    """
-    ids = (
-        verdicts.groupby("verdict")["id"]
-        .agg(list)
-        .sort_values(key=lambda found: found.str.len(), kind="stable")
-    )
-    return ", ".join(f"`{verdict}` {len(found)} ({', '.join(found)})" for verdict, found in ids.items())
-
-
-def _cells(printed: pd.DataFrame, ours: pd.DataFrame, method: str, column: str) -> tuple[str, str]:
-    value = interval(ours.loc[ours["metric"] == column, "value"].to_numpy(float))
-    there = (method, column) in printed.index
-    return (
-        f"{float(printed.loc[(method, column), 'printed']):.1f}" if there else "-",  # type: ignore[arg-type]
-        f"{value.mean:.1f} ± {value.half_width:.1f}",
-    )
-
-
-def with_block(text: str, mark: str, block: str, gap: str = "\n\n") -> str:
-    """A text with what stands between <!--mark--> and <!--/mark--> replaced; without these as it is.
-
-    gap: around the block, none within a line.
-    """
-    before, after = f"<!--{mark}-->", f"<!--/{mark}-->"
-    start, end = text.find(before), text.find(after)
-    if start < 0 or end < start:
-        return text
-    return f"{text[: start + len(before)]}{gap}{block}{gap}{text[end:]}"
+    paths.write_text(reports / "README.md", markdown.results_page(book, verdicts, rows))
+    fill(root / "README.md", markdown.blocks(rows, compared))
 
 
 def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict[str, object]:

@@ -5,22 +5,27 @@ from pathlib import Path
 import pandas as pd
 
 from fgsynth.evidence.ledger import DIRECTION, FAILS, NOT_RUN, REPRODUCED, largest_scale
-from fgsynth.evidence.rules import RULES, Ours, Rule
+from fgsynth.evidence.rules import RULES, Evidence, Ours, Rule
 from fgsynth.utils.errors import UserError, missing
 
 COLUMNS = ["id", "paper", "claim", "quantity", "printed", "where", "evidence", "verdict", "scale", "stage"]
 
 
-def decide(rule: Rule, results: pd.DataFrame, compared: pd.DataFrame) -> tuple[str, str, str | None]:
-    """(evidence, verdict, scale): every piece of evidence must be positive with an interval above zero."""
+def pieces(rule: Rule, results: pd.DataFrame, compared: pd.DataFrame) -> tuple[list[Evidence], str | None]:
+    """A rule's evidence and its scale, the largest that was run; nothing and None where none was."""
     rows = largest_scale(results, rule.benchmark)
     if rows.empty:
-        return "", NOT_RUN, None
+        return [], None
     scale = str(rows["scale"].iloc[0])
     mine = compared[(compared["benchmark"] == rule.benchmark) & (compared["scale"] == scale)]
-    evidence = rule.evidence(Ours(rows, mine))
+    return rule.evidence(Ours(rows, mine)), scale
+
+
+def decide(rule: Rule, results: pd.DataFrame, compared: pd.DataFrame) -> tuple[str, str, str | None]:
+    """(evidence, verdict, scale): every piece of evidence must be positive with an interval above zero."""
+    evidence, scale = pieces(rule, results, compared)
     text = "; ".join(map(str, evidence))
-    if any(e.value is None for e in evidence):
+    if scale is None or any(e.value is None for e in evidence):
         return text, NOT_RUN, scale
     if not all(e.value is not None and e.value.sign > 0 for e in evidence):
         return text, FAILS, scale

@@ -125,6 +125,14 @@ def _true_size(arguments: argparse.Namespace) -> None:
     print(true_size.run(out, guides, gradients, a.batches, a.steps, precision=a.precision))
 
 
+def _cards(_: argparse.Namespace) -> None:
+    from fgsynth.cost import cards
+    from fgsynth.utils import paths
+    from fgsynth.utils.blocks import fill
+
+    fill(paths.root() / "docs" / "cluster.md", cards.blocks(paths.root()))
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = argparse.ArgumentParser(prog="python -m fgsynth", description="Stages of the fgsynth pipeline.")
@@ -146,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
     tidy = commands.add_parser("tidy", help="clear notebooks in place, but for outputs that are checked")
     tidy.add_argument("notebooks", type=Path, nargs="+")
     tidy.set_defaults(do=_tidy)
-    commands.add_parser("report", help="derive ledger, claims and index.html").set_defaults(do=_report)
+    commands.add_parser("report", help="derive ledger, claims, index.html and README.md's numbers").set_defaults(do=_report)
     commands.add_parser("pretrain", help="train the mini unCLIP; goes on where it stopped").set_defaults(
         do=_pretrain
     )
@@ -209,6 +217,9 @@ def _paper_scale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     size.add_argument("--steps", type=int, default=0)
     size.add_argument("--precision", default="bfloat16")
     size.set_defaults(do=_true_size)
+    commands.add_parser(
+        "cards", help="write batches, seconds and hours per card into docs/cluster.md"
+    ).set_defaults(do=_cards)
 
 
 def main(argv: list[str] | None = None) -> int:
