@@ -154,7 +154,9 @@ def parser() -> argparse.ArgumentParser:
     tidy = commands.add_parser("tidy", help="clear notebooks in place, but for outputs that are checked")
     tidy.add_argument("notebooks", type=Path, nargs="+")
     tidy.set_defaults(do=_tidy)
-    commands.add_parser("report", help="derive ledger, claims, index.html and README.md's numbers").set_defaults(do=_report)
+    commands.add_parser(
+        "report", help="derive ledger, claims, index.html and README.md's numbers"
+    ).set_defaults(do=_report)
     commands.add_parser("pretrain", help="train the mini unCLIP; goes on where it stopped").set_defaults(
         do=_pretrain
     )

@@ -10,6 +10,7 @@ from fgsynth.cost.estimate import Evaluations, evaluations
 from fgsynth.cost.true_size import PEAKS
 from fgsynth.data.disk import real
 from fgsynth.generate.methods import FG, methods
+from fgsynth.utils.blocks import with_block
 from fgsynth.utils.errors import UserError
 
 EACH = {"denoiser": (2.0, 0.0), "denoiser_back": (4.0, 0.0), "decoder": (0.0, 5.0),
@@ -111,13 +112,24 @@ def test_hours_go_down_with_cards_but_not_below_a_shard(root):
     assert evaluations(1, table.sampling, table.sets[-1][1]).denoiser_back == 12
 
 
-def test_nothing_is_said_where_nothing_was_counted(root, tmp_path):
-    assert list(cards.markdown(tmp_path)) == []
+def test_without_counts_and_with_damaged_ones_there_is_a_sentence(tmp_path):
+    with pytest.raises(
+        UserError, match=r"true_size has no counts: write them by `python -m fgsynth true-size"
+    ):
+        cards.blocks(tmp_path)
     folder = tmp_path / "reports" / "true_size"
     folder.mkdir(parents=True)
     (folder / "work.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"work\.csv has other columns than classifier, evaluation"):
-        list(cards.markdown(tmp_path))
+        cards.blocks(tmp_path)
+
+
+def test_the_tables_in_the_documents_are_made_from_the_counts(root):
+    text, blocks = (root / "docs" / "cluster.md").read_text(), cards.blocks(root)
+    assert list(blocks) == ["batches", "seconds", "hours"]
+    for mark, block in blocks.items():
+        assert text.count(f"<!--{mark}-->") == 1
+        assert with_block(text, mark, block) == text
 
 
 def test_lost_counts_are_named(tmp_path):

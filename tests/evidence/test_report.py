@@ -4,14 +4,12 @@ import shutil
 
 import pandas as pd
 import pytest
+from imports import closure, outside
+from tiny_results import tidy
 
-from fgsynth.cost import cards
 from fgsynth.evaluate import tables
 from fgsynth.evidence import report
-from fgsynth.evidence.ledger import ledger
 from fgsynth.utils.errors import UserError
-
-MARKS = ("<!--ledger-->", "<!--/ledger-->")
 
 
 class Links(html.parser.HTMLParser):
@@ -32,7 +30,7 @@ def built(checkout, root):
 
 
 def test_the_committed_report_is_what_its_inputs_give(built, root):
-    for name in ("results.csv", "ledger.csv", "claims.csv", "index.html", "metrics/report.json"):
+    for name in ("results.csv", "ledger.csv", "claims.csv", "index.html", "README.md", "metrics/report.json"):
         assert (built / name).read_text() == (root / "reports" / name).read_text(), name
 
 
@@ -84,78 +82,13 @@ def test_a_damaged_results_file_is_named(checkout):
     assert not (checkout / "reports" / "index.html").exists()
 
 
-def tidy(benchmark, scale="mini", **values):
-    """values: method, or method and metric with a colon between -> one number per seed."""
-    keys = {key: (*key.split(":"), "overall")[:2] for key in values}
-    return pd.DataFrame(
-        [
-            dict(scale=scale, benchmark=benchmark, method=keys[key][0], seed=seed, metric=keys[key][1],
-                 value=value, split="final", selection="last epoch")
-            for key, per_seed in values.items()
-            for seed, value in enumerate(per_seed)
-        ]
-    )  # fmt: skip
-
-
-MARKDOWN = """\
-| imagenet_lt | overall, printed | overall, ours (mini) | few, printed | few, ours (mini) |
-| --- | ---: | ---: | ---: | ---: |
-| LDM (txt, img, dropout) | - | 51.0 ± 12.7 | - | 20.0 ± 0.0 |
-| ERM | 43.4 | 50.0 ± 0.0 | 8.2 | 12.0 ± 0.0 |
-
-| nicopp | average accuracy, printed | average accuracy, ours (paper) | worst group accuracy, printed \
-| worst group accuracy, ours (paper) |
-| --- | ---: | ---: | ---: | ---: |
-| CRT | 85.2 | 60.0 ± 0.0 | 43.3 | 30.0 ± 0.0 |"""
-
-
-def test_markdown_shows_what_was_run_of_tables_1_to_3_beside_the_printed_numbers(root):
-    same, fg = "LDM (txt, img, dropout)", "LDM-FG (Entropy)"
-    swept = {f"{fg}, {what}": [1, 1] for what in ("amount 0.125", "weight 0.0", "amount 1.0")}
-    crt = {"CRT:average_accuracy": [60, 60], "CRT:worst_group_accuracy": [30, 30]}
-    few = {f"{same}:few": [20, 20], "ERM:few": [12, 12], "ERM:many": [70, 70]}
-    rows = pd.concat(
-        [
-            tidy("imagenet_lt", **{same: [50, 52]}, ERM=[50, 50], **few, **swept),
-            tidy("nicopp", "paper", **crt, **{"LDM FG (Entropy), w 0.1:average_accuracy": [1, 1]}),
-            tidy("nicopp", "mini", **{key: [9, 9] for key in crt}),
-            tidy("ablations", ERM=[1, 1]),
-        ]
-    )
-    book = ledger(root / "data" / "paper", rows)
-    assert report.markdown(book, rows) == MARKDOWN
-    assert report.markdown(book, rows[rows["benchmark"] == "ablations"]) == ""
-
-
-def test_only_what_stands_between_the_marks_is_replaced():
-    start, end = MARKS
-    once = report.with_block(f"before\n\n{start}\nold | table\n{end}\n\nafter\n", "ledger", "| new |")
-    assert once == f"before\n\n{start}\n\n| new |\n\n{end}\n\nafter\n"
-    assert report.with_block(once, "ledger", "| new |") == once
-    for unmarked in ("no marks\n", f"{end} the wrong way {start}", f"only {start}", f"only {end}"):
-        assert report.with_block(unmarked, "ledger", "| new |") == unmarked
-
-
 @pytest.fixture
 def with_results(checkout):
     folder = checkout / "reports" / "results"
     folder.mkdir(parents=True)
     rows = tidy("imagenet_lt", **{"ERM": [50.5, 50.5], "ERM:few": [12.5, 12.5]})
     (folder / "imagenet_lt.csv").write_text(tables.to_csv(rows))
-    (checkout / "README.md").write_text("# A title\n\n{}\n{}\n\nAn end.\n".format(*MARKS))
     return checkout
-
-
-def test_the_readme_is_given_the_table_and_keeps_its_text(with_results):
-    report.build(with_results)
-    readme, reports = with_results / "README.md", with_results / "reports"
-    table = report.markdown(pd.read_csv(reports / "ledger.csv"), pd.read_csv(reports / "results.csv"))
-    assert table.endswith("\n| ERM | 43.4 | 50.5 ± 0.0 | 8.2 | 12.5 ± 0.0 |")
-    start, end = MARKS
-    assert readme.read_text() == f"# A title\n\n{start}\n\n{table}\n\n{end}\n\nAn end.\n"
-    first = readme.read_bytes()
-    report.build(with_results)
-    assert readme.read_bytes() == first
 
 
 def test_comparisons_reach_the_claims(with_results):
@@ -172,67 +105,20 @@ def test_comparisons_reach_the_claims(with_results):
     assert row["evidence"] in (reports / "index.html").read_text()
 
 
-def test_the_numbers_in_the_readme_are_those_of_the_results(root):
-    rows = pd.read_csv(root / "reports" / "results.csv")
-    mean = rows.groupby(["benchmark", "method", "metric"])["value"].mean()
-    readme = (root / "README.md").read_text()
-    for mark, benchmark, metric, methods in (
-        ("c15", "toy_2d", "minority_accuracy", ("unguided", "entropy")),
-        ("c7", "ablations", "recognised", ("text", "text and image")),
-        ("few", "imagenet_lt_features", "few", ("balanced softmax", "sampler chosen on validation")),
-    ):
-        expected = " -> ".join(f"{mean[benchmark, method, metric]:.1f} %" for method in methods)
-        assert f"<!--{mark}-->{expected}<!--/{mark}-->" in readme
-
-
-def test_the_readme_tells_the_verdict_of_every_claim(root):
-    verdicts = pd.read_csv(root / "reports" / "claims.csv").set_index("id")["verdict"]
-    _, told, _ = re.split("<!--/?verdicts-->", (root / "README.md").read_text())
-    parts = dict(re.findall(r"`([a-z ]+)` \d+ \(([C0-9, ]+)\)", told))
-    assert {i: verdict for verdict, ids in parts.items() for i in ids.split(", ")} == verdicts.to_dict()
-    assert [int(n) for n in re.findall(r"` (\d+) ", told)] == sorted(verdicts.value_counts())
-
-
-def test_the_report_writes_the_numbers_into_the_readme(with_results):
+def test_what_is_run_reaches_the_readmes_and_the_rest_of_them_stays(with_results):
     readme = with_results / "README.md"
-    readme.write_text("from <!--c15-->0 %<!--/c15--> by entropy; <!--c7-->1 %<!--/c7-->\n")
-    rows = tidy("toy_2d", **{"unguided:minority_accuracy": [60, 61], "entropy:minority_accuracy": [80, 80]})
-    (with_results / "reports" / "results" / "toy_2d.csv").write_text(tables.to_csv(rows))
+    readme.write_text("# A title\n\nSo far: <!--tally-->old<!--/tally-->. <!--c15-->1 %<!--/c15-->\n")
     report.build(with_results)
-    # What was not run stays as it stands.
-    assert (
-        readme.read_text()
-        == "from <!--c15-->60.5 % -> 80.0 %<!--/c15--> by entropy; <!--c7-->1 %<!--/c7-->\n"
+    told = readme.read_text()
+    assert re.fullmatch(
+        r"# A title\n\nSo far: <!--tally-->\d+ differences: 0 yes, .*, \d\d not run; .*<!--/tally-->\. "
+        r"<!--c15-->1 %<!--/c15-->\n",
+        told,
     )
-
-
-def test_the_report_writes_the_verdicts_into_the_readme(with_results):
-    readme = with_results / "README.md"
-    readme.write_text("claims: <!--verdicts-->old<!--/verdicts-->.\n")
+    page = (with_results / "reports" / "README.md").read_text()
+    assert "\n| ERM | 43.4 | 50.5 ± 0.0, does not hold | 8.2 | 12.5 ± 0.0, does not hold |\n" in page
     report.build(with_results)
-    verdicts = pd.read_csv(with_results / "reports" / "claims.csv")
-    told = f"<!--verdicts-->{report.standing(verdicts)}<!--/verdicts-->"
-    assert readme.read_text() == f"claims: {told}.\n"
-
-
-def test_verdicts_are_told_with_their_claims_the_rarest_first():
-    verdicts = pd.DataFrame(
-        {"id": ["C1", "C2", "C3"], "verdict": ["does not hold", "reproduced", "does not hold"]}
-    )
-    assert report.standing(verdicts) == "`reproduced` 1 (C2), `does not hold` 2 (C1, C3)"
-
-
-def test_the_table_in_the_readme_is_made_from_the_ledger(root):
-    book = pd.read_csv(root / "reports" / "ledger.csv")
-    table = report.markdown(book, pd.read_csv(root / "reports" / "results.csv"))
-    readme = (root / "README.md").read_text()
-    assert all(readme.count(mark) == 1 for mark in MARKS)
-    assert report.with_block(readme, "ledger", table) == readme
-    for benchmark in ("imagenet_lt", "places_lt", "nicopp"):
-        assert f"| {benchmark} |" in table
-    assert "| LDM-FG (Entropy) | 64.7 | " in table
-    assert "| LDM (txt, img, dropout) | - | " in table
-    assert ", amount" not in table
+    assert readme.read_text() == told
 
 
 def test_damaged_comparisons_are_named(checkout):
@@ -251,9 +137,8 @@ def test_the_page_shows_the_cost_at_true_size(built, root):
     assert "<td>nan</td>" not in page
 
 
-def test_the_cost_tables_in_the_readme_are_made_from_the_counts(root):
-    readme, blocks = (root / "README.md").read_text(), dict(cards.markdown(root))
-    assert list(blocks) == ["batches", "seconds", "hours"]
-    for mark, block in blocks.items():
-        assert readme.count(f"<!--{mark}-->") == 1
-        assert report.with_block(readme, mark, block) == readme
+def test_the_report_needs_no_room_that_trains_generates_or_prices(root):
+    used = closure(root, {"fgsynth/evidence/report.py"})
+    assert {"fgsynth/evidence/rules.py", "fgsynth/evidence/markdown.py"} <= used
+    assert outside(used, ("utils", "config", "data", "evaluate", "evidence")) == set()
+    assert len(used) <= 20

@@ -49,6 +49,14 @@ def test_torch_and_torchvision_are_a_pair(lock):
     assert lock["torchvision"].split(".")[1] == str(minor + 14)  # 2.0 goes with 0.15
 
 
+def test_make_calls_tools_as_modules(root):
+    lines = re.findall(r"^\t.*", (root / "Makefile").read_text(), re.MULTILINE)
+    tools = r"\b(dvc|pytest|ruff|mypy|jupyterlab|pip)\b"
+    calls = [line for line in lines if re.search(tools, line)]
+    assert len(calls) >= 8
+    assert all(re.search(rf"-m {tools}", line) for line in calls)
+
+
 def test_the_lock_names_no_address(root):
     for name in ("requirements.lock", "requirements.in", "environment.yml", "pyproject.toml"):
         assert not re.search(r"https?://|index-url|find-links", (root / name).read_text()), name

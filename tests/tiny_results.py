@@ -1,0 +1,16 @@
+"""Tidy results of a few numbers, for tests."""
+
+import pandas as pd
+
+
+def tidy(benchmark, scale="mini", **values):
+    """values: method, or method and metric with a colon between -> one number per seed."""
+    keys = {key: (*key.split(":"), "overall")[:2] for key in values}
+    return pd.DataFrame(
+        [
+            dict(scale=scale, benchmark=benchmark, method=keys[key][0], seed=seed, metric=keys[key][1],
+                 value=value, split="final", selection="last epoch")
+            for key, per_seed in values.items()
+            for seed, value in enumerate(per_seed)
+        ]
+    )  # fmt: skip
