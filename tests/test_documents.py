@@ -4,6 +4,7 @@ import ast
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -51,12 +52,19 @@ def test_every_path_and_command_is_there(root, name):
         assert stage in made, stage
 
 
+def test_the_readme_says_which_scales_were_run(root):
+    scales = set(pd.read_csv(root / "reports" / "results.csv")["scale"])
+    assert ("Only `mini` and smaller scales were run" in (root / "README.md").read_text()) == (
+        scales <= {"mini", "smoke"}
+    )
+
+
 def test_the_readme_links_every_notebook(root):
     readme = (root / "README.md").read_text()
     assert all(f"(notebooks/{name}.ipynb)" in readme for name in NOTEBOOKS.values())
 
 
-def tests_of(path):
+def named_tests(path):
     return {
         node.name
         for node in ast.walk(ast.parse(path.read_text()))
@@ -76,7 +84,8 @@ def test_every_pitfall_stands_in_a_room_and_is_held_by_tests_that_exist(root):
             cited = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
             assert cited, row
             for file, test in cited:
-                assert test in tests_of(root / file), f"{file}::{test}"
+                assert (root / file).is_file(), row
+                assert test in named_tests(root / file), row
 
 
 def snippets(root):
