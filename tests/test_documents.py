@@ -106,7 +106,7 @@ def test_the_readmes_snippets_run(root, monkeypatch):
     exec(images, given)
     made = given["made"]
     assert made.shape == (n, 32, 32, 3)
-    assert made.dtype == np.uint8
+    assert made.dtype == torch.uint8
     numbers = np.random.default_rng(0).normal(size=(50, 6)) + np.repeat([0, 3], [40, 10])[:, None]
     given = dict(features=numbers, labels=np.repeat(["common", "rare"], [40, 10]), new=numbers[-2:])
     exec(features.replace("model.fit", "shares = model.fit"), given)
