@@ -73,8 +73,8 @@ def method() -> tuple[Figure, pd.DataFrame]:
     figure, ax = plt.subplots(figsize=(11, 5.2))
     ax.set(xlim=(0, 112), ylim=(1, 53))
     ax.axis("off")
-    ax.add_patch(Rectangle((42.5, 2), 45, 33.5, fill=False, ec="#9a9a9a", ls="--", lw=1))
-    ax.text(43.3, 34.8, "3  Stable unCLIP", va="top", fontsize=9, weight="bold")
+    ax.add_patch(Rectangle((42.5, 3), 45, 33, fill=False, ec="#9a9a9a", ls="--", lw=1))
+    ax.text(43.3, 35.2, "3  Stable unCLIP", va="top", fontsize=9, weight="bold")
     ax.text(22.5, 33.8, "2  Conditions", va="top", fontsize=9, weight="bold")
     for box in BOXES.values():
         _draw(ax, box)
@@ -114,9 +114,8 @@ def _routed(ax: Axes) -> None:
     latent, criterion = BOXES["latent"], BOXES["criterion"]
     ax.plot([criterion.x - 3] * 2 + [latent.x], [27.5, 30.5, 30.5], color=FEEDBACK, lw=1.1)
     _arrow(ax, (latent.x, 30.5), latent.edge("top"), FEEDBACK)
-    ax.text(
-        64, 31, "every 5th step: gradient $w\\,\\nabla_{z_t} C$", ha="center", fontsize=8.5, color=FEEDBACK
-    )
+    gradient = "every 5th step: gradient $w\\,\\nabla_{z_t} C$"
+    ax.text(64, 31, gradient, ha="center", va="bottom", fontsize=8.5, color=FEEDBACK)
     _arrow(ax, (87.5, 17), BOXES["synthetic"].edge("left"), INK)
     real, classifier = BOXES["real"], BOXES["classifier"]
     ax.plot([real.x + real.width / 2, classifier.x], [50, 50], color=INK, lw=1.1)
