@@ -254,7 +254,8 @@ def _sentences(error: ValidationError, written: Callable[[Key], Key]) -> Iterato
     ]
     old = {(*key[:-1], RENAMED.get(key[-1])) for key, kind, *_ in errors if kind == "extra_forbidden"}
     told: set[tuple[Any, ...]] = set()
-    for key, kind, message, value in errors:
+    for key, kind, said, value in errors:
+        message = said.removeprefix("Value error, ")
         of_many = kind == "value_error" and isinstance(value, dict)  # between the keys of a mapping
         once = (key[-1:] if of_many else written(key), kind, message)
         if once in told or (kind == "missing" and key in old):
@@ -266,6 +267,6 @@ def _sentences(error: ValidationError, written: Callable[[Key], Key]) -> Iterato
         elif kind == "missing":
             yield f"key '{name}' is missing: add it."
         elif of_many:
-            yield f"'{name}': {message.removeprefix('Value error, ')}."
+            yield f"'{name}': {message}."
         else:
             yield f"key '{name}' is {value!r}: {message[0].lower()}{message[1:]}."

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from fgsynth.config.schema import Inversion
 from fgsynth.experiments import fill_up
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.second_stages import normalised, refitted, retrained
 from fgsynth.experiments.study import Row
 from fgsynth.generate.synthetic_set import SyntheticSet
-from fgsynth.generate.textual_inversion import Inversion
 from fgsynth.train.objectives.cmo import CMO
 from fgsynth.train.objectives.glmc import GLMC
 from fgsynth.train.objectives.grouped import IRM, LISA, RWG, SUBG, GroupDRO

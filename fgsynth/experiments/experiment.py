@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fgsynth.config.schema import Sampling
+from fgsynth.config.schema import Inversion, Sampling
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.experiments.trainings import TRAINING, Trainings
 from fgsynth.generate.compose import guidance_of, make_images
@@ -23,7 +23,6 @@ from fgsynth.generate.resize import at_resolution
 from fgsynth.generate.store import Make, Store
 from fgsynth.generate.synthesise import Feedback
 from fgsynth.generate.synthetic_set import SyntheticSet
-from fgsynth.generate.textual_inversion import Inversion
 from fgsynth.guidance.criteria import ACQUISITION, CRITERIA, Criterion, Hardness, NearExemplars
 from fgsynth.guidance.schedule import Schedule
 from fgsynth.models.networks import Classifier

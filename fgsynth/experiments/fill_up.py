@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
+from fgsynth.config.schema import Inversion
 from fgsynth.data.images import from_uint8
 from fgsynth.generate.plan import Method
-from fgsynth.generate.textual_inversion import Inversion
 from fgsynth.models.networks import Classifier, last_layer
 from fgsynth.train.batches import Source, count, training_batches
 from fgsynth.train.losses import balanced_softmax, prior_counts

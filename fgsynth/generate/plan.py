@@ -9,10 +9,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from fgsynth.config.schema import Inversion
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.images import ImageLike
 from fgsynth.generate.generator import Generator
-from fgsynth.generate.textual_inversion import Inversion, learn_words
+from fgsynth.generate.textual_inversion import learn_words
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator, stable_seed
 

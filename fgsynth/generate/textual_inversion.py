@@ -1,7 +1,6 @@
 """Textual inversion (Gal et al. 2022): a word for a class, learned under a frozen generator."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.func import functional_call
 
+from fgsynth.config.schema import MARK, Inversion
 from fgsynth.data.images import ImageLike, as_rgb_all, from_uint8
 from fgsynth.generate.generator import Generator
 from fgsynth.utils.errors import UserError
@@ -20,45 +20,8 @@ from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import generator as seeded
 from fgsynth.utils.seeds import stable_seed
 
-MARK = "*"
-"""Stands for the learned word in a template, as in the paper."""
 ENCODED = 16
 """Images that are encoded together."""
-
-
-@dataclass(frozen=True)
-class Inversion:
-    """Settings of textual inversion; defaults are the paper's (section 4), but for the template and `most`.
-
-    Parameters
-    ----------
-    updates, rate, batch
-        Of Adam, at a constant rate (0.005 times 8 images in the paper).
-    template
-        Prompt with MARK for the word, for learning and for sampling.
-    most
-        Images of a class that are learned from, the first of its rows.
-
-    Raises
-    ------
-    UserError
-        For a setting out of its range, by name.
-    """
-
-    updates: int = 5000
-    rate: float = 0.04
-    batch: int = 8
-    template: str = f"a photo of {MARK}"
-    most: int = 100
-
-    def __post_init__(self) -> None:
-        for key in ("updates", "batch", "most"):
-            if getattr(self, key) < 1:
-                raise UserError(f"Inversion: {key} is {getattr(self, key)}, must be at least 1.")
-        if not 0 < self.rate < float("inf"):
-            raise UserError(f"Inversion: rate is {self.rate}, must be positive and finite.")
-        if self.template.split().count(MARK) != 1:
-            raise UserError(f"Inversion: the template '{self.template}' must have one word '{MARK}'.")
 
 
 def learn_words(

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fgsynth.config.params import load
-from fgsynth.config.schema import Classification, Groups, LongTail, Sampling
+from fgsynth.config.schema import Classification, Groups, Inversion, LongTail, Sampling
 from fgsynth.data import mini
 from fgsynth.evidence.ledger import tables
 from fgsynth.experiments import baselines, fill_up, study
@@ -14,7 +14,6 @@ from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.study import Row
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.plan import Method
-from fgsynth.generate.textual_inversion import Inversion
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.train.objectives.vl_ltr import VLLTR
 from fgsynth.train.recipe import Recipe
@@ -159,8 +158,3 @@ def test_the_stage_shares_its_settings_with_those_of_the_tables(root, scale):
         assert (mine.work, mine.split) == (theirs.work, theirs.split)
     assert (mine.draws, mine.search) == (stages.nicopp.draws, stages.nicopp.search)
     assert mine.second_epochs == stages.places_lt.second_epochs
-
-
-def test_words_of_the_parameters_are_settings_of_inversion(root):
-    words = load(root / "params.yaml").mini.baselines.inversion
-    assert vars(Inversion(**words.model_dump())) == words.model_dump()

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fgsynth.config.schema import Groups, LongTail, Sampling
+from fgsynth.config.schema import Groups, Inversion, LongTail, Sampling
 from fgsynth.data import mini
 from fgsynth.experiments import fill_up as fill_up_module
 from fgsynth.experiments.experiment import Experiment
@@ -11,7 +11,6 @@ from fgsynth.experiments.fill_up import fill_up, fine_tuned
 from fgsynth.generate import plan, textual_inversion
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.plan import Method
-from fgsynth.generate.textual_inversion import Inversion
 from fgsynth.models.networks import small
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.train.batches import Images
@@ -73,7 +72,7 @@ def test_its_images_are_drawn_by_learned_words_which_are_learned_once(exp, monke
 
 def test_other_settings_of_inversion_are_another_set(exp, monkeypatch):
     monkeypatch.setattr(plan, "learn_words", lambda generator, *_: generator)
-    digests = {exp.synthetic(fill_up(replace(BRIEF, updates=n))).digest for n in (1, 2)}
+    digests = {exp.synthetic(fill_up(BRIEF.model_copy(update={"updates": n}))).digest for n in (1, 2)}
     assert len(digests) == 2
 
 

@@ -1,16 +1,13 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_unclip import WIDTH, save
 
-from fgsynth.config.schema import LongTail
+from fgsynth.config.schema import Inversion, LongTail, validated
 from fgsynth.data import mini
 from fgsynth.generate import textual_inversion
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.textual_inversion import (
-    Inversion,
     denoising_loss,
     invert,
     latents,
@@ -90,7 +87,7 @@ def test_the_seed_decides_the_word_and_the_networks_stay_as_they_are(tiny):
 
 
 def test_only_the_first_images_are_learned_from(tiny):
-    some = replace(BRIEF, most=2)
+    some = BRIEF.model_copy(update={"most": 2})
     assert torch.equal(invert(tiny, images(2), "car", some, 0), invert(tiny, images(4), "car", some, 0))
 
 
@@ -148,7 +145,7 @@ def test_what_cannot_be_learned_is_said(tiny, tmp_path):
     with pytest.raises(UserError, match="The name '' has no tokens"):
         start(tiny, "")
     with pytest.raises(UserError, match="not finite: lower the rate"):
-        invert(tiny, images(2), "car", replace(BRIEF, updates=4, rate=1e30), 0)
+        invert(tiny, images(2), "car", BRIEF.model_copy(update={"updates": 4, "rate": 1e30}), 0)
     (tmp_path / "00000.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"00000.safetensors is damaged: remove it"):
         learn_words(tiny, ["car"], lambda i: images(2, i), BRIEF, 0, tmp_path)
@@ -157,14 +154,15 @@ def test_what_cannot_be_learned_is_said(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"updates": 0}, "updates is 0, must be at least 1"),
-        ({"batch": 0}, "batch is 0"),
-        ({"most": 0}, "most is 0"),
-        ({"rate": 0.0}, "rate is 0.0, must be positive"),
-        ({"template": "a photo"}, "the template 'a photo' must have one word '\\*'"),
+        ({"updates": 0}, "inversion: key 'updates' is 0: input should be greater than or equal to 1"),
+        ({"batch": 0}, "'batch' is 0"),
+        ({"most": 0}, "'most' is 0"),
+        ({"rate": 0.0}, "'rate' is 0.0: input should be greater than 0"),
+        ({"rate": float("inf")}, "'rate' is inf: input should be a finite number"),
+        ({"template": "a photo"}, "'template' is 'a photo': must have one word '\\*'"),
         ({"template": "* and *"}, "must have one word"),
     ],
 )
 def test_settings_out_of_range_are_named(wrong, said):
     with pytest.raises(UserError, match=said):
-        Inversion(**wrong)
+        validated(Inversion, wrong, "inversion")
