@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from nbformat.reader import NotJSONError
 
 from fgsynth.pipeline import formulas
 from fgsynth.utils.errors import UserError, missing
@@ -24,7 +25,7 @@ def read(path: Path) -> NotebookNode:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError as error:
         raise missing(path) from error
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, KeyError, AttributeError) as error:
+    except (IsADirectoryError, NotJSONError, nbformat.ValidationError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is not a readable notebook: restore it with 'git checkout {path}'."
         ) from error

@@ -4,13 +4,14 @@ from pathlib import Path
 
 RENAMED = {
     "own_pictures": "own_images",
+    "07_own_pictures": "07_own_images",
     "pictures": "images",
     "early_pictures": "early_images",
     "ways": "methods",
     "curve_ways": "curve_methods",
     "ideas": "methods",
 }
-"""Names of stages and parameters that were others before -> what they are now."""
+"""Earlier names of stages, notebooks and parameters -> what they are now."""
 
 
 class UserError(Exception):
@@ -26,7 +27,8 @@ class UserValueError(UserError, ValueError):
 
 def missing(path: Path) -> UserError:
     """The sentence for a file that belongs to the project and is not there."""
-    return UserError(f"{path} is missing: restore it with 'git checkout {path}'.")
+    advice = renamed(path.stem) or f"restore it with 'git checkout {path}'."
+    return UserError(f"{path} is missing: {advice}")
 
 
 def renamed(name: str) -> str:

@@ -117,6 +117,10 @@ def test_missing_and_damaged_notebooks(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match="not a readable notebook"):
             notebook.read(path)
+    with pytest.raises(UserError, match="`07_own_pictures` is `07_own_images` now"):
+        notebook.read(tmp_path / "07_own_pictures.ipynb")
+    with pytest.raises(UserError, match="not a readable notebook"):
+        notebook.read(tmp_path)
 
 
 def test_html_fetches_nothing(nb):
