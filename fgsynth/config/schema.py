@@ -190,15 +190,20 @@ class Classification(Frozen):
 
 
 MARK = "*"
-"""What stands for the word in a template."""
+"""Stands for the learned word in a template, as in the paper."""
 
 
 class Inversion(Frozen):
-    """Textual inversion; defaults are the paper's (section 4), but for the template and `most`.
+    """Settings of textual inversion; defaults are the paper's (section 4), but for the template and `most`.
 
-    updates: of Adam, `batch` images each, at a constant `rate` (0.005 times 8 images there). template: a
-    prompt with MARK for the word, for learning and for sampling. most: images of a class that are learned
-    from, the first of its rows; a class of many is encoded in vain beyond them.
+    Parameters
+    ----------
+    updates, rate, batch
+        Of Adam, at a constant rate (0.005 times 8 images in the paper).
+    template
+        Prompt with MARK for the word, for learning and for sampling.
+    most
+        Images of a class that are learned from, the first of its rows.
     """
 
     updates: Count = 5000
@@ -216,12 +221,20 @@ class Inversion(Frozen):
 
 
 class BeyondSettings(Frozen):
-    """What methods beyond the papers need besides the experiment's own settings.
+    """Settings of the methods beyond the papers, besides those of the experiment.
 
-    members: of the ensemble; heads: of the epistemic guide; level, grid: of the scale rule (`scale_rule`);
-    pilot: images per class at each of its scales; worth: of a synthetic image in real ones,
-    and law, an exponent or None (`allocation`); confidence: least probability of the filter; seeds: of the
-    classifiers whose validation errors decide allocations.
+    Parameters
+    ----------
+    members, heads
+        Networks of the ensemble; heads of the epistemic guide.
+    level, grid, pilot
+        Of the scale rule: recognisability kept, scales beside 0, images per class at each.
+    worth, law
+        Of the allocation: a synthetic image in real ones; exponent of errors (None: fitted).
+    confidence
+        Least probability of its class of an image that the filter keeps.
+    seeds
+        Classifiers whose validation errors decide allocations.
     """
 
     members: Annotated[int, Field(ge=2)]
@@ -267,6 +280,6 @@ def _sentences(error: ValidationError, written: Callable[[Key], Key]) -> Iterato
         elif kind == "missing":
             yield f"key '{name}' is missing: add it."
         elif of_many:
-            yield f"'{name}': {message}."
+            yield f"'{name}': {message}." if name else f"{message}."
         else:
             yield f"key '{name}' is {value!r}: {message[0].lower()}{message[1:]}."

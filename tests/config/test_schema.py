@@ -4,11 +4,12 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from fgsynth.config.schema import Classification, Groups, LongTail, Sampling
+from fgsynth.config.schema import Classification, Groups, LongTail, Sampling, validated
 from fgsynth.config.tables import ImagenetLt, Nicopp
 from fgsynth.data.augment import check_names
 from fgsynth.train.losses import Counts
 from fgsynth.train.recipe import Recipe
+from fgsynth.utils.errors import UserError
 
 TAIL = {"n_max": 200, "n_min": 4, "strata": [8, 9, 7], "n_val": 5, "n_test": 5, "modes": [0.9, 0.1]}
 GROUPS = {"n_max": 9, "n_min": 1, "empty": 2, "held_out": 9, "classes": 4, "modes": [1.0]}
@@ -108,3 +109,9 @@ def test_training_settings_are_those_of_a_recipe():
             Recipe(**{**TRAINING, "counts": counts}).counts
             == Classification.model_validate({**TRAINING, "counts": counts}).counts
         )
+
+
+def test_a_mistake_between_keys_is_told_without_the_values():
+    with pytest.raises(UserError) as caught:
+        validated(ImagenetLt, {**IMAGENET_LT, "weights": [0.5]}, "some.yaml")
+    assert str(caught.value) == "some.yaml: amounts must contain 0.0 and 1.0, weights 1.0."
