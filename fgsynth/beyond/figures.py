@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from fgsynth.config.names import FG_ENTROPY, UNGUIDED
 from fgsynth.evaluate.figures import COLOURS, band, forest
 
 METRIC = {"imagenet_lt": "few", "nicopp": "worst_group_accuracy"}
@@ -18,7 +19,7 @@ NAMED = {"imagenet_lt": "Few", "nicopp": "worst group"}
 def differences(compared: pd.DataFrame, names: Sequence[str], title: str) -> Figure:
     """Points gained over the printed method, with 95 % intervals, one panel per benchmark that was run."""
     panels = {
-        f"{NAMED[name]}, points over FG entropy": compared[
+        f"{NAMED[name]}, points over {FG_ENTROPY}": compared[
             (compared["benchmark"] == name) & (compared["metric"] == metric)
         ].set_index("method")
         for name, metric in METRIC.items()
@@ -39,7 +40,7 @@ def frontier(table: pd.DataFrame, ylabel: str) -> Figure:
     gap, last = 0.07 * (np.ptp(points["mean"]) or 1.0), -np.inf
     for name, (cost, mean) in points.sort_values("mean").iterrows():
         low, high = band(table.loc[table["method"] == name, "value"].to_numpy(float))
-        colour = COLOURS["unguided" if "unguided" in str(name) else "entropy"]
+        colour = COLOURS["unguided" if str(name).startswith(UNGUIDED) else "entropy"]
         ax.errorbar(cost, mean, yerr=[[mean - low], [high - mean]], fmt="o", ms=5, lw=0.7, color=colour)
         # Names in a column of their own rising with the points, as these lie close together.
         last = max(mean, last + gap)

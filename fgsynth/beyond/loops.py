@@ -6,8 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fgsynth.beyond.closed_loop import Looped, LoopSettings, run_loops
+from fgsynth.beyond.closed_loop import Kind, Looped, LoopSettings, run_loops
 from fgsynth.beyond.methods import COST, Methods
+from fgsynth.config.names import (
+    CONTINUED,
+    CONTINUED_EARLY,
+    EARLY,
+    FG_ENTROPY,
+    RESTARTED,
+    TRIGGERED,
+    UNGUIDED,
+    variant,
+)
 from fgsynth.evaluate.scores import evaluate
 from fgsynth.experiments.study import Scored
 
@@ -50,22 +60,26 @@ def closed_loops(
 
     early: continued ones whose feedback acts in the first half of the path alone.
     """
-    fg, parts = "FG entropy", "cycles"
     return {
-        **{f"continued, {k} {parts}": NamedLoop(fg, LoopSettings("continued", k)) for k in continued},
-        **{f"restarted, {k} {parts}": NamedLoop(fg, LoopSettings("restarted", k)) for k in restarted},
-        **{f"triggered, at most {k}": NamedLoop(fg, LoopSettings("triggered", k, patience, every))
-           for k in triggered},
-        **{f"continued, {k} {parts}, early": NamedLoop("guided early", LoopSettings("continued", k))
-           for k in early},
-    }  # fmt: skip
+        **_named(CONTINUED, "continued", continued),
+        **_named(RESTARTED, "restarted", restarted),
+        **_named(TRIGGERED, "triggered", triggered, patience=patience, every=every),
+        **_named(CONTINUED_EARLY, "continued", early, EARLY),
+    }
+
+
+def _named(
+    name: str, kind: Kind, cycles: Sequence[int], method: str = FG_ENTROPY, **when: int
+) -> dict[str, NamedLoop]:
+    """Loops of a kind, one for each number of cycles."""
+    return {variant(name, "cycles", k): NamedLoop(method, LoopSettings(kind, k, **when)) for k in cycles}
 
 
 def loop_costs(
     methods: Methods, named: Mapping[str, NamedLoop], ran: Mapping[str, Sequence[Looped]]
 ) -> pd.DataFrame:
     """What closed loops take, as `costs`; images are means over seeds, each made for its own classifier."""
-    base, rows = methods["unguided"], []
+    base, rows = methods[UNGUIDED], []
     for name, runs in ran.items():
         n, each = sum(run.n_synthetic for run in runs) / len(runs), methods.each(methods[named[name].method])
         rows.append((name, n, n, each / methods.each(base), n * each / methods.operations(base), 0))

@@ -1,6 +1,5 @@
 """Methods beyond both papers, by name: criteria, scales, allocations, filters, cheaper paths."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -14,17 +13,16 @@ from fgsynth.beyond import allocation, filters
 from fgsynth.beyond.committee import ensemble, epistemic_heads
 from fgsynth.beyond.flops import operations
 from fgsynth.beyond.scale_rule import ScaleRule, feedback_scales, held_out
+from fgsynth.config import names
+from fgsynth.config.names import FG_ENTROPY, UNGUIDED, parse
 from fgsynth.config.schema import BeyondSettings, Sampling
 from fgsynth.data.tars import sha256
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.compose import guidance_of
-from fgsynth.generate.methods import FG
 from fgsynth.generate.methods import methods as printed
 from fgsynth.generate.plan import Method
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.utils.errors import UserError
-
-UNGUIDED = "LDM (txt, img, dropout)"
 
 
 @dataclass(frozen=True)
@@ -80,14 +78,13 @@ class Methods:
         """The method of a name. Raises UserError as `check`."""
         if name not in self._known:
             check([name])
-            scaled = partial(_scaled, w=float(name[4:])) if name.startswith("w = ") else None
-            self._known[name] = (scaled or METHODS[name])(self)
+            self._known[name] = METHODS.get(name, partial(_scaled, w=parse(name)[2]))(self)
         return self._known[name]
 
     @property
     def fg(self) -> Method:
         """The printed method: entropy, one scale."""
-        return printed(self.exp.sampling)[FG]
+        return printed(self.exp.sampling)[FG_ENTROPY]
 
     @property
     def unguided(self) -> Method:
@@ -124,7 +121,7 @@ class Methods:
 
     def affordable(self, method: ExtendedMethod) -> ExtendedMethod:
         """As many images as the printed method's operations buy, in proportion to what is missing."""
-        times = self.each(self["FG entropy"]) / self.each(method)
+        times = self.each(self[FG_ENTROPY]) / self.each(method)
         # Rounded down, so that it is never dearer.
         each = np.maximum(1, np.floor(times * self.exp.missing)).astype(np.int64)
         return replace(method, per_group=each)
@@ -187,7 +184,7 @@ def _by_confidence(methods: Methods) -> ExtendedMethod:
 
 def _early_heads(methods: Methods) -> ExtendedMethod:
     """BALD of epistemic heads, in the first half of the path alone."""
-    early, heads = methods["guided early"], methods["BALD, epistemic heads"]
+    early, heads = methods[names.EARLY], methods[names.BALD_HEADS]
     return ExtendedMethod(
         replace(early.exp, guided_by=heads.exp.guide), replace(early.method, criteria=("bald",))
     )
@@ -206,51 +203,52 @@ def _reused(methods: Methods) -> ExtendedMethod:
 
 
 METHODS: Mapping[str, Callable[[Methods], ExtendedMethod]] = {
-    "unguided": lambda methods: ExtendedMethod(methods.exp, methods.unguided),
-    "FG entropy": lambda methods: ExtendedMethod(methods.exp, methods.fg),
-    "margin": _criterion("margin"),
-    "least confidence": _criterion("least confidence"),
-    "BALD, ensemble": _committee,
-    "BALD, epistemic heads": _heads,
-    "entropy near exemplars": _criterion("entropy near exemplars"),
-    "worst first": _worst_first,
-    "scale rule": _scale_rule,
-    "allocated": _allocated(worst=False),
-    "allocated to the worst": _allocated(worst=True),
-    "filtered by prototype": _by_prototype,
-    "filtered by confidence": _by_confidence,
-    "guided early": lambda methods: methods.guided(stop=_half(methods.exp)),
-    "guided late": lambda methods: methods.guided(start=_half(methods.exp)),
-    "gradient reused": _reused,
-    "half the steps": _halved(),
-    "half the steps, second order": _halved(solver="dpm++2m"),
-    "unguided, more images": lambda methods: methods.affordable(methods["unguided"]),
-    "guided early, more images": lambda methods: methods.affordable(methods["guided early"]),
-    "early BALD, more images": lambda methods: methods.affordable(_early_heads(methods)),
+    UNGUIDED: lambda methods: ExtendedMethod(methods.exp, methods.unguided),
+    FG_ENTROPY: lambda methods: ExtendedMethod(methods.exp, methods.fg),
+    names.MARGIN: _criterion("margin"),
+    names.LEAST_CONFIDENCE: _criterion("least confidence"),
+    names.BALD_ENSEMBLE: _committee,
+    names.BALD_HEADS: _heads,
+    names.NEAR_EXEMPLARS: _criterion("entropy near exemplars"),
+    names.WORST_FIRST: _worst_first,
+    names.SCALE_RULE: _scale_rule,
+    names.ALLOCATED: _allocated(worst=False),
+    names.ALLOCATED_WORST: _allocated(worst=True),
+    names.PROTOTYPE_FILTER: _by_prototype,
+    names.CONFIDENCE_FILTER: _by_confidence,
+    names.EARLY: lambda methods: methods.guided(stop=_half(methods.exp)),
+    names.LATE: lambda methods: methods.guided(start=_half(methods.exp)),
+    names.REUSED: _reused,
+    names.HALF: _halved(),
+    names.HALF_SECOND_ORDER: _halved(solver="dpm++2m"),
+    names.UNGUIDED_MORE: lambda methods: methods.affordable(methods[UNGUIDED]),
+    names.EARLY_MORE: lambda methods: methods.affordable(methods[names.EARLY]),
+    names.EARLY_BALD_MORE: lambda methods: methods.affordable(_early_heads(methods)),
 }
 """The methods by name; "more images" are as many as the printed method's operations buy."""
 
 
-def check(names: Iterable[str]) -> None:
+def check(wanted: Iterable[str]) -> None:
     """Raise UserError for the first name of no method."""
-    for name in names:
-        if name not in METHODS and not re.fullmatch(r"w = \d+(\.\d+)?", name):
-            raise UserError(f"No method '{name}': choose from {', '.join(METHODS)}, or 'w = NUMBER'.")
+    for name in wanted:
+        if name not in METHODS and parse(name)[:2] != (FG_ENTROPY, "w"):
+            known = ", ".join(f"'{one}'" for one in METHODS)
+            raise UserError(f"No method '{name}': choose from {known}, or '{FG_ENTROPY}, w NUMBER'.")
 
 
 COST = ["method", "images", "kept", "per_image", "cost", "trained"]
 
 
-def costs(methods: Methods, names: Sequence[str]) -> pd.DataFrame:
+def costs(methods: Methods, wanted: Sequence[str]) -> pd.DataFrame:
     """What each method takes, times unguided sampling of the same set.
 
     Columns method, images, kept, per_image (times an unguided one's operations), cost (of all, pilots
     included), trained (classifiers beyond the guide).
     """
-    base = methods["unguided"]
+    base = methods[UNGUIDED]
     each, whole = methods.each(base), methods.operations(base)
     rows = []
-    for name in names:
+    for name in wanted:
         one = methods[name]
         sizes = len(one.made.index), len(one.kept.index)
         rows.append((name, *sizes, methods.each(one) / each, methods.operations(one) / whole, one.trained))

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from fgsynth.config import names
+from fgsynth.config.names import FG_ENTROPY, UNGUIDED
 from fgsynth.config.schema import (
     BeyondSettings,
     Classification,
@@ -141,16 +143,16 @@ class Loops(Frozen):
     every: Count
 
 
-REFERENCES = ("unguided", "FG entropy")
+REFERENCES = (UNGUIDED, FG_ENTROPY)
 SHOWN = {
     "imagenet_lt": (
         *REFERENCES,
-        "scale rule",
-        "allocated",
-        "filtered by prototype",
-        "unguided, more images",
+        names.SCALE_RULE,
+        names.ALLOCATED,
+        names.PROTOTYPE_FILTER,
+        names.UNGUIDED_MORE,
     ),
-    "nicopp": (*REFERENCES, "unguided, more images"),
+    "nicopp": (*REFERENCES, names.UNGUIDED_MORE),
 }
 """The methods that the notebook's figures and tables cannot do without."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from fgsynth.config import params
+from fgsynth.config.names import FG_ENTROPY, TEXT_IMAGE
 from fgsynth.config.schema import Sampling, validated
 from fgsynth.cost.calibrate import Calibration
 from fgsynth.cost.estimate import Evaluations, estimate, evaluations
@@ -19,7 +20,7 @@ from fgsynth.cost.true_counts import FEEDBACK, MEMORY, WORK
 from fgsynth.cost.true_size import COLUMNS, PEAKS
 from fgsynth.data.disk import nicopp
 from fgsynth.data.disk.real import published_counts
-from fgsynth.generate.methods import FG, methods, sets, table_4_rows
+from fgsynth.generate.methods import methods, sets, table_4_rows
 from fgsynth.generate.plan import Method, missing_per_group
 from fgsynth.utils.errors import UserError
 
@@ -201,7 +202,7 @@ def seconds_markdown(counted: Counted, root: Path) -> str:
     ]
     for card in CARDS:
         cells, how = [], set()
-        for exact, name in ((True, "LDM (txt and img)"), (False, FG), (True, FG)):
+        for exact, name in ((True, TEXT_IMAGE), (False, FG_ENTROPY), (True, FG_ENTROPY)):
             s = tables(root, exact=exact)["1 and 6"].sampling
             each, measured = counted.seconds(card, GUIDES["imagenet_lt"], s, methods(s)[name])
             cells.append(_digits(each))

@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from fgsynth.config import names
+from fgsynth.config.names import UNGUIDED
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise
 from fgsynth.guidance.criteria import CRITERIA, Criterion, Hardness
@@ -25,15 +27,15 @@ N_CLASSES = 24
 STATUS = Path("/proc/self/status")
 """Linux only."""
 ROWS: dict[str, tuple[str | None, Guidance]] = {
-    "LDM": (None, Guidance()),
-    "FG loss, exact, every 5th": ("loss", Guidance()),
-    "FG hardness, exact, every 5th": ("hardness", Guidance()),
-    "FG entropy, exact, every 5th": ("entropy", Guidance()),
-    "FG entropy, cheap, every 5th": ("entropy", Guidance(through_network=False)),
-    "FG entropy, exact, reused": ("entropy", Guidance(reuse=True)),
-    "FG entropy, cheap, reused": ("entropy", Guidance(through_network=False, reuse=True)),
-    "FG entropy, cheap, every step": ("entropy", Guidance(through_network=False, every=1)),
-    "FG entropy, exact, every step": ("entropy", Guidance(every=1)),
+    UNGUIDED: (None, Guidance()),
+    names.LOSS_FIFTH: ("loss", Guidance()),
+    names.HARDNESS_FIFTH: ("hardness", Guidance()),
+    names.EXACT_FIFTH: ("entropy", Guidance()),
+    names.CHEAP_FIFTH: ("entropy", Guidance(through_network=False)),
+    names.EXACT_REUSED: ("entropy", Guidance(reuse=True)),
+    names.CHEAP_REUSED: ("entropy", Guidance(through_network=False, reuse=True)),
+    names.CHEAP_EVERY: ("entropy", Guidance(through_network=False, every=1)),
+    names.EXACT_EVERY: ("entropy", Guidance(every=1)),
 }
 """Table 5's rows (its printed seconds are lost to us) and the variants of ours."""
 
@@ -116,8 +118,8 @@ def cost(
 ) -> pd.DataFrame:
     """Every row at every batch size, rows in turn so that a busy machine slows all alike.
 
-    Columns: batch, method, seconds (per image, median of the repeats), relative (to LDM; median of the
-    ratios within a repeat), denoiser, decoder (passes per batch), peak_mib (of process or allocator).
+    Columns: batch, method, seconds (per image, median of the repeats), relative (to no feedback; median of
+    the ratios within a repeat), denoiser, decoder (passes per batch), peak_mib (of process or allocator).
     """
     side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
     classifier = small(N_CLASSES).eval().requires_grad_(False).to(generator.device)
@@ -138,8 +140,8 @@ def cost(
 
 
 def _medians(runs: pd.DataFrame) -> pd.DataFrame:
-    ldm = runs[runs["method"] == "LDM"].set_index("repeat")["seconds"]
-    runs = runs.assign(relative=runs["seconds"] / runs["repeat"].map(ldm))
+    unguided = runs[runs["method"] == UNGUIDED].set_index("repeat")["seconds"]
+    runs = runs.assign(relative=runs["seconds"] / runs["repeat"].map(unguided))
     return runs.drop(columns="repeat").groupby("method", sort=False).median().reset_index()
 
 

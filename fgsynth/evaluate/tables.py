@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fgsynth.config import names
 from fgsynth.utils.errors import UserError
 
 COLUMNS = ["scale", "benchmark", "method", "seed", "metric", "value", "split", "selection"]
@@ -25,12 +26,13 @@ def comparisons_to_csv(rows: pd.DataFrame) -> str:
 
 
 def check_comparisons(rows: pd.DataFrame, source: str) -> None:
-    """Raise UserError, naming `source`, unless `rows` are comparisons."""
+    """Raise UserError, naming `source`, unless `rows` are comparisons of methods that there are."""
     if set(rows.columns) != set(COMPARED):
         odd = sorted(set(rows.columns) ^ set(COMPARED))
         raise UserError(
             f"{source}: columns {', '.join(odd)} are missing or unknown; need {', '.join(COMPARED)}."
         )
+    names.check([*rows["method"].unique(), *rows["reference"].unique()], source)
     repeated = rows[rows.duplicated(["scale", "benchmark", "method", "reference", "metric", "split"])]
     if len(repeated):
         raise UserError(f"{source}: the pair {repeated.iloc[0][COMPARED[2:5]].to_dict()} is there twice.")
@@ -48,12 +50,13 @@ def to_csv(rows: pd.DataFrame) -> str:
 
 
 def check(rows: pd.DataFrame, source: str) -> None:
-    """Raise UserError, naming `source`, unless `rows` are tidy results."""
+    """Raise UserError, naming `source`, unless `rows` are tidy results of methods that there are."""
     if set(rows.columns) != set(COLUMNS):
         odd = sorted(set(rows.columns) ^ set(COLUMNS))
         raise UserError(
             f"{source}: columns {', '.join(odd)} are missing or unknown; need {', '.join(COLUMNS)}."
         )
+    names.check(rows["method"].unique(), source)
     repeated = rows[rows.duplicated(KEY)]
     if len(repeated):
         raise UserError(f"{source}: the row {repeated.iloc[0][KEY].to_dict()} is there twice.")

@@ -7,6 +7,7 @@ import pandas as pd
 import yaml
 from pydantic import Field, ValidationError
 
+from fgsynth.config.names import check
 from fgsynth.config.schema import Frozen
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate.metrics import Interval, interval
@@ -18,8 +19,8 @@ NOT_RUN, REPRODUCED, DIRECTION, FAILS = "not run", "reproduced", "direction hold
 SCALES = ("paper", "full", "mini", "smoke")
 """In order of preference: a number comes from the largest scale that has been run."""
 COLUMNS = [
-    *("paper", "table", "row", "column", "printed", "printed_spread", "ours", "spread", "seeds", "scale"),
-    *("split", "selection", "verdict", "stage", "notebook", "note"),
+    *("paper", "table", "row", "method", "column", "printed", "printed_spread", "ours", "spread", "seeds"),
+    *("scale", "split", "selection", "verdict", "stage", "notebook", "note"),
 ]
 
 
@@ -35,25 +36,29 @@ class Table(Frozen):
     benchmark: str
     baseline: str
     headline: str
+    methods: dict[str, str] = Field(default_factory=dict)
     others: list[str] = Field(default_factory=list)
 
 
 def tables(folder: Path) -> dict[str, Table]:
-    """The table descriptions of data/paper/tables.yaml. Raises UserError naming the table and key."""
+    """The descriptions of data/paper/tables.yaml. Raises UserError naming the table and key or method."""
     path = folder / "tables.yaml"
     try:
         raw: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {name: Table.model_validate(value) for name, value in raw.items()}
+        described = {name: Table.model_validate(value) for name, value in raw.items()}
     except FileNotFoundError as error:
         raise missing(path) from error
     except ValidationError as error:
         raise UserError(f"{path}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}.") from error
+    for name, table in described.items():
+        check((*table.methods.values(), table.baseline, table.headline, *table.others), f"{path}, {name}")
+    return described
 
 
 def printed_numbers(folder: Path, name: str, table: Table) -> pd.DataFrame:
-    """The printed numbers of a table, one row each: row, column, printed, printed_spread, note.
+    """The printed numbers of a table, one row each: row, method, column, printed, printed_spread, note.
 
-    Raises UserError naming the file for a missing file or column.
+    Raises UserError naming the file for a missing file or column, or a method that there is not.
     """
     path = folder / f"{name}.csv"
     if not path.is_file():
@@ -65,9 +70,12 @@ def printed_numbers(folder: Path, name: str, table: Table) -> pd.DataFrame:
     rows = []
     for _, line in wide.iterrows():
         row = line[table.key[0]] if len(table.key) == 1 else ", ".join(f"{k} {line[k]}" for k in table.key)
+        method = table.methods.get(row, row)
+        check([method], str(path))
         rows += [
             {
                 "row": row,
+                "method": method,
                 "column": column,
                 "printed": line[column],
                 "printed_spread": line.get(f"{column}_spread"),
@@ -116,8 +124,8 @@ def verdict(
     allowed = max(table.numbers[number["column"]], 0 if pd.isna(spread) else spread)
     if scale == "paper" and abs(ours.mean - number["printed"]) <= allowed:
         return REPRODUCED
-    reference = table.headline if number["row"] == table.baseline else table.baseline
-    ours_difference = paired(rows, number["column"], number["row"], reference)
+    reference = table.headline if number["method"] == table.baseline else table.baseline
+    ours_difference = paired(rows, number["column"], number["method"], reference)
     if ours_difference is None or reference not in printed.index:
         return FAILS
     printed_difference = number["printed"] - printed[reference]
@@ -134,17 +142,17 @@ def ledger(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
         numbers = printed_numbers(folder, name, table)
         rows = largest_scale(results, table.benchmark)
         for _, number in numbers.iterrows():
-            printed = numbers[numbers["column"] == number["column"]].set_index("row")["printed"]
+            printed = numbers[numbers["column"] == number["column"]].set_index("method")["printed"]
             out.append({"table": name, **dict(number), **_ours(number, printed, rows, table)})
     return pd.DataFrame(out).reindex(columns=COLUMNS)
 
 
 def _ours(number: pd.Series, printed: pd.Series, rows: pd.DataFrame, table: Table) -> dict[str, object]:
     stage, notebook = table.stage, table.notebook
-    if number["row"] in table.others:
+    if number["method"] in table.others:
         stage, notebook = OTHERS, NOTEBOOKS[OTHERS]
     fixed = {"paper": table.paper, "stage": stage, "notebook": notebook}
-    mine = rows[(rows["method"] == number["row"]) & (rows["metric"] == number["column"])]
+    mine = rows[(rows["method"] == number["method"]) & (rows["metric"] == number["column"])]
     if mine.empty:
         return {**fixed, "verdict": NOT_RUN}
     ours, first = interval(mine["value"].to_numpy(float)), mine.iloc[0]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from fgsynth.config import names
 from fgsynth.evaluate.metrics import interval
 from fgsynth.evidence import page
 from fgsynth.evidence.ledger import largest_scale
@@ -16,12 +17,10 @@ SHOWN = {
     "table2_places_lt": ("places_lt", ("overall", "few")),
     "table3_nicopp": ("nicopp", ("average_accuracy", "worst_group_accuracy")),
 }
-VARIED = r"^beyond, |, (?:amount|weight|w) [0-9.]+$"
-"""Ideas beyond the papers, which have a table of their own, and sweeps, which have figures."""
 GAINS = {
-    "c15": ("toy_2d", "minority_accuracy", ("unguided", "entropy")),
-    "c7": ("ablations", "recognised", ("text", "text and image")),
-    "few": ("imagenet_lt_features", "few", ("balanced softmax", "sampler chosen on validation")),
+    "c15": ("toy_2d", "minority_accuracy", (names.PLANE_UNGUIDED, names.PLANE_FG["entropy"])),
+    "c7": ("ablations", "recognised", (names.TEXT, names.TEXT_IMAGE)),
+    "few": ("imagenet_lt_features", "few", (names.BALANCED_SOFTMAX, names.CHOSEN_SAMPLER)),
 }
 """What the README's ladder says of a default run: mark, benchmark, metric, methods to compare."""
 QUESTIONS = {
@@ -33,15 +32,15 @@ QUESTIONS = {
         ("C6", "few, points over the same sampler without feedback"),
     ],
     "Is it better there than methods before it": [
-        ("C1", "Few, points over Balanced Softmax"),
-        ("C1", "Few, points over Fill-Up"),
+        ("C1", f"Few, points over {names.BALANCED_SOFTMAX}"),
+        ("C1", f"Few, points over {names.FILL_UP}"),
     ],
     "Is the worst group of NICO++ better off than by CRT, and than without feedback": [
-        ("C4", "worst-group accuracy, points over CRT"),
+        ("C4", f"worst-group accuracy, points over {names.CRT}"),
         ("C13", "w = 0.03 over 0, points"),
     ],
     "Do synthetic features help rare classes": [
-        ("C17", "few, points over balanced softmax on real features"),
+        ("C17", f"few, points over {names.BALANCED_SOFTMAX} on real features"),
     ],
 }
 """What the README answers, and the pieces of evidence, by claim, that answer it; one benchmark each."""
@@ -124,14 +123,18 @@ def standing(verdicts: pd.DataFrame) -> str:
 
 
 def tables(book: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """What was run of FG tables 1 to 3, printed beside ours, as Markdown; "-" where nothing is printed."""
+    """What was run of FG tables 1 to 3, printed beside ours, as Markdown; "-" where nothing is printed.
+
+    Without the points of sweeps, which have figures.
+    """
     lines: list[str] = []
     for name, (benchmark, columns) in SHOWN.items():
         mine = largest_scale(rows, benchmark)
-        mine = mine[mine["metric"].isin(columns) & ~mine["method"].str.contains(VARIED)]
+        swept = mine["method"].map(lambda method: names.parse(method)[1] is not None)
+        mine = mine[mine["metric"].isin(columns) & ~swept]
         if mine.empty:
             continue
-        printed = book[book["table"] == name].set_index(["row", "column"])
+        printed = book[book["table"] == name].set_index(["method", "column"])
         whose = ("printed", f"ours ({mine['scale'].iloc[0]})")
         titles = [f"{column.replace('_', ' ')}, {who}" for column in columns for who in whose]
         lines += ["", f"| {benchmark} | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(titles)]

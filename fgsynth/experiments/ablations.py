@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from fgsynth.config.names import FRESH_REAL, UNGUIDED
 from fgsynth.evaluate.scores import contents
 from fgsynth.experiments import study
 from fgsynth.experiments.experiment import Experiment
@@ -95,7 +96,7 @@ def natural_shares(exp: Experiment) -> pd.Series:
 
 
 def compare(
-    exp: Experiment, variants: Mapping[str, Variant], per_class: NDArray[np.int64], real: str = "real"
+    exp: Experiment, variants: Mapping[str, Variant], per_class: NDArray[np.int64], real: str = FRESH_REAL
 ) -> Comparison:
     """Sample every variant and count what its images show; `real` names the row of real images.
 
@@ -125,7 +126,7 @@ def unlikeness(a: SyntheticSet, b: SyntheticSet) -> float:
     return float((x - y).square().mean().sqrt())
 
 
-def same_push(c: Comparison, pairs: Mapping[str, str], unguided: str = "base") -> pd.DataFrame:
+def same_push(c: Comparison, pairs: Mapping[str, str], unguided: str = UNGUIDED) -> pd.DataFrame:
     """Measure how near variants come to guiding every step with the same total push (FG appendix F; C10).
 
     pairs: variant -> the one that guides every step. Columns method, seed; moved: how far guiding every step

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from fgsynth.config import names
 from fgsynth.config.schema import Inversion
 from fgsynth.experiments import fill_up
 from fgsynth.experiments.experiment import Experiment
@@ -23,11 +24,6 @@ from fgsynth.train.recipe import Recipe
 from fgsynth.train.second_stage import rescale
 from fgsynth.utils.cache import model_digest
 
-NOT_PRINTED = (
-    *("Logit adjustment", "LDAM-DRW", "Class-balanced loss", "Focal loss", "Tau-normalised"),
-    *("RWG", "SUBG", "DFR"),
-)
-"""Rows that the papers' tables do not have."""
 TWICE = 2.0
 """Fill-Up's images, times FG's, as printed for ImageNet-LT (2.6 and 1.3 million)."""
 
@@ -48,7 +44,7 @@ class Options:
 
 
 def imagenet_lt(exp: Experiment, options: Options, guided: SyntheticSet) -> dict[str, Row]:
-    """Rows of FG table 1 by their printed names, and what a reader would miss.
+    """Rows of FG table 1 by name, and what a reader would miss.
 
     guided: the set of LDM-FG (Entropy). ERM, Balanced Softmax, Decouple-cRT and FG's rows are notebook 04's.
     Makes Fill-Up's images where they are not there yet.
@@ -56,45 +52,45 @@ def imagenet_lt(exp: Experiment, options: Options, guided: SyntheticSet) -> dict
     erm = replace(exp.recipe, balanced=0.0)
     visual_text = Row(with_text(exp, options))
     return {
-        "Decouple-LWS": Row(erm, second=retrained(exp, options.second_epochs, rescale.lws)),
-        "Remix": Row(replace(erm, objective=Remix())),
-        "CMO (3 experts)": Row(replace(erm, objective=CMO())),
-        "Mix-Up GLMC": Row(replace(erm, objective=GLMC())),
-        "VL-LTR": visual_text,
-        "Fill-Up": filled_up(exp, options, TWICE),
-        "LDM-FG (Entropy) + VL-LTR": replace(visual_text, synthetic=guided),
+        names.LWS: Row(erm, second=retrained(exp, options.second_epochs, rescale.lws)),
+        names.REMIX: Row(replace(erm, objective=Remix())),
+        names.CMO: Row(replace(erm, objective=CMO())),
+        names.GLMC: Row(replace(erm, objective=GLMC())),
+        names.VL_LTR: visual_text,
+        names.FILL_UP: filled_up(exp, options, TWICE),
+        names.FG_VL_LTR: replace(visual_text, synthetic=guided),
         **_missed(exp),
     }
 
 
 def places_lt(exp: Experiment, options: Options) -> dict[str, Row]:
-    """Rows of FG table 2 by their printed names, and what a reader would miss; as `imagenet_lt`.
+    """Rows of FG table 2 by name, and what a reader would miss; as `imagenet_lt`.
 
     Fill-Up has as many images as FG here, as printed.
     """
     erm = replace(exp.recipe, balanced=0.0)
     return {
-        "Decouple-LWS": Row(erm, second=retrained(exp, options.second_epochs, rescale.lws)),
-        "ResLT": Row(replace(erm, objective=ResLT())),
-        "MiSLAS": Row(
+        names.LWS: Row(erm, second=retrained(exp, options.second_epochs, rescale.lws)),
+        names.RESLT: Row(replace(erm, objective=ResLT())),
+        names.MISLAS: Row(
             replace(erm, objective=Mixup()), second=retrained(exp, options.second_epochs, rescale.mislas)
         ),
-        "Fill-Up": filled_up(exp, options, 1.0),
+        names.FILL_UP: filled_up(exp, options, 1.0),
         **_missed(exp),
     }
 
 
 def nicopp(exp: Experiment, options: Options) -> dict[str, Row]:
-    """Rows of FG table 3 by their printed names, and what a reader would miss.
+    """Rows of FG table 3 by name, and what a reader would miss.
 
     The epoch of the best average validation accuracy is kept; learning rate and batch size are for
     `study.searched` to choose. DFR fits the last layer to the images by which epochs are chosen too.
     """
     erm = replace(exp.recipe, balanced=0.0, select="best_average_val")
-    methods = {"Mixup": Mixup(), "GroupDRO": GroupDRO(), "IRM": IRM(), "LISA": LISA()}
-    methods |= {"RWG": RWG(), "SUBG": SUBG()}
+    methods = {names.MIXUP: Mixup(), names.GROUP_DRO: GroupDRO(), names.IRM: IRM(), names.LISA: LISA()}
+    methods |= {names.RWG: RWG(), names.SUBG: SUBG()}
     rows = {name: Row(replace(erm, objective=method)) for name, method in methods.items()}
-    return {**rows, "DFR": Row(erm, second=refitted(exp))}
+    return {**rows, names.DFR: Row(erm, second=refitted(exp))}
 
 
 def with_text(exp: Experiment, options: Options) -> Recipe:
@@ -129,10 +125,10 @@ def _missed(exp: Experiment) -> dict[str, Row]:
     """Long-tail methods that the tables lack."""
     erm = replace(exp.recipe, balanced=0.0)
     methods = {
-        "Logit adjustment": LogitAdjustment(),
-        "LDAM-DRW": LDAM(),
-        "Class-balanced loss": ClassBalanced(),
-        "Focal loss": Focal(),
+        names.LOGIT_ADJUSTMENT: LogitAdjustment(),
+        names.LDAM: LDAM(),
+        names.CLASS_BALANCED: ClassBalanced(),
+        names.FOCAL: Focal(),
     }
     rows = {name: Row(replace(erm, objective=method)) for name, method in methods.items()}
-    return {**rows, "Tau-normalised": Row(erm, second=normalised(exp))}
+    return {**rows, names.TAU_NORMALISED: Row(erm, second=normalised(exp))}

@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fgsynth.config.names import BALANCED_REAL, PLANE_FG, PLANE_UNGUIDED, REAL_ONLY, variant
 from fgsynth.guidance.criteria import CRITERIA, Criterion, Hardness
 from fgsynth.guidance.feedback import Guidance, guide
 from fgsynth.guidance.samplers import ddim
@@ -204,8 +205,8 @@ def compare(trained: Trained, methods: Sequence[tuple[str, Guidance]], n: int, n
     ideal = draw_points(len(real.x) + n, 0.5, f"balanced {trained.seed}")
     best = train_linear(ideal.x, ideal.y, trained.epochs)
     rows: list[dict[str, object]] = [
-        {"criterion": "real only", **measure_classifier(trained.classifier, test)},
-        {"criterion": "balanced real", **measure_classifier(best, test)},
+        {"criterion": REAL_ONLY, **measure_classifier(trained.classifier, test)},
+        {"criterion": BALANCED_REAL, **measure_classifier(best, test)},
     ]
     for criterion, guidance in methods:
         x, y = synthesise(trained, criterion, guidance, n, n_steps)
@@ -233,10 +234,10 @@ def named_methods(sweep: pd.DataFrame, chosen: dict[str, float]) -> pd.DataFrame
     """
     scale, criterion = sweep["scale"], sweep["criterion"]
     parts = {
-        "real only": criterion == "real only",
-        "unguided": (criterion == "entropy") & (scale == 0),
-        "entropy, w = 0.03": (criterion == "entropy") & (scale == 0.03),
-        **{name: (criterion == name) & (scale == w) for name, w in chosen.items()},
-        "balanced real": criterion == "balanced real",
+        REAL_ONLY: criterion == REAL_ONLY,
+        PLANE_UNGUIDED: (criterion == "entropy") & (scale == 0),
+        variant(PLANE_FG["entropy"], "w", 0.03): (criterion == "entropy") & (scale == 0.03),
+        **{PLANE_FG[name]: (criterion == name) & (scale == w) for name, w in chosen.items()},
+        BALANCED_REAL: criterion == BALANCED_REAL,
     }
     return pd.concat([sweep[mask].assign(method=name) for name, mask in parts.items()])

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from fgsynth.beyond import methods as beyond
 from fgsynth.beyond.flops import operations
 from fgsynth.beyond.loops import closed_loops, loop_costs, run_all
 from fgsynth.beyond.methods import METHODS, Methods, check, pushes
+from fgsynth.config.names import FG_ENTROPY, UNGUIDED, UNGUIDED_MORE, variant
 from fgsynth.config.params import load
 from fgsynth.config.schema import BeyondSettings, Groups, Sampling
 from fgsynth.data import mini
@@ -44,7 +46,7 @@ def test_every_method_of_the_parameters_is_known(root):
             check(names)
 
 
-@pytest.mark.parametrize("name", [*METHODS, "w = 0.2"])
+@pytest.mark.parametrize("name", [*METHODS, variant(FG_ENTROPY, "w", 0.2)])
 def test_every_method_makes_a_set_that_a_classifier_can_be_trained_on(methods, name, monkeypatch):
     # Six validation images of three updates need not show that errors fall with counts.
     groups = len(methods.exp.missing)
@@ -56,11 +58,13 @@ def test_every_method_makes_a_set_that_a_classifier_can_be_trained_on(methods, n
     assert methods.operations(method) > 0
 
 
-@pytest.mark.parametrize("name", ["entropie", "w = high", "w = -0.1", "w = 0.1 "])
+@pytest.mark.parametrize(
+    "name", ["entropie", "LDM-FG (Entropy), w high", "LDM-FG (Entropy), w -0.1", "LDM-FG (Entropy), w 0.1 "]
+)
 def test_an_unknown_method_is_refused_before_any_is_made(methods, name):
-    said = f"No method '{name}': choose from unguided"
+    said = re.escape(f"No method '{name}': choose from '{UNGUIDED}'")
     with pytest.raises(UserError, match=said):
-        check(["unguided", name])
+        check([UNGUIDED, name])
     with pytest.raises(UserError, match=said):
         methods[name]
 
@@ -79,12 +83,17 @@ def test_what_methods_share_is_counted_once(methods, monkeypatch):
     monkeypatch.setattr(beyond, "operations", lambda exp, method: asked.append(method) or len(asked))
     # Another scale costs the same; another criterion, another path and none do not.
     each = [
-        fresh.each(fresh[name]) for name in ("FG entropy", "w = 0.2", "margin", "guided early", "unguided")
+        fresh.each(fresh[name])
+        for name in (FG_ENTROPY, variant(FG_ENTROPY, "w", 0.2), "margin", "guided early", UNGUIDED)
     ]
     assert each == [1, 1, 2, 3, 4]
     monkeypatch.undo()
     counted = operations(methods.exp, methods.fg)
-    assert methods.each(methods["w = 0.2"]) == counted == operations(methods.exp, methods["w = 0.2"].method)
+    assert (
+        methods.each(methods[variant(FG_ENTROPY, "w", 0.2)])
+        == counted
+        == operations(methods.exp, methods[variant(FG_ENTROPY, "w", 0.2)].method)
+    )
 
 
 def test_another_path_keeps_the_guide_and_the_total_push(methods):
@@ -109,12 +118,10 @@ def test_pushes_are_what_the_sampler_does(changes, expected):
     assert pushes(SAMPLING.model_copy(update=changes)) == expected
 
 
-@pytest.mark.parametrize(
-    "name", ["unguided, more images", "guided early, more images", "early BALD, more images"]
-)
+@pytest.mark.parametrize("name", [UNGUIDED_MORE, "guided early, more images", "early BALD, more images"])
 def test_more_images_cost_no_more_than_the_printed_method(methods, name):
     method = methods[name]
-    printed = methods["FG entropy"]
+    printed = methods[FG_ENTROPY]
     assert len(printed.made.index) <= len(method.made.index)
     spent, limit = methods.operations(method), methods.operations(printed)
     assert spent <= limit < spent + methods.each(method) * len(methods.exp.missing)
@@ -130,10 +137,10 @@ def test_the_worst_group_is_pushed_most_and_all_on_average_as_printed(methods, m
 
 
 def test_costs_are_in_units_of_unguided_sampling(methods):
-    table = beyond.costs(methods, ["unguided", "FG entropy", "scale rule"]).set_index("method")
-    assert table.loc["unguided", "cost"] == 1
-    assert table.loc["FG entropy", "cost"] == pytest.approx(table.loc["FG entropy", "per_image"])
-    assert table.loc["FG entropy", "cost"] > 1
+    table = beyond.costs(methods, [UNGUIDED, FG_ENTROPY, "scale rule"]).set_index("method")
+    assert table.loc[UNGUIDED, "cost"] == 1
+    assert table.loc[FG_ENTROPY, "cost"] == pytest.approx(table.loc[FG_ENTROPY, "per_image"])
+    assert table.loc[FG_ENTROPY, "cost"] > 1
     assert table.loc["scale rule", "cost"] > table.loc["scale rule", "per_image"]
 
 
@@ -142,11 +149,11 @@ def test_a_filter_drops_and_says_what(methods):
     told = method.dropped().set_index("stratum").loc["all"]
     assert told["n"] == len(method.made.index)
     assert told["dropped"] == pytest.approx(100 * (1 - len(method.kept.index) / len(method.made.index)))
-    assert methods["unguided"].dropped()["dropped"].max() == 0
+    assert methods[UNGUIDED].dropped()["dropped"].max() == 0
 
 
 def test_a_filtered_set_says_in_its_digest_what_filtered_it(methods):
-    printed = methods["FG entropy"]
+    printed = methods[FG_ENTROPY]
     some = np.arange(len(printed.made.index)) % 2 == 0
     kept = [
         replace(printed, keep=lambda made, mask=mask, name=name: (mask, name)).kept
@@ -160,12 +167,12 @@ def test_a_filtered_set_says_in_its_digest_what_filtered_it(methods):
 def test_loops_have_names():
     named = closed_loops([2, 4], [2], [3], [2], 1, 5)
     assert list(named) == [
-        "continued, 2 cycles", "continued, 4 cycles", "restarted, 2 cycles", "triggered, at most 3",
-        "continued, 2 cycles, early",
+        "continued, cycles 2", "continued, cycles 4", "restarted, cycles 2", "triggered, cycles 3",
+        "continued early, cycles 2",
     ]  # fmt: skip
-    triggered = named["triggered, at most 3"].settings
+    triggered = named["triggered, cycles 3"].settings
     assert (triggered.kind, triggered.cycles, triggered.every) == ("triggered", 3, 5)
-    assert named["continued, 2 cycles, early"].method == "guided early"
+    assert named["continued early, cycles 2"].method == "guided early"
 
 
 def test_a_loop_along_a_cheaper_path_costs_what_its_path_does(methods):
@@ -176,7 +183,7 @@ def test_a_loop_along_a_cheaper_path_costs_what_its_path_does(methods):
     assert (scored.method, scored.n_synthetic) == (told["method"], told["images"])
     assert told["images"] == len(methods["guided early"].made.index)
     assert told["cost"] == pytest.approx(
-        methods.each(methods["guided early"]) / methods.each(methods["unguided"])
+        methods.each(methods["guided early"]) / methods.each(methods[UNGUIDED])
     )
 
 
@@ -201,14 +208,14 @@ def test_the_table_holds_each_method_once_with_its_interval_and_cost():
 
 def test_scores_of_methods_can_be_compared(methods):
     exp = methods.exp
-    rows = {name: Row(exp.recipe, methods[name].kept) for name in ("unguided", "FG entropy")}
+    rows = {name: Row(exp.recipe, methods[name].kept) for name in (UNGUIDED, FG_ENTROPY)}
     scored = study.scores(exp, rows, range(2), "test")
-    compared = study.compare(exp, scored, [("unguided", "FG entropy")], "test", ["worst_group_accuracy"])
-    alone = figures.differences(compared, ["unguided"], "title")
-    assert [ax.get_xlabel() for ax in alone.axes] == ["worst group, points over FG entropy"]
+    compared = study.compare(exp, scored, [(UNGUIDED, FG_ENTROPY)], "test", ["worst_group_accuracy"])
+    alone = figures.differences(compared, [UNGUIDED], "title")
+    assert [ax.get_xlabel() for ax in alone.axes] == ["worst group, points over LDM-FG (Entropy)"]
     assert alone.axes[0].lines[0].get_xdata().tolist() == pytest.approx(compared["mean"].tolist())
     other = compared.assign(benchmark="imagenet_lt", metric="few", method="margin")
-    both = figures.differences(pd.concat([compared, other]), ["margin", "unguided"], "title")
+    both = figures.differences(pd.concat([compared, other]), ["margin", UNGUIDED], "title")
     assert [ax.get_xlabel().split(",")[0] for ax in both.axes] == ["Few", "worst group"]
     for ax in both.axes:
         assert len(ax.lines[0].get_xdata()) == 2, "a row without a number keeps its place"

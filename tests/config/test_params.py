@@ -89,8 +89,8 @@ def test_the_committed_file_is_whole_and_frozen(root):
             "methods.imagenet_lt must contain 'scale rule'",
         ),
         (
-            lambda p: p["blocks"]["beyond"]["methods"]["nicopp"].remove("FG entropy"),
-            "methods.nicopp must contain 'FG entropy'",
+            lambda p: p["blocks"]["beyond"]["methods"]["nicopp"].remove("LDM-FG (Entropy)"),
+            r"methods.nicopp must contain 'LDM-FG \(Entropy\)'",
         ),
         (
             lambda p: p["mini"]["beyond"].update(changes={"imagenet_lt": {"epoch": 3}}),

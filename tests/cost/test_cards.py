@@ -4,12 +4,13 @@ import math
 import pandas as pd
 import pytest
 
+from fgsynth.config.names import FG_ENTROPY
 from fgsynth.cost import cards, true_counts, true_size
 from fgsynth.cost.cards import CARDS, RESERVE, SHARE, Counted
 from fgsynth.cost.estimate import Evaluations, evaluations
 from fgsynth.cost.true_size import PEAKS
 from fgsynth.data.disk import real
-from fgsynth.generate.methods import FG, methods
+from fgsynth.generate.methods import methods
 from fgsynth.utils.blocks import with_block
 from fgsynth.utils.errors import UserError
 
@@ -40,13 +41,13 @@ def test_seconds_by_hand(root):
     assert (s.n_steps, s.every) == (30, 5)
     plain, guided = (
         counted().seconds("A100", "resnext50_32x4d", s, methods(s)[name])
-        for name in ("LDM (txt and img)", FG)
+        for name in ("LDM (txt and img)", FG_ENTROPY)
     )
     assert plain == (pytest.approx((60 * 2 / 312 + 5 / 156) / SHARE), False)
     half, full = 60 * 2 + 12 * 4, 7 * 5 + 6 * 9 + 7 * 0.01 + 6 * 0.02
     assert guided == (pytest.approx((half / 312 + full / 156) / SHARE), False)
     cheap = cards.tables(root, exact=False)["1 and 6"].sampling
-    saved = guided[0] - counted().seconds("A100", "resnext50_32x4d", cheap, methods(cheap)[FG])[0]
+    saved = guided[0] - counted().seconds("A100", "resnext50_32x4d", cheap, methods(cheap)[FG_ENTROPY])[0]
     assert saved == pytest.approx(12 * 4 / 312 / SHARE)
 
 
@@ -59,8 +60,8 @@ def test_a_measured_card_is_believed(root):
     rows = [row, {**row, "batch": 8, "seconds": 7.0}, {**row, "steps": 2, "seconds": 0.5},
             {**row, "gradient": "none", "seconds": 1.0}]  # fmt: skip
     known = counted(rows)
-    assert known.seconds("A100", "resnext50_32x4d", s, methods(s)[FG]) == (7.0, True)
-    assert not known.seconds("H100", "resnext50_32x4d", s, methods(s)[FG])[1]
+    assert known.seconds("A100", "resnext50_32x4d", s, methods(s)[FG_ENTROPY]) == (7.0, True)
+    assert not known.seconds("H100", "resnext50_32x4d", s, methods(s)[FG_ENTROPY])[1]
     assert "| A100 | 1 |" in cards.seconds_markdown(known, root)
     assert "estimate, measured |" in cards.seconds_markdown(known, root)
 
@@ -157,7 +158,7 @@ def test_what_was_measured_did_the_work_that_is_counted(root):
     for row in rows.to_dict("records"):
         s = cards.tables(root, exact=row["gradient"] != "cheap")["1 and 6"].sampling
         s = s.model_copy(update={"n_steps": row["steps"]})
-        once = evaluations(1, s, methods(s)["LDM (txt and img)" if row["gradient"] == "none" else FG])
+        once = evaluations(1, s, methods(s)["LDM (txt and img)" if row["gradient"] == "none" else FG_ENTROPY])
         counted = sum(getattr(once, kind) * work[row["classifier"], kind] for kind in EACH)
         # Beside them a prompt and an image are encoded, once.
         assert counted < row["tflop"] < counted + 1, row

@@ -214,7 +214,7 @@ def test_calibrations_are_kept(tmp_path):
 def test_sets_are_those_of_the_notebooks(root):
     ways = methods(SAMPLING)
     asked = {
-        "imagenet_lt": ({"amounts": (0.0, 1.0, 2.0)}, [*ways, "LDM-FG (Entropy), 2 times"]),
+        "imagenet_lt": ({"amounts": (0.0, 1.0, 2.0)}, [*ways, "LDM-FG (Entropy), amount 2"]),
         "places_lt": ({}, [name for name in ways if "Combined" not in name]),
         "nicopp": (
             {"coefficients": (0.1, 0.5)},

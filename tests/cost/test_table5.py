@@ -20,9 +20,9 @@ def test_every_row_at_every_batch(table):
     assert table["method"].tolist() == [*table5.ROWS] * 2
     assert table["batch"].tolist() == [1] * 9 + [2] * 9
     assert table.notna().all().all()
-    assert (table.loc[table["method"] == "LDM", "relative"] == 1).all()
+    assert (table.loc[table["method"] == "LDM (txt, img, dropout)", "relative"] == 1).all()
     # Thirteen passes of the decoder against one: the clock must see it.
-    assert (table.loc[table["method"] == "FG entropy, exact, every step", "relative"] > 1.5).all()
+    assert (table.loc[table["method"] == "LDM-FG (Entropy), exact, every step", "relative"] > 1.5).all()
 
 
 def test_the_peak_is_that_of_the_row():
@@ -40,7 +40,8 @@ def test_network_evaluations_are_counted(table):
     assert (passes["denoiser"] == 6).all()
     # One for the finished image, one per guided step: 0 and 5, or every one.
     assert passes["decoder"].to_dict() == {
-        name: 1 if name == "LDM" else 7 if "every step" in name else 3 for name in table5.ROWS
+        name: 1 if name == "LDM (txt, img, dropout)" else 7 if "every step" in name else 3
+        for name in table5.ROWS
     }
 
 

@@ -20,8 +20,8 @@ def test_a_figure_carries_its_caption(checkout):
 
 def test_comparisons_are_checked_and_get_their_scale(checkout):
     out = Output("toy_2d", "smoke", "scratch/reports", "scratch/runs")
-    rows = pd.DataFrame({"benchmark": ["b"], "method": "m", "reference": "r", "metric": "few", "mean": 1 / 3,
-                         "low": 0.0, "high": 1.0, "seeds": 3, "split": "test"})  # fmt: skip
+    rows = pd.DataFrame({"benchmark": ["b"], "method": "ERM", "reference": "IRM", "metric": "few",
+                         "mean": 1 / 3, "low": 0.0, "high": 1.0, "seeds": 3, "split": "test"})  # fmt: skip
     out.comparisons(rows)
     folder = checkout / "scratch/reports/comparisons"
     header, line = (folder / "toy_2d.csv").read_text().splitlines()

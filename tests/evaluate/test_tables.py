@@ -4,10 +4,10 @@ import pytest
 from fgsynth.evaluate import tables
 from fgsynth.utils.errors import UserError
 
-ROW = {"scale": "mini", "benchmark": "b", "method": "m", "seed": 0, "metric": "few", "value": 1.0,
+ROW = {"scale": "mini", "benchmark": "b", "method": "ERM", "seed": 0, "metric": "few", "value": 1.0,
        "split": "test", "selection": "none"}  # fmt: skip
-PAIR = {"scale": "mini", "benchmark": "b", "method": "m", "reference": "r", "metric": "few", "mean": 1 / 3,
-        "low": -1.0, "high": 2.0, "seeds": 3, "split": "test"}  # fmt: skip
+PAIR = {"scale": "mini", "benchmark": "b", "method": "ERM", "reference": "IRM", "metric": "few",
+        "mean": 1 / 3, "low": -1.0, "high": 2.0, "seeds": 3, "split": "test"}  # fmt: skip
 
 
 def test_round_trip(tmp_path):
@@ -35,6 +35,7 @@ def test_tidy_leaves_out_what_was_not_measured():
         ([ROW | {"value": float("nan")}], "no finite value"),
         ([ROW | {"value": "62.x"}], "no finite value"),
         ([ROW | {"extra": 1}], "columns extra"),
+        ([ROW | {"method": "erm"}], "here: there is no method 'erm'; the nearest name is 'ERM'"),
         ([{k: v for k, v in ROW.items() if k != "split"}], "columns split"),
     ],
 )
@@ -69,7 +70,7 @@ def test_no_comparisons_are_an_empty_table(tmp_path):
     [
         (
             [PAIR, PAIR | {"mean": 0.0}],
-            "here: the pair {'method': 'm', 'reference': 'r', 'metric': 'few'} is",
+            "here: the pair {'method': 'ERM', 'reference': 'IRM', 'metric': 'few'} is",
         ),
         ([PAIR | {"low": 3.0}], "here: an interval has its ends the wrong way round or missing"),
         ([PAIR | {"high": float("nan")}], "wrong way round or missing"),

@@ -13,13 +13,15 @@ base,0,40.0,10.0,,
 ours,100,50.0,20.0,2.5,checked twice
 worse,0,39.0,8.0,,
 """
+NAMES = {"base": "ERM", "ours": "LDM-FG (Entropy)", "worse": "Mixup"}
 
 
 @pytest.fixture
 def folder(tmp_path):
     table = {
         "t": dict(title="T", paper="p", key=["method"], numbers={"n_synthetic": 5, "overall": 1, "few": 1},
-                  stage="s", notebook="n", benchmark="b", baseline="base", headline="ours")
+                  stage="s", notebook="n", benchmark="b", baseline=NAMES["base"], headline=NAMES["ours"],
+                  methods=NAMES)
     }  # fmt: skip
     (tmp_path / "tables.yaml").write_text(yaml.safe_dump(table))
     (tmp_path / "t.csv").write_text(PRINTED)
@@ -27,11 +29,11 @@ def folder(tmp_path):
 
 
 def rows(scale, **values):
-    """values: method -> few, one number per seed."""
+    """values: method, or its printed row -> few, one number per seed."""
     return pd.DataFrame(
         [
-            dict(scale=scale, benchmark="b", method=method, seed=seed, metric="few", value=float(value),
-                 split="test", selection="last epoch")
+            dict(scale=scale, benchmark="b", method=NAMES.get(method, method), seed=seed, metric="few",
+                 value=float(value), split="test", selection="last epoch")
             for method, per_seed in values.items()
             for seed, value in enumerate(per_seed)
         ]
@@ -107,7 +109,8 @@ def test_the_real_tables_are_read_whole(root):
         wide = pd.read_csv(printed / f"{name}.csv")
         mine = book[book["table"] == name]
         assert len(mine) == wide[list(table.numbers)].notna().sum().sum()
-        assert {table.baseline, table.headline} <= set(mine["row"])
+        assert {table.baseline, table.headline, *table.others} <= set(mine["method"])
+        assert set(table.methods) <= set(mine["row"])
     line = book.query(
         "table == 'table3_nicopp' and row == 'LDM FG (Entropy)' and column == 'worst_group_accuracy'"
     )
@@ -136,7 +139,7 @@ def test_tables_4_and_6_are_filled_from_the_experiments_of_their_benchmarks(root
     )
     of_table_6 = rows("mini", **{"LDM-FG (Combined)": [50, 51], "LDM-FG (Entropy)": [60, 62]})
     results = pd.concat([of_table_4, of_table_6.assign(benchmark="imagenet_lt")])
-    book = ledger.ledger(printed, results).dropna(subset="ours").set_index(["table", "row"])
+    book = ledger.ledger(printed, results).dropna(subset="ours").set_index(["table", "method"])
     assert set(book.loc["table4_ablation"].index) == set(names)
     assert set(book.loc["table4_ablation", "column"]) == {"few_val_accuracy"}
     assert book.loc["table6_combined", "ours"].to_dict() == {
@@ -144,6 +147,18 @@ def test_tables_4_and_6_are_filled_from_the_experiments_of_their_benchmarks(root
         "LDM-FG (Entropy)": 61.0,
     }
     assert set(book.loc["table1_imagenet_lt"].index) == {"LDM-FG (Entropy)"}
+
+
+@pytest.mark.parametrize("key", ["baseline", "headline", "methods", "others"])
+def test_a_method_that_there_is_not_is_named(folder, key):
+    described = yaml.safe_load((folder / "tables.yaml").read_text())
+    wrong = {"methods": {"ours": "FG entropy"}, "others": ["FG entropy"]}.get(key, "FG entropy")
+    (folder / "tables.yaml").write_text(yaml.safe_dump({"t": described["t"] | {key: wrong}}))
+    with pytest.raises(UserError, match=r"tables\.yaml, t: there is no method 'FG entropy'; the nearest"):
+        ledger.ledger(folder, EMPTY)
+    (folder / "tables.yaml").write_text(yaml.safe_dump({"t": described["t"] | {"methods": {}}}))
+    with pytest.raises(UserError, match=r"t\.csv: there is no method 'base'"):
+        ledger.ledger(folder, EMPTY)
 
 
 def test_missing_files_and_columns_are_named(folder):
@@ -163,6 +178,6 @@ def test_rows_of_other_methods_are_made_by_their_own_stage(root):
     book = ledger.ledger(printed, EMPTY.reindex(columns=["scale", "benchmark", "method", "metric"]))
     theirs = book[book["stage"] == "baselines"]
     assert set(theirs["notebook"]) == {NOTEBOOKS["baselines"]}
-    found = {table: set(mine["row"]) for table, mine in theirs.groupby("table")}
+    found = {table: set(mine["method"]) for table, mine in theirs.groupby("table")}
     assert found == {name: set(t.others) for name, t in ledger.tables(printed).items() if t.others}
     assert {"Fill-Up", "VL-LTR"} <= found["table1_imagenet_lt"]

@@ -20,18 +20,18 @@ MARKDOWN = """\
 | nicopp | average accuracy, printed | average accuracy, ours (paper) | worst group accuracy, printed \
 | worst group accuracy, ours (paper) |
 | --- | ---: | ---: | ---: | ---: |
-| CRT | 85.2 | 60.0 ± 0.0, does not hold | 43.3 | 30.0 ± 0.0, does not hold |"""
+| Decouple-cRT | 85.2 | 60.0 ± 0.0, does not hold | 43.3 | 30.0 ± 0.0, does not hold |"""
 
 
 def test_markdown_shows_what_was_run_of_tables_1_to_3_beside_the_printed_numbers(root):
     same, fg = "LDM (txt, img, dropout)", "LDM-FG (Entropy)"
-    swept = {f"{fg}, {what}": [1, 1] for what in ("amount 0.125", "weight 0.0", "amount 1.0")}
-    crt = {"CRT:average_accuracy": [60, 60], "CRT:worst_group_accuracy": [30, 30]}
+    swept = {f"{fg}, {what}": [1, 1] for what in ("amount 0.125", "weight 0", "amount 1")}
+    crt = {"Decouple-cRT:average_accuracy": [60, 60], "Decouple-cRT:worst_group_accuracy": [30, 30]}
     few = {f"{same}:few": [20, 20], "ERM:few": [12, 12], "ERM:many": [70, 70]}
     rows = pd.concat(
         [
             tidy("imagenet_lt", **{same: [50, 52]}, ERM=[50, 50], **few, **swept),
-            tidy("nicopp", "paper", **crt, **{"LDM FG (Entropy), w 0.1:average_accuracy": [1, 1]}),
+            tidy("nicopp", "paper", **crt, **{"LDM-FG (Entropy), w 0.1:average_accuracy": [1, 1]}),
             tidy("nicopp", "mini", **{key: [9, 9] for key in crt}),
             tidy("ablations", ERM=[1, 1]),
         ]
@@ -60,9 +60,9 @@ def test_the_gains_in_the_readme_are_those_of_the_results(root, committed):
     mean = committed[0].groupby(["benchmark", "method", "metric"])["value"].mean()
     readme = (root / "README.md").read_text()
     for mark, benchmark, metric, methods in (
-        ("c15", "toy_2d", "minority_accuracy", ("unguided", "entropy")),
-        ("c7", "ablations", "recognised", ("text", "text and image")),
-        ("few", "imagenet_lt_features", "few", ("balanced softmax", "sampler chosen on validation")),
+        ("c15", "toy_2d", "minority_accuracy", ("DDPM", "DDPM-FG (Entropy)")),
+        ("c7", "ablations", "recognised", ("LDM (txt)", "LDM (txt and img)")),
+        ("few", "imagenet_lt_features", "few", ("Balanced Softmax", "sampler chosen on validation")),
     ):
         expected = " -> ".join(f"{mean[benchmark, method, metric]:.1f} %" for method in methods)
         assert f"<!--{mark}-->{expected}<!--/{mark}-->" in readme
@@ -176,5 +176,6 @@ def test_verdicts_are_told_with_their_claims_the_rarest_first():
 
 
 def test_gains_are_means_over_seeds_of_what_was_run():
-    rows = tidy("toy_2d", **{"unguided:minority_accuracy": [60, 61], "entropy:minority_accuracy": [80, 80]})
+    mean = {"DDPM:minority_accuracy": [60, 61], "DDPM-FG (Entropy):minority_accuracy": [80, 80]}
+    rows = tidy("toy_2d", **mean)
     assert markdown.gains(rows) == {"c15": "60.5 % -> 80.0 %"}

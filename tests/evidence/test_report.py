@@ -62,7 +62,7 @@ def test_the_page_shows_every_claim_number_and_verdict(built):
 def test_the_page_shows_the_cost_of_guidance_and_its_machine(built):
     page = (built / "index.html").read_text()
     cost = (built / "benchmark" / "cost.txt").read_text()
-    assert "FG entropy, cheap, every 5th" in cost
+    assert "LDM-FG (Entropy), cheap, every 5th" in cost
     assert cost.rstrip("\n") in page
 
 
@@ -101,7 +101,7 @@ def test_comparisons_reach_the_claims(with_results):
     reports = with_results / "reports"
     row = pd.read_csv(reports / "claims.csv").set_index("id").loc["C14"]
     assert (row["verdict"], row["scale"], row["stage"]) == ("direction holds", "mini", "imagenet_lt")
-    assert row["evidence"] == "overall, points over Combined: +2.0 [+0.5, +3.5]"
+    assert row["evidence"] == "overall, points over LDM-FG (Combined): +2.0 [+0.5, +3.5]"
     assert row["evidence"] in (reports / "index.html").read_text()
 
 

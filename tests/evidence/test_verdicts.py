@@ -1,17 +1,21 @@
 import pandas as pd
 import pytest
 
+from fgsynth.config import names
+from fgsynth.config.names import FG_ENTROPY, TEXT, TEXT_IMAGE, variant
 from fgsynth.config.params import load
 from fgsynth.evaluate.metrics import Bootstrap, Interval
 from fgsynth.evaluate.tables import COMPARED
 from fgsynth.evidence import rules as rules
 from fgsynth.evidence import verdicts
+from fgsynth.evidence.ledger import printed_numbers, tables
 from fgsynth.generate.methods import table_4_rows
 from fgsynth.utils.errors import UserError
 
-FG, NICO = "LDM-FG (Entropy)", "LDM FG (Entropy)"
-LATER = {"LDM", "LDM FG (Loss)", "LDM FG (Hardness)"}
-T4 = "text 1, image {}, dropout {}, feedback {}".format
+FG, SAME = FG_ENTROPY, names.UNGUIDED
+LATER = {names.TEXT, names.FG_LOSS, names.FG_HARDNESS}
+PLANE, PLANE_FG = names.PLANE_UNGUIDED, names.PLANE_FG["entropy"]
+HALF, NONE = (variant(SAME, "p", p) for p in (0.5, 0))
 WORST = "worst_group_accuracy"
 STAGES = {
     **dict.fromkeys(("C1", "C5", "C6", "C11", "C12", "C14"), "imagenet_lt"),
@@ -45,18 +49,21 @@ PAIRS = {
     "C3": [
         (FG, m, "few") for m in ("Decouple-LWS", "Balanced Softmax", "BALMS", "ResLT", "MiSLAS", "Fill-Up")
     ],
-    "C4": [(NICO, m, WORST) for m in ("ERM", "Mixup", "GroupDRO", "IRM", "LISA", "BSoftmax", "CRT")],
+    "C4": [
+        (FG, m, WORST)
+        for m in ("ERM", "Mixup", "GroupDRO", "IRM", "LISA", "Balanced Softmax", "Decouple-cRT")
+    ],
     "C5": [(FG, f"LDM-FG ({c})", m) for c in ("Loss", "Hardness") for m in ("overall", "few")],
     "C6": [(FG, f"LDM ({c})", m) for c in ("txt", "txt, img, dropout") for m in ("overall", "few")],
-    "C11": [(f"{FG}, amount 1.0", f"{FG}, amount {a}", "few") for a in ("0.0", "0.25")],
+    "C11": [(f"{FG}, amount 1", f"{FG}, amount {a}", "few") for a in ("0", "0.25")],
     "C12": [
-        (f"{FG}, weight 1.0", f"{FG}, weight 0.0", "few"),
-        (f"{FG}, weight 1.0", f"{FG}, weight 0.0", "medium"),
-        (f"{FG}, weight 0.0", f"{FG}, weight 1.0", "many"),
+        (f"{FG}, weight 1", f"{FG}, weight 0", "few"),
+        (f"{FG}, weight 1", f"{FG}, weight 0", "medium"),
+        (f"{FG}, weight 0", f"{FG}, weight 1", "many"),
     ],
     "C13": [
-        *((f"{NICO}, w {w}", f"{NICO}, w 0.0", WORST) for w in ("0.01", "0.03", "0.1")),
-        *((f"{NICO}, w 0.03", f"{NICO}, w {w}", WORST) for w in ("0.01", "0.1")),
+        *((f"{FG}, w {w}", f"{FG}, w 0", WORST) for w in ("0.01", "0.03", "0.1")),
+        *((f"{FG}, w 0.03", f"{FG}, w {w}", WORST) for w in ("0.01", "0.1")),
     ],
     "C14": [(FG, "LDM-FG (Combined)", "overall")],
     "C16": [(f"{FG} + VL-LTR", "VL-LTR", m) for m in ("few", "medium")],
@@ -66,43 +73,43 @@ VALUES = {
     **{claim: {("ERM", "few"): 8} for claim in ("C1", "C3", "C4", "C5", "C6", "C12", "C14", "C16")},
     "C2": {("Fill-Up", "n_synthetic"): 2000, (FG, "n_synthetic"): 1000},
     "C7": {
-        ("text", "distance"): 40, ("text and image", "distance"): 20,
-        ("text", "recognised"): 60, ("text and image", "recognised"): 85,
-        (T4(0, 0, "none"), "fid"): 18, (T4(1, 0, "none"), "fid"): 14,
-        (T4(0, 0, "none"), "density"): 0.9, (T4(1, 0, "none"), "density"): 1.0,
+        (TEXT, "distance"): 40, (TEXT_IMAGE, "distance"): 20,
+        (TEXT, "recognised"): 60, (TEXT_IMAGE, "recognised"): 85,
+        (TEXT, "fid"): 18, (TEXT_IMAGE, "fid"): 14,
+        (TEXT, "density"): 0.9, (TEXT_IMAGE, "density"): 1.0,
     },
     "C8": {
-        ("dropout 0.0", "covered"): 10, ("dropout 0.5", "covered"): 14,
-        ("dropout 0.0", "recognised"): 80, ("dropout 0.5", "recognised"): 78,
-        (T4(1, 0, "none"), "coverage"): 0.6, (T4(1, 1, "none"), "coverage"): 0.7,
-        (T4(1, 0, "none"), "few_val_accuracy"): 49, (T4(1, 1, "none"), "few_val_accuracy"): 54,
+        (NONE, "covered"): 10, (HALF, "covered"): 14,
+        (NONE, "recognised"): 80, (HALF, "recognised"): 78,
+        (TEXT_IMAGE, "coverage"): 0.6, (SAME, "coverage"): 0.7,
+        (TEXT_IMAGE, "few_val_accuracy"): 49, (SAME, "few_val_accuracy"): 54,
     },
     "C9": {
-        (T4(1, 1, "entropy"), "fid"): 21, (T4(1, 1, "hardness"), "fid"): 11,
-        (T4(1, 1, "entropy"), "coverage"): 0.6, (T4(1, 1, "hardness"), "coverage"): 0.8,
-        (T4(1, 1, "entropy"), "avg_val_accuracy"): 65, (T4(1, 1, "hardness"), "avg_val_accuracy"): 57,
+        (FG, "fid"): 21, (names.FG_HARDNESS, "fid"): 11,
+        (FG, "coverage"): 0.6, (names.FG_HARDNESS, "coverage"): 0.8,
+        (FG, "avg_val_accuracy"): 65, (names.FG_HARDNESS, "avg_val_accuracy"): 57,
     },
     "C10": {
-        ("base", "entropy"): 1.0, ("exact, every 5th", "kept"): 60,
-        ("exact, every 5th", "entropy"): 1.9, ("exact, every step, w / 5", "entropy"): 2.0,
+        (SAME, "entropy"): 1.0, (names.EXACT_FIFTH, "kept"): 60,
+        (names.EXACT_FIFTH, "entropy"): 1.9, (names.EXACT_EVERY, "entropy"): 2.0,
     },
     "C11": {
-        (f"{FG}, amount 0.0", "few"): 30, (f"{FG}, amount 0.0", "many"): 60,
-        (f"{FG}, amount 1.0", "few"): 40, (f"{FG}, amount 1.0", "many"): 62,
+        (f"{FG}, amount 0", "few"): 30, (f"{FG}, amount 0", "many"): 60,
+        (f"{FG}, amount 1", "few"): 40, (f"{FG}, amount 1", "many"): 62,
     },
-    "C13": {(f"{NICO}, w {w}", WORST): v for w, v in (("0.0", 40), ("0.01", 42), ("0.03", 46), ("0.1", 44))},
+    "C13": {(f"{FG}, w {w}", WORST): v for w, v in (("0", 40), ("0.01", 42), ("0.03", 46), ("0.1", 44))},
     "C15": {
-        ("unguided", "minority_share"): 9, ("entropy", "minority_share"): 18.5,
-        ("real only", "minority_accuracy"): 65, ("unguided", "minority_accuracy"): 66,
-        ("entropy", "minority_accuracy"): 85, ("real only", "boundary_tilt"): 38.5,
-        ("unguided", "boundary_tilt"): 38, ("entropy", "boundary_tilt"): 30,
+        (PLANE, "minority_share"): 9, (PLANE_FG, "minority_share"): 18.5,
+        (names.REAL_ONLY, "minority_accuracy"): 65, (PLANE, "minority_accuracy"): 66,
+        (PLANE_FG, "minority_accuracy"): 85, (names.REAL_ONLY, "boundary_tilt"): 38.5,
+        (PLANE, "boundary_tilt"): 38, (PLANE_FG, "boundary_tilt"): 30,
     },
     "C17": {
-        (m, k): v for m, v in (("cross entropy", 70), ("balanced softmax", 75), (CHOSEN, 78))
+        (m, k): v for m, v in ((names.ERM, 70), (names.BALANCED_SOFTMAX, 75), (CHOSEN, 78))
         for k in ("overall", "few")
     },
     "C18": {
-        ("balanced softmax", "overall"): 75, ("fine-tuned backbone", "overall"): 70, (CHOSEN, "overall"): 78,
+        (names.BALANCED_SOFTMAX, "overall"): 75, (names.FINE_TUNED, "overall"): 70, (CHOSEN, "overall"): 78,
     },
 }  # fmt: skip
 """Values with which every claim holds."""
@@ -167,31 +174,31 @@ def test_every_comparison_of_a_claim_decides(claim, pair):
 @pytest.mark.parametrize(
     ("claim", "method", "metric", "value"),
     [
-        ("C7", "text and image", "distance", 45),
-        ("C7", "text and image", "recognised", 55),
-        ("C7", T4(1, 0, "none"), "fid", 19),
-        ("C7", T4(1, 0, "none"), "density", 0.8),
-        ("C8", "dropout 0.5", "covered", 8),
-        ("C8", "dropout 0.5", "recognised", 69),
-        ("C8", T4(1, 1, "none"), "coverage", 0.5),
-        ("C8", T4(1, 1, "none"), "few_val_accuracy", 48),
-        ("C9", T4(1, 1, "entropy"), "fid", 10),
-        ("C9", T4(1, 1, "entropy"), "coverage", 0.9),
-        ("C9", T4(1, 1, "entropy"), "avg_val_accuracy", 56),
-        ("C10", "exact, every 5th", "kept", 40),
-        ("C10", "exact, every 5th", "entropy", 1.7),
-        ("C10", "base", "entropy", 2.1),
-        ("C11", f"{FG}, amount 0.0", "few", 41),
-        ("C11", f"{FG}, amount 1.0", "many", 71),
-        ("C15", "entropy", "minority_share", 8),
-        ("C15", "entropy", "minority_accuracy", 65.5),
-        ("C15", "real only", "minority_accuracy", 86),
-        ("C15", "entropy", "boundary_tilt", 38.2),
-        ("C15", "unguided", "boundary_tilt", 29),
+        ("C7", TEXT_IMAGE, "distance", 45),
+        ("C7", TEXT_IMAGE, "recognised", 55),
+        ("C7", TEXT_IMAGE, "fid", 19),
+        ("C7", TEXT_IMAGE, "density", 0.8),
+        ("C8", HALF, "covered", 8),
+        ("C8", HALF, "recognised", 69),
+        ("C8", SAME, "coverage", 0.5),
+        ("C8", SAME, "few_val_accuracy", 48),
+        ("C9", FG, "fid", 10),
+        ("C9", FG, "coverage", 0.9),
+        ("C9", FG, "avg_val_accuracy", 56),
+        ("C10", names.EXACT_FIFTH, "kept", 40),
+        ("C10", names.EXACT_FIFTH, "entropy", 1.7),
+        ("C10", SAME, "entropy", 2.1),
+        ("C11", f"{FG}, amount 0", "few", 41),
+        ("C11", f"{FG}, amount 1", "many", 71),
+        ("C15", PLANE_FG, "minority_share", 8),
+        ("C15", PLANE_FG, "minority_accuracy", 65.5),
+        ("C15", names.REAL_ONLY, "minority_accuracy", 86),
+        ("C15", PLANE_FG, "boundary_tilt", 38.2),
+        ("C15", PLANE, "boundary_tilt", 29),
         ("C17", CHOSEN, "few", 74),
         ("C17", CHOSEN, "overall", 69),
-        ("C18", "balanced softmax", "overall", 79),
-        ("C18", "fine-tuned backbone", "overall", 79),
+        ("C18", names.BALANCED_SOFTMAX, "overall", 79),
+        ("C18", names.FINE_TUNED, "overall", 79),
     ],
 )
 def test_the_opposite_of_any_part_does_not_hold(claim, method, metric, value):
@@ -216,8 +223,8 @@ def test_without_any_part_a_claim_is_not_run(claim, method, metric):
         ("C1", "Few, points over Balanced Softmax: +4.0 [+3.0, +5.0]; Few, points over Decouple-cRT: +4.0"),
         ("C2", "images of Fill-Up beyond 1.9 times FG's: +100.0 ± 0.0 (3 seeds)"),
         ("C3", "Few, points over MiSLAS: +4.0 [+3.0, +5.0]"),
-        ("C4", "worst-group accuracy, points over CRT: +4.0 [+3.0, +5.0]"),
-        ("C5", "few, points over Hardness: +4.0 [+3.0, +5.0]"),
+        ("C4", "worst-group accuracy, points over Decouple-cRT: +4.0 [+3.0, +5.0]"),
+        ("C5", "few, points over LDM-FG (Hardness): +4.0 [+3.0, +5.0]"),
         ("C6", "overall, points over the same sampler without feedback: +4.0 [+3.0, +5.0]"),
         ("C7", "FID taken away from text: +4.0 ± 0.0 (3 seeds)"),
         ("C8", "recognised as the class, points over no dropout, + 10: +8.0 ± 0.0 (3 seeds)"),
@@ -227,10 +234,10 @@ def test_without_any_part_a_claim_is_not_run(claim, method, metric):
                 "Many, points: +8.0"),
         ("C12", "Many lost, points: +4.0 [+3.0, +5.0]"),
         ("C13", "w = 0.1 over 0, points: +4.0 [+3.0, +5.0]; w = 0.03 over 0.01, points: +4.0 [+3.0"),
-        ("C14", "overall, points over Combined: +4.0 [+3.0, +5.0]"),
+        ("C14", "overall, points over LDM-FG (Combined): +4.0 [+3.0, +5.0]"),
         ("C15", "minority share of samples, points over unguided: +9.5 ± 0.0 (3 seeds)"),
         ("C16", "medium, points over VL-LTR: +4.0 [+3.0, +5.0]"),
-        ("C17", "few, points over balanced softmax on real features: +3.0 ± 0.0 (3 seeds)"),
+        ("C17", "few, points over Balanced Softmax on real features: +3.0 ± 0.0 (3 seeds)"),
         ("C18", "overall, points over fine-tuning: +8.0 ± 0.0 (3 seeds)"),
     ],
 )  # fmt: skip
@@ -247,7 +254,7 @@ def test_what_is_run_here_stands_beside_a_method_that_is_not():
 
 
 def test_c13_without_a_coefficient_and_without_the_best():
-    only = dict.fromkeys(VALUES["C13"]) | {(NICO, WORST): 40.0}
+    only = dict.fromkeys(VALUES["C13"]) | {(FG, WORST): 40.0}
     row = decided("C13", rows("C13", values=only), compared("C13"))
     assert (row["verdict"], row["evidence"]) == ("not run", "worst-group accuracy over w = 0: not run")
     row = decided("C13", rows("C13"), compared("C13", means={PAIRS["C13"][-1]: None}))
@@ -272,7 +279,7 @@ def test_the_largest_scale_decides():
 def test_one_seed_and_seeds_that_disagree_show_nothing():
     assert decided("C11", rows("C11", seeds=1), compared("C11"))["verdict"] == "does not hold"
     noisy = rows("C15")
-    mine = (noisy["method"] == "entropy") & (noisy["metric"] == "minority_accuracy")
+    mine = (noisy["method"] == PLANE_FG) & (noisy["metric"] == "minority_accuracy")
     noisy.loc[mine, "value"] = [60.0, 90.0, 75.0]
     row = decided("C15", noisy, compared("C15"))
     assert row["verdict"] == "does not hold"
@@ -287,7 +294,7 @@ def test_evidence_as_text():
 
 def test_differences_are_paired_by_seed_and_none_where_not_run():
     ours = rules.Ours(rows("C11"), compared("C5"))
-    none, full = (f"{FG}, amount {a}" for a in (0.0, 1.0))
+    none, full = (f"{FG}, amount {a}" for a in (0, 1))
     difference = ours.paired(full, none, "few")
     assert (difference.mean, difference.n) == (pytest.approx(10), 3)
     assert difference.half_width == pytest.approx(0, abs=1e-9)  # the seeds' common offset cancels
@@ -298,18 +305,27 @@ def test_differences_are_paired_by_seed_and_none_where_not_run():
     assert ours.over(FG, "LDM-FG (Loss)", "many") is None
 
 
-def test_the_rules_name_rows_that_are_printed_and_run(root):
-    def printed(table):
-        return set(pd.read_csv(root / "data/paper" / f"{table}.csv")["method"])
+def test_the_rules_name_methods_that_are_printed_and_run(root):
+    described = tables(root / "data/paper")
 
-    assert {FG, "Fill-Up", "Balanced Softmax", "Decouple-cRT", rules.LDM} <= printed("table1_imagenet_lt")
+    def printed(table):
+        return set(printed_numbers(root / "data/paper", table, described[table])["method"])
+
+    assert {FG, "Fill-Up", "Balanced Softmax", "Decouple-cRT", TEXT} <= printed("table1_imagenet_lt")
     assert {"VL-LTR", f"{FG} + VL-LTR"} <= printed("table1_imagenet_lt")
     assert {a for pair in PAIRS["C3"] for a in pair[:2]} - {"BALMS"} <= printed("table2_places_lt")
     assert {a for pair in PAIRS["C4"] for a in pair[:2]} == printed("table3_nicopp") - LATER
     assert "LDM-FG (Combined)" in printed("table6_combined")
     run = table_4_rows(load(root / "params.yaml").mini.ablations.sampling)
-    used = {(0, 0, "none"), (1, 0, "none"), (1, 1, "none"), (1, 1, "entropy"), (1, 1, "hardness")}
-    assert {rules.table_4(*row) for row in used} <= set(run)
+    assert set(run) == printed("table4_ablation")
+    assert {TEXT, TEXT_IMAGE, SAME, FG, names.FG_HARDNESS} <= set(run)
+
+
+def test_a_rule_that_names_no_method_is_told():
+    ours = rules.Ours(rows("C11"), compared("C5"))
+    for ask in (ours.over, ours.paired):
+        with pytest.raises(UserError, match=r"A rule: there is no method 'LDM FG \(Entropy\)'"):
+            ask("LDM FG (Entropy)", FG, "few")
 
 
 def test_every_claim_stands_there_with_a_rule_and_what_is_not_run_says_so(root):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from fgsynth.config.names import UNGUIDED
 from fgsynth.config.schema import LongTail, Sampling
 from fgsynth.data import mini
 from fgsynth.experiments import ablations
@@ -26,7 +27,7 @@ RECIPE = Recipe(network="thin", epochs=1, updates_per_epoch=5, batch=16)
 PUSHED = Method(True, 0.5, ("entropy",), 0.1)
 VARIANTS = {
     "text": Variant(Method(image=False)), "text and image": Variant(Method()),
-    "base": Variant(Method(dropout=0.5)), "pushed": Variant(PUSHED),
+    UNGUIDED: Variant(Method(dropout=0.5)), "pushed": Variant(PUSHED),
     "pushed at every step": Variant(replace(PUSHED, scale=0.02), {"every": 1}),
 }  # fmt: skip
 
@@ -67,8 +68,8 @@ def test_real_images_are_those_of_test(exp, three):
 def test_variants_differ_in_one_thing(compared):
     index = {name: made.index for name, made in compared.made.items()}
     for one in index.values():
-        assert one["seed"].tolist() == index["base"]["seed"].tolist()
-    assert index["pushed"]["condition"].equals(index["base"]["condition"])
+        assert one["seed"].tolist() == index[UNGUIDED]["seed"].tolist()
+    assert index["pushed"]["condition"].equals(index[UNGUIDED]["condition"])
     assert (index["pushed"]["after"] > 0).all()
     images = [made.images.x for made in compared.made.values()]
     assert all(not torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
@@ -87,7 +88,7 @@ def test_every_image_is_read_and_every_method_summed_up(exp, compared):
     assert summary.index.tolist() == names
     assert (summary["seed"] == 1).all()
     assert (summary["non_finite"] == 0).all()
-    assert summary.loc["pushed", "entropy"] > summary.loc["base", "entropy"]
+    assert summary.loc["pushed", "entropy"] > summary.loc[UNGUIDED, "entropy"]
     pushed = compared.made["pushed"].index
     assert summary.loc["pushed", "entropy"] == pytest.approx(pushed["after"].mean(), abs=0.01)
     for name, mine in compared.readings.groupby("method"):
@@ -135,13 +136,15 @@ def test_the_natural_shares_are_those_of_the_benchmarks_draw(exp):
 
 
 def test_the_way_kept(compared):
-    pushed, base = compared.made["pushed"], compared.made["base"]
+    pushed, base = compared.made["pushed"], compared.made[UNGUIDED]
     half = replace(base, x=(pushed.images.x.float() + base.images.x.float()) / 2)
     c = replace(compared, made=compared.made | {"half": half})
-    kept = ablations.same_push(c, {"pushed": "pushed", "half": "pushed", "base": "pushed"})
+    kept = ablations.same_push(c, {"pushed": "pushed", "half": "pushed", UNGUIDED: "pushed"})
     assert kept["kept"].tolist() == pytest.approx([100, 50, 0])
     assert kept["moved"].tolist() == [ablations.unlikeness(pushed, base)] * 3
-    still = ablations.same_push(replace(compared, made=compared.made | {"pushed": base}), {"base": "pushed"})
+    still = ablations.same_push(
+        replace(compared, made=compared.made | {"pushed": base}), {UNGUIDED: "pushed"}
+    )
     assert still["kept"].isna().all()
 
 

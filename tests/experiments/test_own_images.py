@@ -4,13 +4,14 @@ import pytest
 import torch
 from PIL import Image
 
+from fgsynth.config.names import FG_ENTROPY
 from fgsynth.config.schema import LongTail
 from fgsynth.data import mini
 from fgsynth.data.disk import folders
 from fgsynth.data.disk.image_set import read
 from fgsynth.experiments import own_images
 from fgsynth.experiments.study import Row, Scored, scores
-from fgsynth.generate.methods import FG, methods
+from fgsynth.generate.methods import methods
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.utils.errors import UserError
@@ -50,7 +51,7 @@ def scored(*predicted):
 
 def test_a_folder_goes_through_the_whole_protocol(exp, tmp_path):
     assert exp.bench.manifest.classes == ("owl", "red fox")
-    made = exp.synthetic(methods(exp.sampling)["LDM-FG (Entropy)"], per_group=np.array([3, 0]))
+    made = exp.synthetic(methods(exp.sampling)[FG_ENTROPY], per_group=np.array([3, 0]))
     assert set(made.index["label"]) == {0}
     assert made.x.shape == (3, 32, 32, 3)
     after = scores(exp, {"after": Row(exp.recipe, made)}, [0, 1], "val")["after"]
@@ -130,7 +131,7 @@ def test_real_photographs_go_through_the_whole_protocol(root, tmp_path, monkeypa
     weak = own_images.weakest(exp, before, "val", 2)
     each = np.zeros(10, int)
     each[weak] = 3
-    made = exp.synthetic(methods(exp.sampling)[FG], per_group=each)
+    made = exp.synthetic(methods(exp.sampling)[FG_ENTROPY], per_group=each)
     assert sorted(set(made.index["label"])) == sorted(weak)
     assert np.isfinite(made.index["after"]).all()
     conditions = dict(zip(made.index["condition"], made.index["label"], strict=True))

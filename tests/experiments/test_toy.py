@@ -67,7 +67,7 @@ def test_compare_and_named_methods(trained):
     assert len(rows) == 2 + len(methods)
     named = toy.named_methods(rows, {"entropy": 0.1, "loss": 0.0, "hardness": 0.1})
     assert sorted(named["method"]) == [
-        "balanced real", "entropy", "hardness", "loss", "real only", "unguided"
+        "DDPM", "DDPM-FG (Entropy)", "DDPM-FG (Hardness)", "DDPM-FG (Loss)", "balanced real", "real only"
     ]  # fmt: skip
     by_name = named.set_index("method")
     assert by_name.loc["balanced real", "minority_accuracy"] > by_name.loc["real only", "minority_accuracy"]

@@ -23,7 +23,7 @@ WRITES = """import pandas as pd
 import matplotlib.pyplot as plt
 from fgsynth.evaluate.output import Output
 out = Output("latent_probe", scale, reports, runs)
-rows = pd.DataFrame([dict(method="m", seed=s, metric="few", value=s, split="test", selection="none",
+rows = pd.DataFrame([dict(method="ERM", seed=s, metric="few", value=s, split="test", selection="none",
                           benchmark="latent_probe") for s in range(seeds)])
 out.results(rows)
 out.metrics({"few": 1.0})
@@ -76,8 +76,8 @@ def test_a_run_publishes_everything_and_twice_gives_the_same_bytes(small):
     assert not (small / "scratch").exists()
 
 
-COMPARES = """pair = dict(method="m", reference="n", metric="few", mean=1.0, low=0.5, high=1.5, seeds=seeds,
-            benchmark="latent_probe", split="test")
+COMPARES = """pair = dict(method="ERM", reference="IRM", metric="few", mean=1.0, low=0.5, high=1.5,
+            seeds=seeds, benchmark="latent_probe", split="test")
 out.comparisons(pd.DataFrame([pair]))"""
 
 

@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fgsynth.config.names import TAU_CHOSEN
 from fgsynth.data.benchmark import strata
 from fgsynth.data.images import from_uint8
 from fgsynth.generate.generator import Dropout, Generator
 from fgsynth.generate.synthesise import Plan, synthesise
 from fgsynth.latent.features.files import FeatureSet
 from fgsynth.latent.study.bridge import decode_features, image_features
-from fgsynth.latent.study.comparison import ADJUSTED, TAUS, WAYS, Trial, scaling
+from fgsynth.latent.study.comparison import TAUS, WAYS, Trial, scaling
 from fgsynth.miniworld import judge
 from fgsynth.models.networks import Classifier
 from fgsynth.utils.seeds import generator as draw
@@ -79,7 +80,7 @@ def images_against_samples(
     made |= {way: WAYS[way](trial).sample_all(counts, trial.seed)[0] for way in ways}
     x, y = trial.data.part("train")
     label = torch.cat([y, torch.arange(len(counts)).repeat_interleave(counts)])
-    rows = [trial.reference(ADJUSTED) | {"method": "no synthetic features"}]
+    rows = [trial.reference(TAU_CHOSEN) | {"method": "no synthetic features"}]
     for method, features in made.items():
         probe, _ = trial.probe(torch.cat([x, features]), label, TAUS)
         rows.append(trial.row(method, probe, 0.0))

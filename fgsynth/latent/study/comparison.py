@@ -10,6 +10,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fgsynth.config.names import (
+    BALANCED_SOFTMAX,
+    CHOSEN_SAMPLER,
+    ERM,
+    FULL_SET,
+    NEAREST_MEAN,
+    NEAREST_NEIGHBOURS,
+    SHRINKAGE_LDA,
+    TAU_CHOSEN,
+)
 from fgsynth.evaluate.metrics import interval, long_tail_accuracy
 from fgsynth.guidance.criteria import Criterion, Hardness, entropy, loss
 from fgsynth.guidance.feedback import Guidance
@@ -30,10 +40,6 @@ from fgsynth.utils.parallel import threads_for
 from fgsynth.utils.seeds import stable_seed
 
 METRICS = ("overall", "many", "medium", "few")
-CHOSEN = "sampler chosen on validation"
-FULL = "full balanced set"
-TUNED = "fine-tuned backbone"
-PLAIN, BALANCED, ADJUSTED = "cross entropy", "balanced softmax", "logit adjustment, tau chosen"
 TAUS = (0.0, 0.5, 1.0, 1.5)
 
 
@@ -122,7 +128,7 @@ class Trial:
 
     def reference(self, method: str) -> dict[str, Any]:
         """A method without synthetic features, or the full balanced set."""
-        if method == ADJUSTED:
+        if method == TAU_CHOSEN:
             return self._tuned(method, lambda t: t.data.part("train"), TAUS)
         start = perf_counter()
         fitted = REFERENCES[method](self)
@@ -200,15 +206,15 @@ WAYS: dict[str, Callable[[Trial], LatentSampler]] = {
 """How synthetic features are made: a fitted sampler of a trial."""
 
 REFERENCES: dict[str, Callable[[Trial], Predictor]] = {
-    PLAIN: lambda t: t.guide,
-    BALANCED: lambda t: t.probe(*t.data.part("train"), (1.0,))[0],
-    "nearest class mean": lambda t: nearest_class_mean(*t.data.part("train"), len(t.counts)),
-    "shrinkage LDA": lambda t: shrinkage_lda(*t.data.part("train"), len(t.counts)),
-    "nearest neighbours": _nearest_neighbours,
-    FULL: lambda t: t.probe(*t.data.part("train", REST), (0.0,))[0],
+    ERM: lambda t: t.guide,
+    BALANCED_SOFTMAX: lambda t: t.probe(*t.data.part("train"), (1.0,))[0],
+    NEAREST_MEAN: lambda t: nearest_class_mean(*t.data.part("train"), len(t.counts)),
+    SHRINKAGE_LDA: lambda t: shrinkage_lda(*t.data.part("train"), len(t.counts)),
+    NEAREST_NEIGHBOURS: _nearest_neighbours,
+    FULL_SET: lambda t: t.probe(*t.data.part("train", REST), (0.0,))[0],
 }
 """Without synthetic features; the last is the bound, which no long-tailed method sees."""
-REFERENCE_NAMES = (PLAIN, BALANCED, ADJUSTED, *list(REFERENCES)[2:])
+REFERENCE_NAMES = (ERM, BALANCED_SOFTMAX, TAU_CHOSEN, *list(REFERENCES)[2:])
 
 
 def compare(trial: Trial, ways: Iterable[str]) -> pd.DataFrame:
@@ -218,14 +224,14 @@ def compare(trial: Trial, ways: Iterable[str]) -> pd.DataFrame:
 
 
 def _compared(trial: Trial, ways: Iterable[str]) -> pd.DataFrame:
-    names = [name for name in REFERENCE_NAMES if name != FULL or REST in trial.data.split]
+    names = [name for name in REFERENCE_NAMES if name != FULL_SET or REST in trial.data.split]
     rows = [trial.reference(name) for name in names]
     made = [trial.synthetic(name) for name in ways]
     best = max(made, key=lambda row: float(row["val"]))
-    return pd.DataFrame([*rows, *made, best | {"method": CHOSEN}])
+    return pd.DataFrame([*rows, *made, best | {"method": CHOSEN_SAMPLER}])
 
 
-def gains(rows: pd.DataFrame, reference: str = BALANCED) -> pd.DataFrame:
+def gains(rows: pd.DataFrame, reference: str = BALANCED_SOFTMAX) -> pd.DataFrame:
     """Every row minus the reference of its seed: method, seed, metric, gain (points)."""
     long = rows.melt(["method", "seed"], list(METRICS), "metric", "value").dropna(subset="value")
     against = long[long["method"] == reference].set_index(["seed", "metric"])["value"]
@@ -235,7 +241,9 @@ def gains(rows: pd.DataFrame, reference: str = BALANCED) -> pd.DataFrame:
     return long[long["method"] != reference].drop(columns="value")
 
 
-def gap_closed(rows: pd.DataFrame, metric: str = "overall", reference: str = BALANCED) -> pd.DataFrame:
+def gap_closed(
+    rows: pd.DataFrame, metric: str = "overall", reference: str = BALANCED_SOFTMAX
+) -> pd.DataFrame:
     """Share of the gap between a reference and the full balanced set that each method closes, in percent.
 
     Of the means over seeds, as single gaps may be near zero; no share where the gap's own 95 % interval
@@ -244,7 +252,7 @@ def gap_closed(rows: pd.DataFrame, metric: str = "overall", reference: str = BAL
     all_gains = gains(rows, reference)
     mine = all_gains[all_gains["metric"] == metric].groupby("method", sort=False)["gain"]
     found = {str(method): interval(g.to_numpy()) for method, g in mine}
-    gap = found.pop(FULL, None)
+    gap = found.pop(FULL_SET, None)
     known = gap is not None and gap.sign > 0
     return pd.DataFrame(
         [

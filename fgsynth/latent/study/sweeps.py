@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fgsynth.config.names import BALANCED_SOFTMAX, FINE_TUNED, SHRINKAGE_LDA, TAU_CHOSEN
 from fgsynth.data.benchmark import MANY_ABOVE
 from fgsynth.evaluate.metrics import long_tail_accuracy
 from fgsynth.latent.features.extractors import Extractor
@@ -18,7 +19,7 @@ from fgsynth.latent.features.finetune import FineTuned, best_by_validation, fine
 from fgsynth.latent.features.formats import REST
 from fgsynth.latent.features.sets import ImageSet
 from fgsynth.latent.features.sources import take
-from fgsynth.latent.study.comparison import ADJUSTED, BALANCED, TUNED, Trial
+from fgsynth.latent.study.comparison import Trial
 from fgsynth.utils.parallel import threads_for
 from fgsynth.utils.seeds import stable_seed
 
@@ -26,7 +27,7 @@ from fgsynth.utils.seeds import stable_seed
 def amounts(trial: Trial, ways: Iterable[str], amounts: Sequence[float]) -> pd.DataFrame:
     """Accuracy against the number of synthetic features, times what each class lacks; 0 is none."""
     with threads_for(trial.data.features.numel() * len(trial.counts)):
-        rows = [trial.reference(ADJUSTED) | {"method": way, "amount": 0.0} for way in ways]
+        rows = [trial.reference(TAU_CHOSEN) | {"method": way, "amount": 0.0} for way in ways]
         rows += [trial.synthetic(way, a) | {"amount": a} for way in ways for a in amounts]
     return pd.DataFrame(rows)
 
@@ -37,7 +38,7 @@ def shots(trial: Trial, ways: Iterable[str], shots: Sequence[int]) -> pd.DataFra
     for n in shots:
         fewer = replace(trial, data=few_shot(trial.data, n, trial.seed), final=None)
         with threads_for(trial.data.features.numel() * len(trial.counts)):
-            made = [fewer.reference(m) for m in (BALANCED, "shrinkage LDA")]
+            made = [fewer.reference(m) for m in (BALANCED_SOFTMAX, SHRINKAGE_LDA)]
             rows += [row | {"shots": n} for row in [*made, *map(fewer.synthetic, ways)]]
     return pd.DataFrame(rows)
 
@@ -71,7 +72,7 @@ def tune(
 
     best = best_by_validation(rates, train, pixels["val"], label["val"])
     accuracies = long_tail_accuracy(best.predict(pixels[trial.split]), label[trial.split], trial.counts)
-    row = {"method": TUNED, "seed": trial.seed, **accuracies, "seconds": before + best.seconds}
+    row = {"method": FINE_TUNED, "seed": trial.seed, **accuracies, "seconds": before + best.seconds}
     return pd.DataFrame([row | {"trainable": float(best.trainable), "rate": best.rate}])
 
 

@@ -3,10 +3,20 @@ import pandas as pd
 import pytest
 import torch
 
+from fgsynth.config.names import (
+    BALANCED_SOFTMAX,
+    CHOSEN_SAMPLER,
+    ERM,
+    FULL_SET,
+    METHODS,
+    NEAREST_NEIGHBOURS,
+    SHRINKAGE_LDA,
+    TAU_CHOSEN,
+)
 from fgsynth.latent.features.files import FeatureSet
 from fgsynth.latent.probe.linear import fit_probe
 from fgsynth.latent.study import comparison, views
-from fgsynth.latent.study.comparison import ADJUSTED, BALANCED, CHOSEN, FULL, PLAIN, Trial
+from fgsynth.latent.study.comparison import WAYS, Trial
 
 COUNTS = (120, 40, 6)
 
@@ -61,11 +71,11 @@ def test_a_comparison_has_every_row_once_and_chooses_by_validation(trial):
         *comparison.REFERENCE_NAMES,
         "class gaussian",
         "feature diffusion, FG entropy",
-        CHOSEN,
+        CHOSEN_SAMPLER,
     ]
     made_rows = rows.set_index("method")
     best = made_rows.loc[["class gaussian", "feature diffusion, FG entropy"], "val"].idxmax()
-    assert made_rows.loc[CHOSEN, "overall"] == made_rows.loc[best, "overall"]
+    assert made_rows.loc[CHOSEN_SAMPLER, "overall"] == made_rows.loc[best, "overall"]
     assert rows[["overall", "few", "many", "medium", "val"]].notna().all().all()
 
 
@@ -87,7 +97,7 @@ def test_what_was_chosen_is_fitted_again_on_the_final_set():
     split = np.where(data.split == "val", "rest", data.split)
     final = FeatureSet(data.features, data.label, split, data.classes)
     chosen, again = Trial(data, 0, [0.01, 0.1]), Trial(data, 0, [0.01, 0.1], final=final)
-    for name in (PLAIN, ADJUSTED, "nearest neighbours", "shrinkage LDA"):
+    for name in (ERM, TAU_CHOSEN, NEAREST_NEIGHBOURS, SHRINKAGE_LDA):
         a, b = chosen.reference(name), again.reference(name)
         assert (a["val"], a["overall"]) == (b["val"], b["overall"])  # training features are the same here
     assert again.synthetic("smote")["val"] == chosen.synthetic("smote")["val"]
@@ -97,17 +107,19 @@ def test_gains_are_paired_and_the_gap_is_closed_by_means():
     rows = pd.DataFrame(
         [
             {"method": m, "seed": s, "overall": v + s, "many": v, "medium": v, "few": v}
-            for m, v in ((BALANCED, 70.0), ("class gaussian", 72.0), (FULL, 80.0))
+            for m, v in ((BALANCED_SOFTMAX, 70.0), ("class gaussian", 72.0), (FULL_SET, 80.0))
             for s in range(4)
         ]
     )
     gains = comparison.gains(rows)
-    assert set(gains["method"]) == {"class gaussian", FULL}
+    assert set(gains["method"]) == {"class gaussian", FULL_SET}
     assert gains[gains["method"] == "class gaussian"]["gain"].eq(2).all()
     closed = comparison.gap_closed(rows).set_index("method")
     assert list(closed.index) == ["class gaussian"]
     assert closed.loc["class gaussian", "closed"] == 20
-    no_gap = rows.assign(overall=np.where(rows["method"] == FULL, 70.0 + rows["seed"] % 2, rows["overall"]))
+    no_gap = rows.assign(
+        overall=np.where(rows["method"] == FULL_SET, 70.0 + rows["seed"] % 2, rows["overall"])
+    )
     assert comparison.gap_closed(no_gap)["closed"].isna().all()
 
 
@@ -128,3 +140,8 @@ def test_the_plane_is_the_same_whatever_was_drawn_before(trial):
             found.append(views.plane(trial, "class gaussian").points)
     for points in found[1:]:
         pd.testing.assert_frame_equal(points, found[0], check_exact=True)
+
+
+def test_every_way_has_its_name():
+    named = {name for name, one in METHODS.items() if one.kind == "features"}
+    assert named == {*WAYS, CHOSEN_SAMPLER}
