@@ -7,7 +7,7 @@ prints it stands in data/paper/tables.yaml. A method at another setting is a `va
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import Literal
 
 from fgsynth.utils.errors import UserError
@@ -158,5 +158,9 @@ def check(names: Iterable[str], source: str) -> None:
     """Raise UserError, naming `source`, for the first name that no method has."""
     for name in names:
         if parse(name)[0] not in METHODS:
-            near = get_close_matches(name, METHODS, 1, 0)[0]
+            near = max(METHODS, key=lambda one: _likeness(name, one))
             raise UserError(f"{source}: there is no method '{name}'; the nearest name is '{near}'.")
+
+
+def _likeness(a: str, b: str) -> float:
+    return SequenceMatcher(None, a.casefold(), b.casefold()).ratio()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_unclip import save
 
+from fgsynth.config import names as config_names
 from fgsynth.config.schema import Groups, Sampling
 from fgsynth.cost import calibrate as calibration
 from fgsynth.cost import estimate
@@ -230,7 +231,10 @@ def test_sets_are_those_of_the_notebooks(root):
         notebook = json.loads((root / f"notebooks/0{number}_{stage}.ipynb").read_text())
         code = "".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
         if stage != "imagenet_lt":
-            assert {n for n in ways if f'"{n}"' in code} == {n for n in names if n in ways}
+            constant = {value: key for key, value in vars(config_names).items() if isinstance(value, str)}
+            used = {name for name in ways if f"names.{constant[name]}" in code}
+            used |= set(config_names.FG.values()) if "names.FG.values()" in code else set()
+            assert used == {n for n in names if n in ways}
     assert made["LDM-FG (Entropy), w 0.5"] == (replace(ways["LDM-FG (Entropy)"], scale=0.5), 1.0)
 
 
