@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -16,7 +16,8 @@ from fgsynth.utils.errors import UserError, missing
 
 Key = tuple[str, ...]
 EXTENDS, BLOCKS = "extends", "blocks"
-SCALES = ("smoke", "mini", "full", "paper")
+ScaleName = Literal["smoke", "mini", "full", "paper"]
+SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
 ALIAS = re.compile(r"\*\w")
 """What may be an alias; only then the file is parsed once more to find out."""
 
@@ -153,7 +154,7 @@ class Resolver:
         return found
 
     def _error(self, key: Key, what: str) -> UserError:
-        return UserError(f"{self.source}: '{'.'.join(key)}' {what}.")
+        return UserError(f"{self.source}: '{'.'.join(map(str, key))}' {what}.")
 
 
 def _over(low: Node, high: Node) -> Node:

@@ -1,15 +1,13 @@
 """params.yaml as typed, frozen models: an unknown or mistyped key is an error that names it."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from fgsynth.config.blocks import Resolver, read
+from fgsynth.config.blocks import Resolver, ScaleName, read
 from fgsynth.config.schema import Classification, Count, Frozen, Sampling, Share, validated
 from fgsynth.config.stages import Smoke, Stages, model
-
-ScaleName = Literal["smoke", "mini", "full", "paper"]
 
 
 class Training(Frozen):

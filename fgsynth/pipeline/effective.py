@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fgsynth.config.blocks import Key, Resolver, read
+from fgsynth.config.blocks import SCALES, Key, Resolver, read
 from fgsynth.config.params import Params, load
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.pipeline import notebook
@@ -38,9 +38,8 @@ def table(root: Path, stage: str, scale: str | None = None) -> str:
 
 
 def _scale(params: Params, scale: str | None) -> str:
-    scales = ("smoke", "mini", "full", "paper")
-    if scale is not None and scale not in scales:
-        raise UserError(f"No scale '{scale}': choose one of {', '.join(scales)}.")
+    if scale is not None and scale not in SCALES:
+        raise UserError(f"No scale '{scale}': choose one of {', '.join(SCALES)}.")
     return scale or params.scale
 
 

@@ -88,6 +88,10 @@ def test_blocks_of_the_scale_come_before_those_of_all():
         ({"blocks": {"b": {"x": 1}}, "one": {"extends": "a"}}, "'mini.blocks.b' is a block that nothing ext"),
         ({"one": {"extends": "a", "x": 2}}, "'blocks.a.x' has no effect, as no stage takes it from there"),
         ({"one": {"x": 2}}, "'blocks.a' is a block that nothing extends: remove it"),
+        (
+            {"blocks": {7: {"x": 1}}, "one": {"extends": "a"}},
+            "'mini.blocks.7' is a block that nothing extends",
+        ),
         ({"blocks": {"b": 3}, "one": {"extends": "b"}}, "'mini.blocks.b' is 3: a block is a mapping of keys"),
         ({"blocks": {"b": {"extends": "c"}, "c": {"extends": "b"}}, "one": {"extends": "b"}}, "in a circle"),
         ({"blocks": {"b": {"y": {"extends": "b"}}}, "one": {"extends": "b"}}, "in a circle"),
