@@ -35,7 +35,7 @@ QUESTIONS = {
         ("C1", f"Few, points over {names.BALANCED_SOFTMAX}"),
         ("C1", f"Few, points over {names.FILL_UP}"),
     ],
-    "Is the worst group of NICO++ better off than by CRT, and than without feedback": [
+    f"Is the worst group of NICO++ better off than by {names.CRT}, and than without feedback": [
         ("C4", f"worst-group accuracy, points over {names.CRT}"),
         ("C13", "w = 0.03 over 0, points"),
     ],
@@ -130,7 +130,7 @@ def tables(book: pd.DataFrame, rows: pd.DataFrame) -> str:
     lines: list[str] = []
     for name, (benchmark, columns) in SHOWN.items():
         mine = largest_scale(rows, benchmark)
-        swept = mine["method"].map(lambda method: names.parse(method)[1] is not None)
+        swept = mine["method"].map(lambda method: names.parse(method)[1] is not None).astype(bool)
         mine = mine[mine["metric"].isin(columns) & ~swept]
         if mine.empty:
             continue
