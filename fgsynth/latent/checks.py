@@ -1,4 +1,4 @@
-"""What enters feature space: features and labels are checked once, at every public door."""
+"""Checks of features, labels and counts, and rows grouped by class."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from fgsynth.utils.errors import UserError
 
 
 def check_features(features: Tensor, label: Tensor, name: str = "features") -> None:
-    """Check of labelled features: float32 (n, k), finite, and one int64 class number from 0 up per row.
+    """Check labelled features: float32 (n, k), finite, and one int64 class number from 0 up per row.
 
-    `name` is what a sentence calls them ("training features"). Raises UserError that names the first
+    name: what an error calls them ("training features"). Raises UserError that names the first
     bad row and its class.
     """
     if not isinstance(features, Tensor) or features.dtype != torch.float32:
@@ -40,7 +40,7 @@ def check_features(features: Tensor, label: Tensor, name: str = "features") -> N
 
 
 def check_counts(counts: Tensor) -> None:
-    """Check of numbers per class: a tensor of whole numbers from 0 up, (c,).
+    """Check numbers per class: a tensor of whole numbers from 0 up, (c,).
 
     Raises UserError that names the first bad class.
     """

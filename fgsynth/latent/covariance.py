@@ -1,63 +1,45 @@
-"""Shrunk covariances: the coefficients of OAS and Ledoit-Wolf, pooled within classes or in low-rank form."""
+"""Covariances shrunk by OAS, pooled within classes or in low-rank form."""
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fgsynth.utils.errors import UserError
-
-Shrinkage = Literal["oas", "ledoit-wolf"]
 BLOCK = 8192
 """Rows taken to double precision at once."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What both coefficients need of n centred rows x (n, k) with S = x^T x / n, in double precision.
-
-    trace: tr S. square: |S|_F^2. fourth: the mean of |x_i|^4.
-    """
+    """Of n centred rows x (n, k) with S = x^T x / n, in double precision: trace is tr S, square |S|_F^2."""
 
     n: int
     k: int
     trace: float
     square: float
-    fourth: float
 
 
-def shrinkage_coefficient(kind: Shrinkage, m: Moments) -> float:
-    """The weight rho in [0, 1] of (1 - rho) S + rho (tr S / k) I; 0 in one dimension, where it has no effect.
+def oas(m: Moments) -> float:
+    """Oracle approximating shrinkage: the weight rho in [0, 1] of (1 - rho) S + rho (tr S / k) I.
 
-    "oas": oracle approximating shrinkage (Chen et al. 2010, eq. 23, without its 2/k, as in scikit-learn).
-    "ledoit-wolf": b^2 / d^2 of Ledoit and Wolf 2004, section 3. Raises UserError for another name.
+    Chen et al. 2010, eq. 23, without its 2/k, as in scikit-learn; 0 in one dimension, where it has no effect.
     """
-    if kind not in ("oas", "ledoit-wolf"):
-        raise UserError(f"Unknown shrinkage '{kind}': choose 'oas' or 'ledoit-wolf'.")
     if m.k == 1:
         return 0.0
-    # |S - mu I|^2: how far S is from its target.
-    distance = m.square - m.trace**2 / m.k
-    if kind == "oas":
-        below = (m.n + 1) * distance
-        return 1.0 if below <= 0 else min((m.square + m.trace**2) / below, 1.0)
-    # The squared error of S as an estimate: the mean over rows of |x x^T - S|^2, by n.
-    error = min((m.fourth - m.square) / m.n, distance)
-    return 0.0 if error <= 0 else error / distance
+    below = (m.n + 1) * (m.square - m.trace**2 / m.k)
+    return 1.0 if below <= 0 else min((m.square + m.trace**2) / below, 1.0)
 
 
 def scatter(groups: Iterable[Tensor], k: int) -> tuple[Tensor, Moments]:
     """S (k, k), float64, of rows about the mean of their group (n_y, k), over all rows, with its moments."""
-    total, n, fourth = torch.zeros(k, k, dtype=torch.double), 0, 0.0
+    total, n = torch.zeros(k, k, dtype=torch.double), 0
     for x in _centred_blocks(groups):
         total.addmm_(x.T, x)
-        fourth += float(x.square().sum(1).square().sum())
         n += len(x)
     s = total / n
-    return s, Moments(n, k, float(s.trace()), float(s.square().sum()), fourth / n)
+    return s, Moments(n, k, float(s.trace()), float(s.square().sum()))
 
 
 def variance(groups: Iterable[Tensor], k: int) -> Tensor:
@@ -70,7 +52,7 @@ def variance(groups: Iterable[Tensor], k: int) -> Tensor:
 
 
 def with_spread(groups: dict[int, Tensor]) -> list[Tensor]:
-    """The classes that tell something of the spread within classes: those with two rows or more."""
+    """Features of the classes with two rows or more, which alone have a variance."""
     return [x for x in groups.values() if len(x) > 1]
 
 
@@ -92,13 +74,11 @@ def gram_moments(x: Tensor) -> Moments:
     """Moments of centred rows (n, k), float64, by x x^T (n, n), for fewer rows than dimensions."""
     n, k = x.shape
     gram = x @ x.T
-    lengths = gram.diagonal()
-    # |x^T x|_F = |x x^T|_F, and the diagonal holds the squared lengths.
-    square = float(gram.square().sum()) / n**2
-    return Moments(n, k, float(lengths.sum()) / n, square, float(lengths.square().mean()))
+    # |x^T x|_F = |x x^T|_F, and the traces are equal too.
+    return Moments(n, k, float(gram.diagonal().sum()) / n, float(gram.square().sum()) / n**2)
 
 
-def low_rank(x: Tensor, kind: Shrinkage) -> tuple[Tensor, float]:
+def low_rank(x: Tensor) -> tuple[Tensor, float]:
     """Shrunk covariance of rows (n, k) as F^T F + v I: F (min(n, k), k) float64, v >= 0.
 
     F is made of the centred rows themselves or, where they are more than the dimensions, of the
@@ -113,7 +93,7 @@ def low_rank(x: Tensor, kind: Shrinkage) -> tuple[Tensor, float]:
         s, m = scatter([x], k)
         variance, axes = torch.linalg.eigh(s)
         root = variance.clamp(min=0).sqrt()[:, None] * axes.T
-    rho = shrinkage_coefficient(kind, m)
+    rho = oas(m)
     return math.sqrt(1 - rho) * root, rho * m.trace / k
 
 
@@ -125,7 +105,7 @@ class Pooled:
     variance: Tensor
 
 
-def pooled(groups: dict[int, Tensor], kind: Shrinkage) -> Pooled | None:
+def pooled(groups: dict[int, Tensor]) -> Pooled | None:
     """Pooled within-class covariance, shrunk, of the classes with two rows or more; None where there is none.
 
     groups: (n_y, k) by class. The mean over rows, about their class means (maximum likelihood).
@@ -134,7 +114,7 @@ def pooled(groups: dict[int, Tensor], kind: Shrinkage) -> Pooled | None:
     if not spread:
         return None
     s, m = scatter(spread, spread[0].shape[1])
-    rho = shrinkage_coefficient(kind, m)
+    rho = oas(m)
     variance, axes = torch.linalg.eigh(s)
     # Rounding leaves eigenvalues of a singular matrix slightly negative.
     return Pooled(axes.T.float().contiguous(), (1 - rho) * variance.clamp(min=0) + rho * m.trace / m.k)

@@ -1,9 +1,10 @@
-"""The whole method for scikit-learn and imbalanced-learn: features in, latent sampler, probe, classes out."""
+"""Latent sampling for scikit-learn and imbalanced-learn: a classifier of features, and an over-sampler."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from fgsynth.latent.probe.linear import SCALE, fit_probe
+from fgsynth.latent.probe.linear import SCALE, TOLERANCE, fit_probe
 from fgsynth.latent.probe.objective import Head
 from fgsynth.latent.samplers.base import LatentSampler
 from fgsynth.latent.samplers.registry import SAMPLERS
@@ -32,7 +33,7 @@ Strategy = str | float | Mapping[Any, int] | Callable[[Array], Mapping[Any, int]
 
 @contextmanager
 def _value_errors() -> Iterator[None]:
-    """The project's sentences as ValueErrors, which scikit-learn's tools expect."""
+    """Raise a UserError as the ValueError that scikit-learn's tools expect."""
     try:
         yield
     except UserError as error:
@@ -65,13 +66,40 @@ def _synthetic(
 class LatentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Latent sampling and a linear probe (LS) as a scikit-learn classifier.
 
-    sampler: a name in `samplers.registry.SAMPLERS`, a LatentSampler, or None for no synthetic features.
-    sampling_strategy: imbalanced-learn's, for over-sampling; "auto" fills every class to the largest.
-    balanced: weight of balanced softmax, 0 to 1, with n_c by `prior`: "real" features, or "real+synthetic",
-    the mixture trained on (default; after a full filling its prior is uniform). tau: post-hoc logit
-    adjustment by the same n_c. weight_decay: of the linear head; scale: of the cosine head.
-    iterations, tolerance: see `probe.solver.minimise`. random_state: seed of the synthetic features.
-    Fitted: classes_, n_features_in_, probe_ (`Probe`), n_synthetic_ (by class).
+    Parameters
+    ----------
+    sampler : str, LatentSampler or None
+        A name in `samplers.registry.SAMPLERS`, a sampler, or None for no synthetic features.
+    sampling_strategy : str, float, dict or callable
+        imbalanced-learn's, for over-sampling; "auto" fills every class to the largest.
+    balanced : float
+        Weight of balanced softmax, 0 to 1.
+    prior : "real" or "real+synthetic"
+        n_c of balanced softmax and of `tau`: of the real features, or of the mixture trained on, whose prior
+        is uniform after a full filling.
+    tau : float
+        Of post-hoc logit adjustment.
+    weight_decay : float
+        Of the linear head.
+    head : "linear" or "cosine"
+        Of the probe.
+    scale : float
+        Of the cosine head.
+    iterations, tolerance : int, float
+        Of the solver, see `probe.solver.minimise`.
+    random_state : int, RandomState or None
+        Seed of the synthetic features.
+
+    Attributes
+    ----------
+    classes_ : array
+        Labels, (c,).
+    probe_ : Probe
+        The fitted probe.
+    n_synthetic_ : array
+        Synthetic features per class, (c,).
+    n_features_in_ : int
+        k.
     """
 
     def __init__(
@@ -86,7 +114,7 @@ class LatentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head: Head = "linear",
         scale: float = SCALE,
         iterations: int = 200,
-        tolerance: float = 3e-3,
+        tolerance: float = TOLERANCE,
         random_state: Any = 0,
     ) -> None:
         self.sampler = sampler
@@ -120,12 +148,13 @@ class LatentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.n_synthetic_ = (label.bincount() - real).numpy()
             if self.prior not in ("real", "real+synthetic"):
                 raise UserError(f"Unknown prior '{self.prior}': choose 'real' or 'real+synthetic'.")
-            self.probe_ = fit_probe(
-                features, label, prior_counts(self.prior, real, label.bincount() - real),
-                weight_decay=0.0 if self.head == "cosine" else self.weight_decay, balanced=self.balanced,
-                tau=self.tau, head=self.head, scale=self.scale, iterations=self.iterations,
+            counts = prior_counts(self.prior, real, label.bincount() - real)
+            probe = fit_probe(
+                features, label, counts, weight_decay=0.0 if self.head == "cosine" else self.weight_decay,
+                balanced=self.balanced, head=self.head, scale=self.scale, iterations=self.iterations,
                 tolerance=self.tolerance,
             )  # fmt: skip
+            self.probe_ = probe.adjusted(counts, self.tau)
         if not self.probe_.converged:
             message = f"The probe did not converge in {self.iterations} iterations: raise iterations."
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
@@ -133,7 +162,10 @@ class LatentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _logits(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        return self.probe_.logits(torch.tensor(validate_data(self, X, dtype=np.float32, reset=False)))
+        features = torch.tensor(validate_data(self, X, dtype=np.float32, reset=False))
+        # In double precision, as single rounds by how many rows are multiplied at once.
+        weight, bias = self.probe_.weight.double(), self.probe_.bias.double()
+        return replace(self.probe_, weight=weight, bias=bias).logits(features.double())
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Logits (n, c) of features X (n, k); of two classes, that of the second against the first, (n,)."""
@@ -142,7 +174,7 @@ class LatentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Softmax of the logits, (n, c)."""
-        return self._logits(X).double().softmax(1).numpy()
+        return self._logits(X).softmax(1).numpy()
 
     def predict(self, X: ArrayLike) -> Array:
         """Predicted labels, (n,), of the type that was given."""
@@ -153,8 +185,14 @@ class LatentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 class LatentOverSampler(BaseOverSampler):  # type: ignore[misc]
     """Latent sampling as an imbalanced-learn over-sampler: real features, then synthetic ones by class.
 
-    sampler: a name in `samplers.registry.SAMPLERS`, or a LatentSampler. sampling_strategy, random_state:
-    as in `LatentClassifier`. `fit_resample` raises ValueError for what cannot be fitted, sparse features too.
+    `fit_resample` raises ValueError for what cannot be fitted, sparse features too.
+
+    Parameters
+    ----------
+    sampler : str or LatentSampler
+        A name in `samplers.registry.SAMPLERS`, or a sampler.
+    sampling_strategy, random_state
+        As in `LatentClassifier`.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {

@@ -47,7 +47,7 @@ class Clip(nn.Module):
         # A folder loads in a second; of a download, minutes long, the bar must be seen.
         options: dict[str, Any] = {"local_files_only": folder.is_dir()}
         weights = options | {"use_safetensors": True, "dtype": torch.float32}
-        with _said_in_one_sentence(model), _quiet(folder.is_dir()):
+        with _said_in_one_sentence(model), quiet(folder.is_dir()):
             self.vision = CLIPVisionModelWithProjection.from_pretrained(model, subfolder=within[0], **weights)
             kind: Any = CLIPTextModel if unclip else CLIPTextModelWithProjection
             text = kind.from_pretrained(model, subfolder=within[1], **weights)
@@ -108,8 +108,8 @@ def _said_in_one_sentence(model: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet(local: bool) -> Iterator[None]:
-    """Silences transformers' bar for as long, if it is on."""
+def quiet(local: bool) -> Iterator[None]:
+    """Switch transformers' progress bar off within the block, for what is local."""
     talking = local and logging.is_progress_bar_enabled()
     if talking:
         logging.disable_progress_bar()

@@ -1,13 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.covariance import OAS, LedoitWolf
+from sklearn.covariance import OAS
 
 from fgsynth.latent import covariance
-from fgsynth.latent.covariance import gram_moments, low_rank, pooled, scatter, shrinkage_coefficient, variance
-from fgsynth.utils.errors import UserError
-
-SKLEARN = {"oas": OAS, "ledoit-wolf": LedoitWolf}
+from fgsynth.latent.covariance import gram_moments, low_rank, oas, pooled, scatter, variance
 
 
 def rows(n, k, seed=0):
@@ -15,46 +12,38 @@ def rows(n, k, seed=0):
     return torch.randn(n, k, generator=g) * torch.linspace(0.2, 3, k) + 10
 
 
-@pytest.mark.parametrize("kind", SKLEARN)
 @pytest.mark.parametrize(("n", "k"), [(2, 5), (5, 40), (40, 40), (300, 8), (50, 1), (3, 2)])
-def test_shrinkage_is_scikit_learns(kind, n, k):
+def test_shrinkage_is_scikit_learns(n, k):
     x = rows(n, k)
-    reference = SKLEARN[kind]().fit(x.double().numpy())
+    reference = OAS().fit(x.double().numpy())
     centred = x.double() - x.double().mean(0)
     for m in (scatter([x], k)[1], gram_moments(centred)):
-        assert shrinkage_coefficient(kind, m) == pytest.approx(reference.shrinkage_, rel=1e-6, abs=1e-9)
-    factor, isotropic = low_rank(x, kind)
+        assert oas(m) == pytest.approx(reference.shrinkage_, rel=1e-6, abs=1e-9)
+    factor, isotropic = low_rank(x)
     assert len(factor) == min(n, k)
     full = factor.T @ factor + isotropic * torch.eye(k)
     np.testing.assert_allclose(full, reference.covariance_, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", SKLEARN)
 @pytest.mark.parametrize("n", [3, 30])
-def test_rows_all_alike_have_no_covariance(kind, n):
-    factor, isotropic = low_rank(torch.full((n, 4), 0.1), kind)
+def test_rows_all_alike_have_no_covariance(n):
+    factor, isotropic = low_rank(torch.full((n, 4), 0.1))
     assert isotropic == pytest.approx(0, abs=1e-12)
     torch.testing.assert_close(factor, torch.zeros_like(factor), atol=1e-7, rtol=0)
 
 
-def test_unknown_shrinkage_is_refused():
-    with pytest.raises(UserError, match="Unknown shrinkage 'none'"):
-        low_rank(rows(3, 2), "none")
-
-
-@pytest.mark.parametrize("kind", SKLEARN)
 @pytest.mark.parametrize("k", [3, 60])
-def test_pooled_is_the_shrunk_covariance_of_centred_classes(kind, k, monkeypatch):
+def test_pooled_is_the_shrunk_covariance_of_centred_classes(k, monkeypatch):
     # Several blocks, and classes cut by them.
     monkeypatch.setattr(covariance, "BLOCK", 16)
     groups = {0: rows(30, k, 0), 1: rows(7, k, 1) - 50, 2: rows(1, k, 2)}
     centred = torch.cat([x.double() - x.double().mean(0) for x in (groups[0], groups[1])])
-    reference = SKLEARN[kind](assume_centered=True).fit(centred.numpy())
-    found = pooled(groups, kind)
+    reference = OAS(assume_centered=True).fit(centred.numpy())
+    found = pooled(groups)
     full = found.turn.double().T @ torch.diag(found.variance) @ found.turn.double()
     np.testing.assert_allclose(full, reference.covariance_, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(variance([groups[0], groups[1]], k), (centred**2).mean(0), rtol=1e-9)
 
 
 def test_nothing_is_pooled_from_single_rows():
-    assert pooled({0: rows(1, 3), 1: rows(1, 3)}, "oas") is None
+    assert pooled({0: rows(1, 3), 1: rows(1, 3)}) is None

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.datasets import CIFAR100
 
-from fgsynth.latent.features.formats import REST
+from fgsynth.latent.features.feature_set import REST
 from fgsynth.latent.features.sets import ImageSet
 from fgsynth.train.batches import Images
 from fgsynth.utils.errors import UserError
@@ -30,10 +30,8 @@ def exponential_counts(n_classes: int, n_max: int, imbalance: float) -> NDArray[
     return np.floor(np.round(n_max * share, 9)).astype(np.int64)
 
 
-def cifar100_lt(
-    folder: Path | str, imbalance: float = 100, n_val: int = 0, seed: int = 0, *, download: bool = False
-) -> ImageSet:
-    """CIFAR-100-LT from torchvision's files: train, val, rest of the 50,000, and the official test set.
+def cifar100_lt(folder: Path | str, imbalance: float = 100, n_val: int = 0, seed: int = 0) -> ImageSet:
+    """Read CIFAR-100-LT from torchvision's files: train, val, rest of the 50,000, and the official test set.
 
     Classes keep CIFAR's order, so class 0 is the largest. The images of a class are shuffled by the seed
     (our choice; the paper's draw is not known): the last n_val are val; of the others the first n_c are
@@ -42,11 +40,11 @@ def cifar100_lt(
     spare, settings are chosen with n_val > 0, whose training set is a part of the usual one, and then
     used with n_val = 0; the test set chooses nothing (our choice).
     torchvision compares the files' MD5 digests and then unpickles them; it holds all images in memory,
-    184 MB. Nothing is downloaded unless asked for. The order of the images does not depend on imbalance,
+    184 MB. Nothing is downloaded. The order of the images does not depend on imbalance,
     n_val and seed, so their features are extracted once for all.
     Raises UserError where there are no intact files, for unequal classes, and for too large an n_val.
     """
-    train, test = _official(folder, download)
+    train, test = _official(folder)
     label = np.array(train.targets)
     split = thinned(label, len(train.classes), imbalance, n_val, seed)
     pixels = torch.cat([torch.from_numpy(np.ascontiguousarray(part.data)) for part in (train, test)])
@@ -58,7 +56,7 @@ def cifar100_lt(
 def thinned(
     label: NDArray[np.int64], n_classes: int, imbalance: float, n_val: int, seed: int
 ) -> NDArray[np.str_]:
-    """The split of every image of a balanced training set, as `cifar100_lt` says: (n,) names."""
+    """Split a balanced training set as `cifar100_lt` does: the split of every image, (n,) names."""
     sizes = np.bincount(label, minlength=n_classes)
     pool = int(sizes.max())
     if (sizes < pool).any():
@@ -75,14 +73,13 @@ def thinned(
     return split
 
 
-def _official(folder: Path | str, download: bool) -> tuple[CIFAR100, CIFAR100]:
+def _official(folder: Path | str) -> tuple[CIFAR100, CIFAR100]:
     try:
-        train = CIFAR100(str(folder), train=True, download=download)
-        return train, CIFAR100(str(folder), train=False)
-    # Besides what is missing or altered: a download that fails.
+        return CIFAR100(str(folder), train=True), CIFAR100(str(folder), train=False)
+    # What is missing or altered.
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
         raise UserError(
-            f"{folder} has no intact CIFAR-100 ({reason}): put the folder {CIFAR100.base_folder} there, or "
-            "set download to true."
+            f"{folder} has no intact CIFAR-100 ({reason}): put the folder {CIFAR100.base_folder} of "
+            f"{CIFAR100.url} there."
         ) from error

@@ -1,20 +1,18 @@
-"""Features of images under a frozen extractor: batched, resumable, kept under what they depend on."""
+"""Features of images under a frozen extractor: batched, resumable, stored under a fingerprint."""
 
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fgsynth.data.augment import augment, check_names
 from fgsynth.data.images import as_rgb_all
 from fgsynth.latent.features.extractors import Extractor
 from fgsynth.latent.features.sources import Source, digest, take
@@ -22,37 +20,10 @@ from fgsynth.utils.cache import files_digest, fingerprint
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import atomic, write_text
 from fgsynth.utils.progress import progress
-from fgsynth.utils.seeds import generator, stable_seed
+from fgsynth.utils.seeds import generator
 
 CODE = ("data", "latent/features", "utils/seeds")
 """The code that features depend on, beside the libraries'."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """How often each image is seen: once as it is, then n - 1 times augmented.
-
-    names, side: of fgsynth.data.augment. View v of image i has a seed of its own from (seed, i, v).
-    Raises UserError for no view or an unknown augmentation.
-    """
-
-    n: int = 1
-    names: tuple[str, ...] = ("crop", "flip")
-    seed: int = 0
-    side: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise UserError(f"{self.n} views of each image: at least 1 is needed.")
-        check_names(self.names)
-
-    def of(self, i: int, image: Tensor) -> list[Tensor]:
-        """The views of image i (h, w, 3), each uint8 (height, width, 3)."""
-        seeds = [stable_seed("feature view", self.seed, i, v) for v in range(1, self.n)]
-        return [image, *(augment([image], self.names, seed, self.side)[0] for seed in seeds)]
-
-
-ONE = Views()
 
 
 def extract(
@@ -62,43 +33,59 @@ def extract(
     *,
     batch: int = 64,
     workers: int = 0,
-    views: Views = ONE,
     shard: int = 4096,
 ) -> tuple[Tensor, Tensor]:
-    """Features (n * views, k) float32 and labels of all images, in order, an image's views in a row.
+    """Compute the features of all images under a frozen extractor, or read those already there.
 
-    Kept in the folder as `<fingerprint>.safetensors` ("features", "label") with a JSON beside it, which
-    appears last. The fingerprint is of extractor, weights, preprocessing, images and views; batch and
-    workers leave at most rounding errors. A killed run goes on after its last whole shard of images.
-    Raises UserError for no image, one that cannot be read, a feature that is not finite (naming the
-    image), and for a kept file that does not fit what is said beside it.
+    Features lie in the folder as `<fingerprint>.safetensors` ("features", "label") with a JSON beside it,
+    which appears last. The fingerprint is of extractor, weights, preprocessing and images; batch and workers
+    change rounding errors at most. A killed run goes on after its last whole shard of images.
+
+    Parameters
+    ----------
+    extractor : Extractor
+        By `features.extractors.extractor`.
+    source : Images or Described
+        n labelled images.
+    folder : path
+        Of the finished features.
+    batch, workers, shard : int
+        Images per forward pass, processes that read images (0: this one), images per file on the way.
+
+    Returns
+    -------
+    tuple of Tensor
+        Features (n, k) float32 and labels (n,), in the source's order.
+
+    Raises
+    ------
+    UserError
+        For no image, one that cannot be read, a feature that is not finite (naming the image), and a
+        finished file that does not fit its JSON.
     """
     n, folder = len(source.label), Path(folder)
     for name, value in {"images": n, "images per batch": batch, "images per shard": shard}.items():
         if value < 1:
             raise UserError(f"Features of {value} {name}: at least 1 is needed.")
-    told = _described(extractor, source, views)
-    key = fingerprint(CODE, told)
+    described = _described(extractor, source)
+    key = fingerprint(CODE, described)
     file, note, parts = (folder / f"{key}{end}" for end in (".safetensors", ".json", ".parts"))
     if not note.is_file():
         ranges = [range(i, min(i + shard, n)) for i in range(0, n, shard)]
         pieces = {parts / f"{rows.start:09d}-{rows.stop:09d}{file.suffix}": rows for rows in ranges}
-        _make(extractor, source, views, pieces, batch, workers)
-        _join(pieces, source.label.repeat_interleave(views.n), file)
-        write_text(note, json.dumps(told | _seen(file), indent=1))
+        _make(extractor, source, pieces, batch, workers)
+        _join(pieces, source.label, file)
+        write_text(note, json.dumps(described | _summary(file), indent=1))
     shutil.rmtree(parts, ignore_errors=True)
-    return _kept(file, note)
+    return _finished(file, note)
 
 
-def _described(extractor: Extractor, source: Source, views: Views) -> dict[str, Any]:
+def _described(extractor: Extractor, source: Source) -> dict[str, str]:
     return {
         "extractor": extractor.name,
-        "revision": extractor.revision,
         "weights": extractor.digest,
         "preprocessing": extractor.preprocessing,
         "manifest": digest(source),
-        # What is not used must not tell two caches apart.
-        "views": asdict(views) if views.n > 1 else {"n": 1},
     }
 
 
@@ -108,35 +95,24 @@ class _Pixels(Dataset[Tensor | UserError]):
 
     extractor: Extractor
     source: Source
-    views: Views
 
     def __getitem__(self, rows: Tensor) -> Tensor | UserError:
         try:
-            return self.extractor.prepare(self._images(rows))
+            return self.extractor.prepare(as_rgb_all(list(take(self.source, rows))))
         except UserError as error:
             return error
 
-    def _images(self, rows: Tensor) -> list[Image.Image]:
-        images = take(self.source, rows)
-        each = [self.views.of(i, one) for i, one in zip(rows.tolist(), images, strict=True)]
-        return as_rgb_all([view for some in each for view in some])
-
 
 def _make(
-    extractor: Extractor,
-    source: Source,
-    views: Views,
-    parts: Mapping[Path, range],
-    batch: int,
-    workers: int,
+    extractor: Extractor, source: Source, parts: Mapping[Path, range], batch: int, workers: int
 ) -> None:
     """Write the shards that are absent or damaged, one after the other, under one bar."""
-    todo = {path: rows for path, rows in parts.items() if not _sound(path, len(rows) * views.n)}
+    todo = {path: rows for path, rows in parts.items() if not _sound(path, len(rows))}
     plan = [rows for part in todo.values() for rows in torch.arange(part.start, part.stop).split(batch)]
-    batches = _batches(extractor, _Pixels(extractor, source, views), plan, workers)
+    batches = _batches(extractor, _Pixels(extractor, source), plan, workers)
     for path, part in todo.items():
         made: list[Tensor] = []
-        while sum(map(len, made)) < len(part) * views.n:
+        while sum(map(len, made)) < len(part):
             made.append(next(batches))
         with atomic(path) as partial:
             save_file({"features": torch.cat(made)}, partial)
@@ -154,7 +130,7 @@ def _batches(extractor: Extractor, pixels: _Pixels, plan: list[Tensor], workers:
         features = extractor.embed(prepared)
         finite = torch.isfinite(features).all(1)
         if not finite.all():
-            row = int(rows[int(finite.logical_not().nonzero()[0]) // pixels.views.n])
+            row = int(rows[finite.logical_not()][0])
             raise UserError(
                 f"'{extractor.name}' gives image {row} a feature that is not finite: leave the image out "
                 "or take another extractor."
@@ -163,7 +139,7 @@ def _batches(extractor: Extractor, pixels: _Pixels, plan: list[Tensor], workers:
 
 
 def _sound(path: Path, rows: int) -> bool:
-    """Whether a shard is there with all its rows; no byte of its features is read."""
+    """Whether a shard is there with all its rows, by its header alone."""
     try:
         with safe_open(path, "pt") as held:
             return held.get_slice("features").get_shape()[0] == rows
@@ -172,7 +148,7 @@ def _sound(path: Path, rows: int) -> bool:
 
 
 def _join(parts: Mapping[Path, range], label: Tensor, file: Path) -> None:
-    """All shards as one file; beside the whole only one shard is in memory."""
+    """Write all shards as one file; beside the whole only one shard is in memory."""
     features, at = torch.empty(0), 0
     for path in parts:
         piece = load_file(path)["features"]
@@ -184,8 +160,8 @@ def _join(parts: Mapping[Path, range], label: Tensor, file: Path) -> None:
         save_file({"features": features, "label": label}, partial)
 
 
-def _seen(file: Path) -> dict[str, Any]:
-    """What is said of a file of features: rows, k, dtype, and SHA-256 of its bytes."""
+def _summary(file: Path) -> dict[str, Any]:
+    """Rows, k and dtype of a file of features, and SHA-256 of its bytes."""
     with safe_open(file, "pt") as held:
         part = held.get_slice("features")
         rows, k = part.get_shape()
@@ -193,16 +169,16 @@ def _seen(file: Path) -> dict[str, Any]:
     return {"rows": rows, "k": k, "dtype": dtype, "sha256": files_digest([file])}
 
 
-def _kept(file: Path, note: Path) -> tuple[Tensor, Tensor]:
-    """Features and labels as they were kept, compared with what is said beside them."""
+def _finished(file: Path, note: Path) -> tuple[Tensor, Tensor]:
+    """Features and labels of a finished file, compared with the summary in the JSON beside it."""
     again = f"delete {note.name} to extract the features again."
     try:
-        told, seen = json.loads(note.read_text(encoding="utf-8")), _seen(file)
-        odd = [key for key in seen if seen[key] != told[key]]
+        expected, found = json.loads(note.read_text(encoding="utf-8")), _summary(file)
+        odd = [key for key in found if found[key] != expected[key]]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{file} or {note.name} is missing or damaged: {again}") from error
     if odd:
-        values = f"{odd[0]} {seen[odd[0]]}, but {note.name} says {told[odd[0]]}"
+        values = f"{odd[0]} {found[odd[0]]}, but {note.name} says {expected[odd[0]]}"
         raise UserError(f"{file} has {values}: {again}")
     held = load_file(file)
     return held["features"], held["label"]

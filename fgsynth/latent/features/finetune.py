@@ -1,4 +1,4 @@
-"""Fine-tuning the whole backbone: what a linear probe on its frozen features is held against."""
+"""Fine-tuning of the whole backbone, the reference for a linear probe on its frozen features."""
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -13,6 +13,8 @@ from fgsynth.train.losses import balanced_softmax
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator, stable_seed
 
+BATCH, WEIGHT_DECAY = 64, 0.05
+
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
@@ -24,9 +26,9 @@ class FineTuned:
     rate: float
 
     @torch.no_grad()
-    def predict(self, pixels: Tensor, batch: int = 512) -> Tensor:
+    def predict(self, pixels: Tensor) -> Tensor:
         """Classes (n,) of prepared pixels (n, 3, h, w)."""
-        return torch.cat([self.network(part).argmax(1) for part in pixels.split(batch)])
+        return torch.cat([self.network(part).argmax(1).cpu() for part in pixels.split(512)])
 
 
 def fine_tune(
@@ -35,35 +37,51 @@ def fine_tune(
     label: Tensor,
     counts: Tensor,
     *,
+    probe: tuple[Tensor, Tensor],
     rate: float,
     epochs: int,
-    batch: int = 64,
-    balanced: float = 1.0,
-    weight_decay: float = 0.05,
-    seed: int = 0,
-    probe: tuple[Tensor, Tensor] | None = None,
+    seed: int,
 ) -> FineTuned:
     """Fine-tune a copy of a backbone under balanced softmax: AdamW, cosine schedule, random flips.
 
-    backbone: pixels (n, 3, h, w) -> features (n, k), left as it is. counts: training images per class,
-    (c,). rate: its peak. probe: weight (k, c) and bias (c,) that the linear layer starts at (LP-FT: Kumar et
-    al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022); else
-    it starts at zero. Raises UserError for a loss that is not finite.
+    The linear layer starts at a probe (LP-FT: Kumar et al., "Fine-Tuning can Distort Pretrained Features and
+    Underperform Out-of-Distribution", ICLR 2022).
+
+    Parameters
+    ----------
+    backbone : Module
+        Pixels (n, 3, h, w) -> features (n, k); it is not changed.
+    pixels, label, counts : Tensor
+        Training images (n, 3, h, w), their classes (n,), and the images per class (c,).
+    probe : tuple of Tensor
+        Weight (k, c) and bias (c,).
+    rate : float
+        Peak learning rate.
+    epochs : int
+        Passes over the images.
+    seed : int
+        Of batches, flips and dropout.
+
+    Raises
+    ------
+    UserError
+        For a loss that is not finite.
     """
-    start = perf_counter()
-    # A backbone's dropout knows the global generator only.
+    start, device = perf_counter(), pixels.device
+    label, counts = label.to(device), counts.to(device)
+    # A backbone's dropout draws from the global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stable_seed("fine-tuning dropout", seed))
-        head = nn.Linear(backbone(pixels[:1]).shape[1], len(counts))
-        weight, bias = probe or (torch.zeros_like(head.weight.T), torch.zeros_like(head.bias))
+        k, c = probe[0].shape
+        head = nn.Linear(k, c)
         with torch.no_grad():
-            head.weight.copy_(weight.T)
-            head.bias.copy_(bias)
-        network = nn.Sequential(deepcopy(backbone), head).requires_grad_(True).train()
-        optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=weight_decay)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-len(label) // batch))
-        for i, rows in enumerate(_batches(len(label), epochs, batch, seed)):
-            loss = balanced_softmax(network(_flipped(pixels[rows], seed, i)), label[rows], counts, balanced)
+            head.weight.copy_(probe[0].T)
+            head.bias.copy_(probe[1])
+        network = nn.Sequential(deepcopy(backbone), head).to(device).requires_grad_(True).train()
+        optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-len(label) // BATCH))
+        for i, rows in enumerate(_batches(len(label), epochs, seed)):
+            loss = balanced_softmax(network(_flipped(pixels[rows], seed, i)), label[rows], counts)
             if not torch.isfinite(loss):
                 raise UserError(f"Fine-tuning: the loss is {loss.item()} at update {i}: lower the rate.")
             optimiser.zero_grad()
@@ -77,19 +95,19 @@ def fine_tune(
 def best_by_validation(
     rates: Sequence[float], train: Callable[[float], FineTuned], pixels: Tensor, label: Tensor
 ) -> FineTuned:
-    """The learning rate of the best average per-class validation accuracy; of equal ones the first."""
+    """Train with every rate and take the best average per-class validation accuracy, of equals the first."""
     c = int(label.max()) + 1
     tried = [train(rate) for rate in rates]
     scores = [per_class_accuracy(t.predict(pixels), label, c).mean() for t in tried]
     return tried[scores.index(max(scores))]
 
 
-def _batches(n: int, epochs: int, batch: int, seed: int) -> Iterator[Tensor]:
+def _batches(n: int, epochs: int, seed: int) -> Iterator[Tensor]:
     draw = generator("fine-tuning batches", seed)
     for _ in range(epochs):
-        yield from torch.randperm(n, generator=draw).split(batch)
+        yield from torch.randperm(n, generator=draw).split(BATCH)
 
 
 def _flipped(x: Tensor, seed: int, update: int) -> Tensor:
     flip = torch.rand(len(x), generator=generator("fine-tuning flips", seed, update)) < 0.5
-    return torch.where(flip[:, None, None, None], x.flip(3), x)
+    return torch.where(flip.to(x.device)[:, None, None, None], x.flip(3), x)

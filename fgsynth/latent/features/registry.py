@@ -13,21 +13,21 @@ from fgsynth.latent.features.digits import (
     random_convolution_features,
 )
 from fgsynth.latent.features.extractors import Extractor, extractor
-from fgsynth.latent.features.files import FeatureSet
+from fgsynth.latent.features.feature_set import FeatureSet
 from fgsynth.latent.features.sets import LONG_TAILED, ImageSet, featurise, mini_long_tail, places_lt
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import from_root, root
 
 DIGITS, CIFAR, PLACES = "digits_lt", "cifar100_lt", "places365_lt"
 FEATURES = "_features"
-"""The mini world's benchmarks by these names are about features, others about images."""
+"""Ends the names of the mini world's benchmarks as features."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A feature set that chooses settings, and the one they are then used on, if that is another.
+    """One draw of a benchmark: `choosing` has validation, `final` (if another) is what settings are used on.
 
-    images: those that the features are of, row by row, where there is an extractor.
+    images: row by row those of the features, where there is an extractor.
     """
 
     choosing: FeatureSet
@@ -35,36 +35,51 @@ class Drawn:
     images: ImageSet | None = None
 
 
-def load(name: str, seed: int, asked: LatentSets, work: str) -> Drawn:
-    """A benchmark in feature space by name; the seed draws which class is rare and which images there are.
+def load(name: str, seed: int, settings: LatentSets, work: str) -> Drawn:
+    """Load one draw of a benchmark in feature space.
 
-    "digits_lt"; "imagenet_lt_features", "places_lt_features" of the mini world; "cifar100_lt:100" with its
-    imbalance; "places365_lt". Features are kept below `work`. CIFAR-100-LT has no image to spare in its
-    largest class: settings are chosen on a draw with validation images and then used on the usual one.
-    Raises UserError for an unknown name, and for data that are not on disk.
+    CIFAR-100-LT has no image to spare in its largest class: settings are chosen on a draw with validation
+    images and then used on the usual one.
+
+    Parameters
+    ----------
+    name : str
+        "digits_lt"; "imagenet_lt_features" or "places_lt_features" of the mini world; "cifar100_lt:100" with
+        its imbalance; "places365_lt".
+    seed : int
+        Draws which class is rare and which images there are.
+    settings : LatentSets
+        Sizes, folders and the extractor.
+    work : str
+        Folder below which features are stored.
+
+    Raises
+    ------
+    UserError
+        For an unknown name, and for data that are not on disk.
     """
     kind, _, value = name.partition(":")
-    folder = root() / work / "features"
-    if kind == DIGITS:
-        return Drawn(_digits(asked, seed))
-    if kind.removesuffix(FEATURES) in LONG_TAILED and kind.endswith(FEATURES):
-        short = kind.removesuffix(FEATURES)
-        world: LongTail = asked.worlds[short].model_copy(update={"seed": seed})
-        source = mini_long_tail(short, world)
-        return Drawn(featurise(eyes(asked.extractor), source, folder, batch=256), None, source)
+    folder, short = root() / work / "features", name.removesuffix(FEATURES)
+    if name == DIGITS:
+        return Drawn(_digits(settings, seed))
+    if short in LONG_TAILED and short != name:
+        world: LongTail = settings.worlds[short].model_copy(update={"seed": seed})
+        images = mini_long_tail(short, world)
+        return Drawn(featurise(loaded(settings.extractor), images, folder, batch=256), None, images)
     if kind == CIFAR and value.isdecimal():
-        sets = [cifar100_lt(from_root(asked.cifar100), int(value), n, seed) for n in (asked.cifar100_val, 0)]
-        choosing, final = (featurise(eyes(asked.extractor), s, folder) for s in sets)
+        source = from_root(settings.cifar100)
+        sets = [cifar100_lt(source, int(value), n, seed) for n in (settings.cifar100_val, 0)]
+        choosing, final = (featurise(loaded(settings.extractor), s, folder) for s in sets)
         return Drawn(choosing, final, sets[0])
-    if kind == PLACES:
-        images = places_lt(from_root(asked.places_lists), from_root(asked.places_images))
-        return Drawn(featurise(eyes(asked.extractor), images, folder), None, images)
+    if name == PLACES:
+        images = places_lt(from_root(settings.places_lists), from_root(settings.places_images))
+        return Drawn(featurise(loaded(settings.extractor), images, folder), None, images)
     known = [DIGITS, *(n + FEATURES for n in LONG_TAILED), f"{CIFAR}:100", PLACES]
     raise UserError(f"No benchmark of features '{name}': choose one of {', '.join(known)}.")
 
 
-def _digits(asked: LatentSets, seed: int) -> FeatureSet:
-    d = asked.digits
+def _digits(settings: LatentSets, seed: int) -> FeatureSet:
+    d = settings.digits
     images, label = digits()
     counts = long_tail_counts(10, d.n_max, d.n_min)
     split = long_tail_split(label.numpy(), counts, d.n_val, d.n_test, seed)
@@ -72,6 +87,6 @@ def _digits(asked: LatentSets, seed: int) -> FeatureSet:
 
 
 @lru_cache(maxsize=2)
-def eyes(name: str) -> Extractor:
-    """The extractor of a name, loaded once."""
+def loaded(name: str) -> Extractor:
+    """Load an extractor, once per process."""
     return extractor(name)

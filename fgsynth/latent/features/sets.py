@@ -1,4 +1,4 @@
-"""Benchmarks in feature space: images with splits, and what a frozen extractor makes of them."""
+"""Benchmarks in feature space: images with splits, and their features by a frozen extractor."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,8 @@ from fgsynth.data.disk import longtail
 from fgsynth.data.registry import draw
 from fgsynth.latent.features.extract import extract
 from fgsynth.latent.features.extractors import Extractor
-from fgsynth.latent.features.files import FeatureSet, Strings
-from fgsynth.latent.features.formats import REST
-from fgsynth.latent.features.sources import Drawn, Files, Source
+from fgsynth.latent.features.feature_set import REST, FeatureSet, Strings
+from fgsynth.latent.features.sources import Files, Rendered, Source
 from fgsynth.utils.errors import UserError
 
 LONG_TAILED = (mini.IMAGENET_LT, mini.PLACES_LT)
@@ -25,7 +24,7 @@ LONG_TAILED = (mini.IMAGENET_LT, mini.PLACES_LT)
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A benchmark before an extractor has seen it: images, the split of each (n,), the classes' names."""
+    """A benchmark before its features are extracted: images, the split of each (n,), the classes' names."""
 
     source: Source
     split: Strings
@@ -33,21 +32,14 @@ class ImageSet:
     name: str
 
 
-def featurise(
-    extractor: Extractor,
-    images: ImageSet,
-    folder: Path | str,
-    *,
-    batch: int = 64,
-    workers: int = 0,
-) -> FeatureSet:
-    """All splits of a benchmark as features, kept in the folder (see `features.extract`)."""
-    features, label = extract(extractor, images.source, folder, batch=batch, workers=workers)
+def featurise(extractor: Extractor, images: ImageSet, folder: Path | str, *, batch: int = 64) -> FeatureSet:
+    """Extract the features of all splits of a benchmark into a folder (see `features.extract`)."""
+    features, label = extract(extractor, images.source, folder, batch=batch)
     return FeatureSet(features, label, images.split, images.classes, images.name)
 
 
 def mini_long_tail(name: str, world: LongTail) -> ImageSet:
-    """The mini world's ImageNet-LT or Places-LT: all splits, and the rest of the balanced training set.
+    """Draw the mini world's ImageNet-LT or Places-LT: all splits, and the rest of the balanced training set.
 
     An image of the mini world is its key, and keys count within class and split: further training keys are
     further draws by nature, so the full balanced set, n_max of each class, contains the long-tailed one.
@@ -58,7 +50,7 @@ def mini_long_tail(name: str, world: LongTail) -> ImageSet:
     bench = draw(name, world)
     table = pd.concat([bench.manifest.table, _rest(bench.manifest)], ignore_index=True)
     split = table["split"].to_numpy(dtype=np.str_)
-    return ImageSet(Drawn(bench, table), split, bench.manifest.classes, f"Mini {name}")
+    return ImageSet(Rendered(bench, table), split, bench.manifest.classes, f"Mini {name}")
 
 
 def _rest(manifest: Manifest) -> pd.DataFrame:
@@ -73,7 +65,7 @@ def _rest(manifest: Manifest) -> pd.DataFrame:
 
 
 def on_disk(found: disk.ImageSet) -> ImageSet:
-    """A data set of image files, such as `fgsynth.data.disk` lists them, in its manifest's order.
+    """Take a data set of image files, as `fgsynth.data.disk` lists them, in its manifest's order.
 
     Images are opened when they are needed. Raises UserError for what a manifest refuses.
     """
@@ -85,7 +77,7 @@ def on_disk(found: disk.ImageSet) -> ImageSet:
 
 
 def places_lt(lists: Path | str, root: Path | str) -> ImageSet:
-    """Places-LT by its official lists Places_LT_{train,val,test}.txt (Liu et al. 2019): 365 classes.
+    """Read Places-LT by its official lists Places_LT_{train,val,test}.txt (Liu et al. 2019): 365 classes.
 
     lists: the folder of the lists; root: of Places365's images, in any of the published layouts. There is
     no rest: the balanced set is not a list. Raises UserError for a missing or altered list.

@@ -21,7 +21,7 @@ Some = Tensor | list[Tensor]
 
 
 class Described(Protocol):
-    """Labelled images that know a digest of what decides them, and come many at once."""
+    """Labelled images with a digest of what decides them, read many at once."""
 
     @property
     def label(self) -> Tensor:
@@ -32,14 +32,14 @@ class Described(Protocol):
         """Equal for equal images in equal order only."""
 
     def take(self, rows: Tensor) -> Some:
-        """Some of the images, by row."""
+        """Some of the images, by row number."""
 
 
 Source = Images | Described
 
 
 def digest(source: Source) -> str:
-    """What decides the images and labels of a source: of images in memory, every pixel."""
+    """Digest of what decides the images and labels of a source: of images in memory, every pixel."""
     return fingerprint(source) if isinstance(source, Images) else source.digest
 
 
@@ -66,15 +66,9 @@ class Files:
         for path in self.paths:
             safe_path(path, f"The list of images below {self.folder}")
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int, /) -> tuple[Tensor, int]:
-        return read(str(self.folder / self.paths[i])), int(self.label[i])
-
     def take(self, rows: Tensor) -> list[Tensor]:
         """Some of the images. Raises UserError naming a file that cannot be read."""
-        return [self[i][0] for i in rows.tolist()]
+        return [read(str(self.folder / self.paths[i])) for i in rows.tolist()]
 
     @cached_property
     def digest(self) -> str:
@@ -92,7 +86,7 @@ class Files:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class Rendered:
     """Rows of a benchmark of the mini world, rendered when they are taken.
 
     table: with the columns of a manifest; it may hold rows that the benchmark's own manifest has not.
@@ -100,12 +94,6 @@ class Drawn:
 
     bench: Benchmark
     table: pd.DataFrame
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, i: int, /) -> tuple[Tensor, int]:
-        return self.take(torch.tensor([i]))[0], int(self.label[i])
 
     @cached_property
     def label(self) -> Tensor:

@@ -59,20 +59,20 @@ def statistics(features: Tensor, label: Tensor, n_classes: int, rows: int | None
     means[counts == 0] = features.mean(0)
     step = max(1, len(features) // rows) if rows else 1
     some = features[::step]
-    within = pooled(by_class(some, label[::step]), "oas") or pooled({0: some}, "oas")
+    within = pooled(by_class(some, label[::step])) or pooled({0: some})
     if within is None:
         within = Pooled(torch.eye(features.shape[1]), torch.zeros(features.shape[1]))
     variance = within.variance.clamp(min=max(FLOOR * float(within.variance.mean()), 1e-30))
     return Statistics(means, counts / counts.sum(), within.turn.T.contiguous(), variance.float())
 
 
-def discriminant(found: Statistics, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
+def discriminant(found: Statistics) -> tuple[Tensor, Tensor]:
     """Linear discriminant functions log p(e | y) up to a constant in y: weight (k, c) and bias (c,).
 
-    With m_y counted from the mean of all features and S the pooled covariance plus ridge I:
+    With m_y counted from the mean of all features and S the pooled covariance:
     w_y = S^-1 m_y, b_y = -m_y^T S^-1 m_y / 2 (Fisher 1936; Hastie et al. 2009, eq. 4.10, equal priors).
     """
     mean = found.mean
     centred = (found.means - mean).T
-    weight = found.axes @ ((found.axes.T @ centred) / (found.variance + ridge)[:, None])
+    weight = found.axes @ ((found.axes.T @ centred) / found.variance[:, None])
     return weight, -((centred / 2 + mean[:, None]) * weight).sum(0)

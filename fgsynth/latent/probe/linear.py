@@ -13,23 +13,35 @@ from fgsynth.evaluate.metrics import per_class_accuracy
 from fgsynth.latent.checks import check_features
 from fgsynth.latent.probe.discriminant import count_classes, no_empty_class, statistics
 from fgsynth.latent.probe.objective import Head, Objective, columns_of, log_prior, rows_of
-from fgsynth.latent.probe.solver import led_start, minimise
+from fgsynth.latent.probe.solver import minimise, start_of
 from fgsynth.train.losses import prior_counts
 from fgsynth.utils.errors import UserError
+from fgsynth.utils.parallel import SMALL
 
 SCALE = 16.0
 """Of the cosine head (our choice): logits from -16 to 16."""
 ROWS = 8192
 """About as many rows give the covariance behind the start and the coordinates; the objective is of all."""
-SELECTION = "best average validation accuracy (mean over classes), the first of equal ones"
+TOLERANCE = 3e-3
+"""Largest entry of the gradient, as a share of that at zero logits."""
 
 
 @dataclass(frozen=True)
 class Probe:
     """A linear probe: logits = rows @ weight + bias, rows as they are or, for a cosine head, at unit length.
 
-    weight (k, c), columns at length `scale` for the cosine head; bias (c,). Of its fit: weight_decay, the
-    objective in nats, passes over all features, and whether it converged (None: not checked).
+    Parameters
+    ----------
+    weight, bias : Tensor
+        (k, c), for the cosine head with columns at length `scale`, and (c,).
+    head : "linear" or "cosine"
+        What rows are multiplied as.
+    weight_decay, objective : float
+        Of its fit: the decay, and the objective reached in nats.
+    passes : int
+        Over all features, in its fit.
+    converged : bool, optional
+        Whether the fit did; None where there was none.
     """
 
     weight: Tensor
@@ -66,24 +78,42 @@ def fit_probe(
     *,
     weight_decay: float,
     balanced: float = 1.0,
-    tau: float = 0.0,
     head: Head = "linear",
     scale: float = SCALE,
     iterations: int = 200,
-    tolerance: float = 3e-3,
-    start: Probe | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Probe:
-    """Linear probe by full-batch L-BFGS on (balanced) softmax cross entropy + weight_decay |W|^2, bias free.
+    """Fit a linear probe by full-batch L-BFGS on (balanced) softmax cross entropy + weight_decay |W|^2.
 
-    features (n, k), label (n,); counts (c,): n_c of balanced softmax and of logit adjustment by `tau`.
-    scikit-learn's LogisticRegression has the same objective at C = 1 / (2 n weight_decay). Starts at `start`
-    or at `led_start`; for `tolerance` see `minimise`. The cosine head (columns and rows at unit length, times
-    `scale`) has no bias, and no weight decay as its logits do not depend on |W|.
-    Raises UserError for features or parameters out of range, or a class without features.
+    scikit-learn's LogisticRegression has the same objective at C = 1 / (2 n weight_decay) and balanced = 0.
+    The cosine head (columns and rows at unit length, times `scale`) has no bias, and no weight decay as its
+    logits do not depend on |W|.
+
+    Parameters
+    ----------
+    features, label : Tensor
+        (n, k) float32 and (n,) int64, every class with a row.
+    counts : Tensor
+        n_c of balanced softmax (Ren et al. 2020), (c,).
+    weight_decay : float
+        Of the weight; the bias is free.
+    balanced : float
+        Weight of balanced softmax against plain cross entropy, 0 to 1.
+    head : "linear" or "cosine"
+        Logits of rows as they are, or of cosines.
+    scale : float
+        Of the cosine head.
+    iterations, tolerance : int, float
+        See `solver.minimise`.
+
+    Raises
+    ------
+    UserError
+        For features or parameters out of range, or a class without features.
     """
     return path(
-        features, label, counts, [weight_decay], balanced=balanced, tau=tau, head=head, scale=scale,
-        iterations=iterations, tolerance=tolerance, start=start,
+        features, label, counts, [weight_decay], balanced=balanced, head=head, scale=scale,
+        iterations=iterations, tolerance=tolerance,
     )[0]  # fmt: skip
 
 
@@ -94,39 +124,35 @@ def path(
     weight_decays: Sequence[float],
     *,
     balanced: float = 1.0,
-    tau: float = 0.0,
     head: Head = "linear",
     scale: float = SCALE,
     iterations: int = 200,
-    tolerance: float = 3e-3,
-    start: Probe | None = None,
+    tolerance: float = TOLERANCE,
 ) -> list[Probe]:
-    """Regularisation path: a probe per weight decay, from the largest down, each started at the one before.
+    """Fit a regularisation path: a probe per weight decay, from the largest down, each from the one before.
 
     As `fit_probe`, which is a path of one; the optima are the same. Raises UserError as it does.
     """
     check_probe(weight_decays, balanced, head, scale)
     check_features(features, label)
     no_empty_class(count_classes(label, len(counts)))
-    prior = log_prior(prior_counts("real", counts)).float()
+    prior = log_prior(prior_counts("real", counts))
     rows = rows_of(features, head)
-    objective = Objective(rows, label, prior, balanced, 0.0, head, scale if head == "cosine" else 1.0)
     found = statistics(rows, label, len(counts), ROWS)
-    decays = sorted(weight_decays, reverse=True)
-    if start is None:
-        weight, bias = led_start(replace(objective, weight_decay=decays[0]), found, iterations)
-    else:
-        weight, bias = start.weight, start.bias
+    # Small problems in double precision: it costs little, and the optimum is known to more digits.
+    rows = rows.double() if features.numel() * len(counts) < SMALL else rows
+    scale = scale if head == "cosine" else 1.0
+    objective = Objective(rows, label, prior.to(rows), balanced, 0.0, head, scale)
+    weight, bias = start_of(objective, found)
     probes = []
-    for decay in decays:
+    for decay in sorted(weight_decays, reverse=True):
         if head == "cosine":
-            weight, bias = F.normalize(weight, dim=0), torch.zeros_like(bias)
+            weight = F.normalize(weight, dim=0)
         objective = replace(objective, weight_decay=decay)
         end = minimise(objective, found, (weight, bias), iterations, tolerance)
         weight, bias = end.weight, torch.zeros_like(bias) if head == "cosine" else end.bias
-        columns = columns_of(weight, head, objective.scale)
-        fitted = Probe(columns, bias, head, decay, end.value, end.passes, end.converged)
-        probes.append(fitted.adjusted(counts, tau) if tau else fitted)
+        columns = columns_of(weight, head, scale).float()
+        probes.append(Probe(columns, bias.float(), head, decay, end.value, end.passes, end.converged))
     return probes
 
 
@@ -145,11 +171,7 @@ def check_probe(weight_decays: Sequence[float], balanced: float, head: str, scal
 
 
 class Predictor(Protocol):
-    """What tables treat alike: probes and the classifiers without synthetic data."""
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Logits (n, c) of features (n, k)."""
-        ...
+    """A classifier of features."""
 
     def predict(self, features: Tensor) -> Tensor:
         """Predicted class, (n,)."""
@@ -160,13 +182,13 @@ P = TypeVar("P", bound=Predictor)
 
 
 def average_accuracy(predicted: Tensor, label: Tensor) -> float:
-    """Average accuracy: the mean over the classes present in `label` (n,) of their accuracies, in percent."""
+    """Average accuracy: the mean over the classes in `label` (n,) of their accuracies, in percent."""
     n_classes = int(torch.cat([predicted, label]).max()) + 1
     return float(np.nanmean(per_class_accuracy(predicted, label, n_classes)))
 
 
 def select(features: Tensor, label: Tensor, probes: Sequence[P]) -> P:
-    """The classifier with the best average validation accuracy (mean over classes), the first of equal ones.
+    """Select the classifier with the best average validation accuracy, the first of equal ones.
 
     features (n, k) and label (n,) of the validation set. From a `path`, equal ones give the largest weight
     decay. Raises UserError for no classifier, or features that `check_features` refuses.

@@ -1,4 +1,4 @@
-"""What a probe minimises: (balanced) softmax cross entropy of a linear or cosine head, and its gradient."""
+"""The objective of a probe: (balanced) softmax cross entropy of a linear or cosine head, and its gradient."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,12 +13,12 @@ CHUNK = 4096
 
 
 def rows_of(features: Tensor, head: Head) -> Tensor:
-    """What the head sees: features as they are, or at unit length for "cosine"."""
+    """Rows of the head: features as they are, or at unit length for "cosine"."""
     return F.normalize(features) if head == "cosine" else features
 
 
 def columns_of(weight: Tensor, head: Head, scale: float) -> Tensor:
-    """What the rows are multiplied by: (k, c), for "cosine" at length `scale`."""
+    """Columns of the head, (k, c): the weight, for "cosine" at length `scale`."""
     return scale * F.normalize(weight, dim=0) if head == "cosine" else weight
 
 
@@ -43,7 +43,7 @@ def cross_entropy_and_slope(logits: Tensor, label: Tensor) -> tuple[float, Tenso
 class Objective:
     """F(W, b) = mean balanced softmax cross entropy + weight_decay |W|^2 (Ren et al. 2020), in nats.
 
-    features (n, k), as the head sees them; label (n,); prior (c,): log shares of the classes. As in
+    features (n, k), by `rows_of`; label (n,); prior (c,): log shares of the classes. As in
     `losses.balanced_softmax`, `balanced` mixes cross entropy on logits + prior (1) and on logits (0).
     The bias is not decayed; the cosine head has none, and nothing depends on b.
     """

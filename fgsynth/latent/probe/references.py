@@ -16,13 +16,10 @@ from fgsynth.latent.probe.discriminant import (
     statistics,
 )
 from fgsynth.latent.probe.linear import Probe, select
-from fgsynth.latent.probe.objective import log_prior
-from fgsynth.train.losses import prior_counts
 from fgsynth.utils.errors import UserError
 
 TEMPERATURE = 0.07
 """Of the votes of nearest neighbours (Wu et al. 2018; with k = 10 to 200 in Caron et al. 2021, DINO)."""
-NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200)
 CHUNK = 4096
 """Query rows at a time."""
 
@@ -37,17 +34,14 @@ def nearest_class_mean(features: Tensor, label: Tensor, n_classes: int) -> Probe
     return Probe(means.T.contiguous(), -means.square().sum(1) / 2)
 
 
-def shrinkage_lda(features: Tensor, label: Tensor, n_classes: int, prior: Tensor | None = None) -> Probe:
-    """Linear discriminant analysis with a shrunk covariance: a linear probe without training.
+def shrinkage_lda(features: Tensor, label: Tensor, n_classes: int) -> Probe:
+    """Linear discriminant analysis with a shrunk covariance and equal priors: a probe without training.
 
     features (n, k), label (n,). The pooled within-class covariance is shrunk by OAS (scikit-learn's
-    "auto" is Ledoit-Wolf, class by class). prior: counts (c,) whose shares are the prior, None: uniform.
-    Raises UserError for features that `check_features` refuses, or a class without any.
+    "auto" is Ledoit-Wolf, class by class). Raises UserError for features that `check_features` refuses, or a
+    class without any.
     """
-    weight, bias = discriminant(_statistics(features, label, n_classes))
-    if prior is not None:
-        bias = bias + log_prior(prior_counts("real", prior)).to(bias)
-    return Probe(weight, bias)
+    return Probe(*discriminant(_statistics(features, label, n_classes)))
 
 
 def _statistics(features: Tensor, label: Tensor, n_classes: int, rows: int | None = None) -> Statistics:
@@ -90,7 +84,7 @@ def nearest_neighbours(
     n_classes: int,
     val_features: Tensor,
     val_label: Tensor,
-    ks: Sequence[int] = NEIGHBOURS,
+    ks: Sequence[int],
 ) -> NearestNeighbours:
     """Nearest neighbours with the k of `ks` that `select` prefers on the validation set.
 

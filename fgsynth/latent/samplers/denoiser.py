@@ -34,10 +34,10 @@ class Whitening:
     def fit(cls, groups: dict[int, Tensor]) -> "Whitening":
         """By the pooled within-class covariance, unbiased and shrunk by OAS, of features (n_y, k) by class.
 
-        Shrinkage gives directions in which nothing varies a little variance, so that more dimensions than
+        Shrinkage leaves a little variance where nothing varies, so that more dimensions than
         rows are no trouble. Raises UserError where no class has two features, and where none varies.
         """
-        tied, spread = pooled(groups, "oas"), with_spread(groups)
+        tied, spread = pooled(groups), with_spread(groups)
         if tied is None:
             raise UserError(
                 "No class has two features, so nothing tells how features vary: give at least one class two."
@@ -115,14 +115,7 @@ def contraction(schedule: Schedule) -> float:
 
 
 def train_denoiser(
-    z: Tensor,
-    label: Tensor,
-    n_classes: int,
-    *,
-    updates: int,
-    width: int,
-    rate: float,
-    seed: int,
+    z: Tensor, label: Tensor, n_classes: int, *, updates: int, width: int, rate: float, seed: int
 ) -> Denoiser:
     """DDPM training of the denoiser: mean squared error on v (Ho et al. 2020; Salimans and Ho 2022).
 

@@ -12,8 +12,7 @@ from fgsynth.guidance.criteria import Criterion
 from fgsynth.guidance.feedback import Classifier, Guidance, GuidedModel, guide
 from fgsynth.guidance.samplers import ddim
 from fgsynth.guidance.schedule import Predict, Schedule, model_function
-from fgsynth.latent.checks import by_class, check_features
-from fgsynth.latent.samplers.base import known_class, sample_classes
+from fgsynth.latent.samplers.base import LatentSampler
 from fgsynth.latent.samplers.denoiser import (
     Denoiser,
     Whitening,
@@ -28,7 +27,7 @@ from fgsynth.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Feedback:
-    """What guides features: a criterion of a classifier of features, and how strongly (FG 3.1)."""
+    """Feedback in feature space: a criterion of a classifier of features, and how strongly (FG 3.1)."""
 
     criterion: Criterion
     classifier: Classifier
@@ -36,7 +35,7 @@ class Feedback:
 
 
 def feature_classifier(logits: Callable[[Tensor], Tensor]) -> Classifier:
-    """A probe as guidance takes a classifier: its logits, and as embedding the feature itself.
+    """Make a probe a classifier of guidance: its logits, and the feature itself as embedding.
 
     logits: differentiable, features (n, k) -> (n, c), such as a probe's `logits`.
     """
@@ -45,7 +44,7 @@ def feature_classifier(logits: Callable[[Tensor], Tensor]) -> Classifier:
 
 @dataclass(frozen=True)
 class MeanPosterior:
-    """A class mean as n rows show it: normal along whitened components, with mean and spread (k,) each."""
+    """What n rows tell of a class mean: normal along whitened components, with mean and spread (k,) each."""
 
     mean: Tensor
     spread: Tensor
@@ -57,8 +56,8 @@ def shrunk_means(groups: dict[int, Tensor], whitening: Whitening) -> dict[int, M
 
     groups: features (n_y, k) by class. The mean m_y of a class's rows is off by a variance of 1 / n_y along
     every whitened component. With true means normal around their average g with variance tau_j^2 along
-    component j, which the classes show, the true mean is normal around g + f (m_y - g) with variance f / n_y,
-    f = tau_j^2 / (tau_j^2 + 1 / n_y): the fewer rows a class has, the more it is drawn to the others.
+    component j, estimated from the classes, the true mean is normal around g + f (m_y - g) with variance
+    f / n_y, f = tau_j^2 / (tau_j^2 + 1 / n_y): the fewer rows a class has, the more it is shrunk.
     """
     means = torch.stack([x.mean(0, dtype=torch.double) for x in groups.values()]) @ whitening.forward.double()
     counts = [len(x) for x in groups.values()]
@@ -72,29 +71,38 @@ def shrunk_means(groups: dict[int, Tensor], whitening: Whitening) -> dict[int, M
     return {y: MeanPosterior(mean.float(), spread.float(), n) for y, mean, spread, n in parts}
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """What a fit leaves: class means, whitening, the denoiser of the leading components."""
-
-    means: dict[int, MeanPosterior]
-    whitening: Whitening
-    denoiser: Denoiser
-
-
-class FeatureDiffusion:
+class FeatureDiffusion(LatentSampler):
     """Latent diffusion in feature space: a class-conditional diffusion of what varies within classes.
 
-    LS does not print its sampler: this one is our choice. feature = class mean + residual. Residuals (feature
-    minus its class's mean) are whitened by PCA; a small network denoises the leading `components` of them
-    (DDPM, v-prediction), the others are normal with their own variance. The untrained network is the normal
-    distribution with the pooled within-class covariance, training learns what departs from it. Classes share
-    the network: a synthetic row of class y is denoised as of its class with probability
+    The sampler of LS is not known: this one is our choice. feature = class mean + residual. Residuals
+    (feature minus its class's mean) are whitened by PCA; a small network denoises the leading `components`
+    of them (DDPM, v-prediction), the others are normal with their own variance. The untrained network is the
+    normal distribution with the pooled within-class covariance, training learns what departs from it. Classes
+    share the network: a synthetic row of class y is denoised as of its class with probability
     a = (n_y - 1) / (n_y - 1 + strength) and as of any class otherwise, so that a class of few rows borrows
     the residuals of all. Means are shrunk (`shrunk_means`), and each row draws one from its posterior.
 
-    updates: of training, 256 rows each; width: of the network; rate: of AdamW; n_steps: of DDIM; seed: of the
-    training. feedback: guides sampling, see `guided_by`.
-    Raises UserError for settings out of range.
+    Parameters
+    ----------
+    updates, rate : int, float
+        Updates of training, 256 rows each, and the learning rate of AdamW.
+    width, components : int
+        Of the network, and whitened components that it denoises.
+    n_steps : int
+        Of DDIM.
+    feedback : Feedback, optional
+        Guides sampling, see `guided_by`.
+    seed : int
+        Of the training.
+    strength : float
+        Of the borrowing; 0 borrows nothing.
+
+    Raises
+    ------
+    UserError
+        For parameters out of range; by `fit` where no class has two features, where none varies, or if
+        training diverges; by `sample` for a class that the feedback's classifier does not have, and for a
+        feedback whose gradient is not finite.
     """
 
     def __init__(
@@ -120,28 +128,22 @@ class FeatureDiffusion:
         self.feedback, self.seed = feedback, seed
         self.components, self.strength, self.rate = components, strength, rate
         self._schedule = Schedule.from_scheduler(scheduler(), n_steps)
-        self._fitted: _Fitted | None = None
+        self._networks: tuple[Whitening, Denoiser] | None = None
 
-    def fit(self, features: Tensor, label: Tensor) -> Self:
-        """Train on features (n, k), label (n,).
-
-        Raises UserError where no class has two features, where none varies, or if training diverges.
-        """
-        check_features(features, label)
-        groups = by_class(features, label)
+    def _fit(self, groups: dict[int, Tensor]) -> dict[int, MeanPosterior]:
         whitening = Whitening.fit(groups)
         residual, y = residuals(groups)
         denoiser = train_denoiser(
             residual @ whitening.forward[:, : self.components],
             y,
-            int(label.max()) + 1,
+            max(groups) + 1,
             updates=self.updates,
             width=self.width,
             rate=self.rate,
             seed=self.seed,
         )
-        self._fitted = _Fitted(shrunk_means(groups, whitening), whitening, denoiser)
-        return self
+        self._networks = whitening, denoiser
+        return shrunk_means(groups, whitening)
 
     def guided_by(self, feedback: Feedback | None) -> Self:
         """The same fitted sampler under another feedback, or none; no training, and the same noise."""
@@ -149,34 +151,22 @@ class FeatureDiffusion:
         other.feedback = feedback
         return other
 
-    def sample(self, y: int, n: int, seed: int, *, start: int = 0) -> Tensor:
-        """Rows start..start + n of class `y`, (n, k), by DDIM, guided by the feedback, if any.
-
-        Rows are made in whole chunks of 128, so that a row is the same to the last bit in any range.
-        Raises UserError for a class that was not fitted or that the feedback's classifier does not know, and
-        for a feedback whose gradient is not finite.
-        """
-        f = self._fitted
-        known_class(y, f.means if f else {})
-        return cut(lambda j: self._chunk(y, j, seed), start, start + n)
-
-    def sample_all(self, counts: Tensor, seed: int, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """counts[y] rows of every class from row start[y] (None: 0) on: features, labels, sorted by class."""
-        k = len(self._fitted.whitening.back) if self._fitted else 0
-        return sample_classes(self, k, counts, seed, start)
+    def _rows(self, y: int, start: int, stop: int, seed: int) -> Tensor:
+        # In whole chunks of 128, so that a row is the same to the last bit in any range.
+        return cut(lambda j: self._chunk(y, j, seed), start, stop)
 
     def _chunk(self, y: int, j: int, seed: int) -> Tensor:
         """Rows 128 j to 128 (j + 1) of class `y`."""
-        f, m = self._fitted, self.components
-        assert f is not None
-        here, back, own = (seed, y, j * CHUNK, (j + 1) * CHUNK), f.whitening.back, f.means[y]
+        assert self._networks is not None
+        (whitening, denoiser), m = self._networks, self.components
+        here, back, own = (seed, y, j * CHUNK, (j + 1) * CHUNK), whitening.back, self._classes[y]
         noise, for_mean = normal("feature diffusion", *here, 2 * len(back)).chunk(2, 1)
         fixed = (own.mean + own.spread * for_mean) @ back + noise[:, m:] @ back[m:]
         u, free = uniform("feature diffusion class", *here, 1)[:, 0], own.n - 1
-        condition = torch.where(u * (free + self.strength) < free, y, f.denoiser.n_classes)
+        condition = torch.where(u * (free + self.strength) < free, y, denoiser.n_classes)
 
         def network(z: Tensor, t: int) -> Tensor:
-            return f.denoiser(z, torch.full((CHUNK,), t), condition)
+            return denoiser(z, torch.full((CHUNK,), t), condition)
 
         def decode(z: Tensor) -> Tensor:
             return fixed + z @ back[:m]
@@ -203,13 +193,13 @@ def _guided(
     schedule: Schedule,
     example: Tensor,
 ) -> GuidedModel:
-    """A chunk's model function under feedback, for a classifier that knows class `y`."""
+    """A chunk's model function under feedback, for a classifier that has class `y`."""
     with torch.no_grad():
-        known = feedback.classifier(example)[0].shape[1]
-    if y >= known:
+        n_classes = feedback.classifier(example)[0].shape[1]
+    if y >= n_classes:
         raise UserError(
-            f"The feedback's classifier knows {known} classes, class {y} is asked for: guide with a "
-            "classifier of the features' own classes."
+            f"The feedback's classifier has {n_classes} classes, there is no class {y} among them: guide "
+            "with a classifier of the features' own classes."
         )
     label = torch.full((CHUNK,), y)
     return guide(predict, feedback.classifier, feedback.criterion, label, schedule, feedback.guidance, decode)

@@ -1,124 +1,97 @@
 """Latent samplers around single features: kernel density estimation and SMOTE."""
 
 import math
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
 from imblearn.over_sampling import SMOTE
 from torch import Tensor
 
-from fgsynth.latent.checks import by_class, check_features
 from fgsynth.latent.covariance import variance, with_spread
-from fgsynth.latent.samplers.base import known_class, sample_classes
+from fgsynth.latent.samplers.base import LatentSampler
 from fgsynth.latent.samplers.noise import CHUNK, cut, integers, normal
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import stable_seed
 
-Rule = Literal["scott", "silverman"]
 
+class KernelDensity(LatentSampler):
+    """Kernel density estimation (smoothed bootstrap): a feature of the class plus Gaussian noise.
 
-def bandwidth_factor(bandwidth: float | Rule, n: int, k: int) -> float:
-    """The bandwidth h in units of the standard deviation, for n rows in k dimensions.
+    x_j + h sigma * w, j uniform over the class, w standard normal, sigma the standard deviation per dimension
+    of the pooled within-class variance. So the covariance is S_y + h^2 diag(sigma^2). A dimension without
+    variance stays as it is.
 
-    "scott": n^(-1/(k+4)). "silverman": (n (k+2) / 4)^(-1/(k+4)) (as in scipy's gaussian_kde). A number is
-    itself. In hundreds of dimensions both rules are close to 1, so that a feature is moved about as far as
-    the class is wide. Raises UserError for another name, or a number that is negative or infinite.
-    """
-    if bandwidth == "scott":
-        return float(n ** (-1 / (k + 4)))
-    if bandwidth == "silverman":
-        return float((n * (k + 2) / 4) ** (-1 / (k + 4)))
-    try:
-        h = float(bandwidth)
-    except ValueError:
-        h = math.nan
-    if not 0 <= h < math.inf:
-        raise UserError(f"Bandwidth '{bandwidth}': choose 'scott', 'silverman' or a number from 0 up.")
-    return h
+    Parameters
+    ----------
+    bandwidth : float or "scott"
+        h in units of the standard deviation; "scott" is n_y^(-1 / (k + 4)) (Scott 1992). In hundreds of
+        dimensions it is close to 1, so that a feature is moved about as far as the class is wide.
 
-
-class KernelDensity:
-    """Kernel-density latent sampler (smoothed bootstrap): a feature of the class plus Gaussian noise.
-
-    x_j + h sigma * w, j uniform over the class, w standard normal, h by `bandwidth_factor` with the class's
-    n_y, sigma the standard deviation per dimension: of the pooled within-class variance, or of the class
-    itself. So the covariance is S_y + h^2 diag(sigma^2). A dimension without variance stays as it is.
+    Raises
+    ------
+    UserError
+        For another bandwidth, and by `fit` where no class has two rows.
     """
 
-    def __init__(
-        self, bandwidth: float | Rule = "scott", spread: Literal["pooled", "class"] = "pooled"
-    ) -> None:
-        bandwidth_factor(bandwidth, 1, 1)
-        if spread not in ("pooled", "class"):
-            raise UserError(f"Unknown spread '{spread}': choose 'pooled' or 'class'.")
-        self.bandwidth: float | Rule = bandwidth
-        self.spread = spread
-        self._rows: dict[int, Tensor] = {}
-        self._width: dict[int, Tensor] = {}
-        self._k = 0
+    def __init__(self, bandwidth: float | Literal["scott"] = "scott") -> None:
+        if bandwidth != "scott" and not (isinstance(bandwidth, float | int) and 0 <= bandwidth < math.inf):
+            raise UserError(f"Bandwidth '{bandwidth}': choose 'scott' or a number from 0 up.")
+        self.bandwidth: float | Literal["scott"] = bandwidth
 
-    def fit(self, features: Tensor, label: Tensor) -> Self:
-        """Features (n, k), label (n,). Raises UserError for a class of one row with no variance to use."""
-        check_features(features, label)
-        groups, k = by_class(features, label), features.shape[1]
+    def _fit(self, groups: dict[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
         spread = with_spread(groups)
-        shared = variance(spread, k) if spread and self.spread == "pooled" else None
-        width = {}
-        for y, x in groups.items():
-            if shared is None and len(x) < 2:
-                raise UserError(
-                    f"Class {y} has 1 feature and no variance to widen it by: use the spread 'pooled', "
-                    "and give a class with two features or more."
-                )
-            sigma = (variance([x], k) if shared is None else shared).sqrt()
-            width[y] = (bandwidth_factor(self.bandwidth, len(x), k) * sigma).float()
-        self._rows, self._width, self._k = groups, width, k
-        return self
+        if not spread:
+            raise UserError(
+                f"Class {min(groups)} has 1 feature and no variance to widen it by: give a class with two "
+                "features or more."
+            )
+        k = spread[0].shape[1]
+        sigma = variance(spread, k).sqrt()
+        return {y: (x, (self._factor(len(x), k) * sigma).float()) for y, x in groups.items()}
 
-    def sample(self, y: int, n: int, seed: int, *, start: int = 0) -> Tensor:
-        """Rows start..start + n of class `y`, (n, k). Raises UserError for a class that was not fitted."""
-        known_class(y, self._rows)
-        x, stop = self._rows[y], start + n
+    def _factor(self, n: int, k: int) -> float:
+        return float(n ** (-1 / (k + 4))) if self.bandwidth == "scott" else float(self.bandwidth)
+
+    def _rows(self, y: int, start: int, stop: int, seed: int) -> Tensor:
+        x, width = self._classes[y]
         pick = integers("kernel density, row", seed, y, start, stop, len(x))
         w = normal("kernel density, noise", seed, y, start, stop, self._k)
-        return w.mul_(self._width[y]).add_(x[pick])
-
-    def sample_all(self, counts: Tensor, seed: int, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """counts[y] rows of every class: features, labels, sorted by class."""
-        return sample_classes(self, self._k, counts, seed, start)
+        return w.mul_(width).add_(x[pick])
 
 
-class Smote:
-    """SMOTE latent sampler: a uniform point between a feature and one of its nearest of the same class.
+class Smote(LatentSampler):
+    """SMOTE: a uniform point between a feature and one of its nearest neighbours of the same class.
 
-    x_i + g (x_j - x_i), i uniform over the class, j uniform over the `neighbours` nearest of i, g uniform
-    in [0, 1) (Chawla et al. 2002), by imbalanced-learn. A class with fewer others takes all of them; one of
-    a single row repeats it.
+    x_i + g (x_j - x_i), i uniform over the class, j uniform over the nearest neighbours of i, g uniform in
+    [0, 1) (Chawla et al. 2002), by imbalanced-learn. A class of a single row repeats it.
+
+    Parameters
+    ----------
+    neighbours : int
+        Of each feature; all others of the class where they are fewer.
+
+    Raises
+    ------
+    UserError
+        For fewer than one neighbour.
     """
 
     def __init__(self, neighbours: int = 5) -> None:
         if neighbours < 1:
             raise UserError(f"SMOTE with {neighbours} neighbours: give at least 1.")
         self.neighbours = neighbours
-        self._rows: dict[int, Tensor] = {}
-        self._k = 0
 
-    def fit(self, features: Tensor, label: Tensor) -> Self:
-        """Features (n, k), label (n,). Raises UserError as `check_features` does."""
-        check_features(features, label)
-        self._rows, self._k = by_class(features, label), features.shape[1]
-        return self
+    def _fit(self, groups: dict[int, Tensor]) -> dict[int, Tensor]:
+        return groups
 
-    def sample(self, y: int, n: int, seed: int, *, start: int = 0) -> Tensor:
-        """Rows start..start + n of class `y`, (n, k). Raises UserError for a class that was not fitted."""
-        known_class(y, self._rows)
-        x = self._rows[y]
+    def _rows(self, y: int, start: int, stop: int, seed: int) -> Tensor:
+        x: Tensor = self._classes[y]
         m = len(x)
         if m == 1:
-            return cut(lambda _: x.expand(CHUNK, -1), start, start + n)
+            return cut(lambda _: x.expand(CHUNK, -1), start, stop)
         # imbalanced-learn wants a second class, and draws all rows in one stream, so that a row would
-        # depend on how many are asked for: one call per chunk.
+        # depend on how many are drawn: one call per chunk.
         rows, other = torch.cat([x, x[:1]]).numpy(), np.arange(m + 1) == m
 
         def chunk(j: int) -> Tensor:
@@ -130,8 +103,4 @@ class Smote:
             )
             return torch.from_numpy(smote.fit_resample(rows, other)[0][m + 1 :])
 
-        return cut(chunk, start, start + n)
-
-    def sample_all(self, counts: Tensor, seed: int, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """counts[y] rows of every class: features, labels, sorted by class."""
-        return sample_classes(self, self._k, counts, seed, start)
+        return cut(chunk, start, stop)

@@ -1,4 +1,4 @@
-"""Images of feature space: the plane of three classes, gains, curves."""
+"""Figures of feature space: the plane of three classes, gains, curves."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fgsynth.evaluate.figures import COLOURS, band
 from fgsynth.latent.probe.linear import Probe, fit_probe
-from fgsynth.latent.study.comparison import WAYS, Trial
+from fgsynth.latent.study.comparison import METHODS, Draw
 
 KINDS = ("real", "rest of the balanced set", "synthetic")
 METRIC_NAMES = ("overall", "few")
@@ -20,42 +20,40 @@ METRIC_NAMES = ("overall", "few")
 
 @dataclass(frozen=True)
 class Plane:
-    """Points of three classes in two principal components, and probes fitted there, by what they saw."""
+    """Points of three classes in two principal components, and probes fitted there by their training set."""
 
     points: pd.DataFrame
     probes: dict[str, Probe]
 
 
-def plane(trial: Trial, way: str) -> Plane:
-    """The largest class and the two classes of fewest features whose means lie nearest to it.
+def plane(draw: Draw, method: str) -> Plane:
+    """Project the largest class and the two classes of fewest features whose means lie nearest.
 
     Principal components of the three classes' balanced set, by an exact decomposition whose signs are fixed:
     the same plane in every run. Probes: cross entropy on real features, on real and synthetic ones, and on
     the balanced set, in the plane.
     """
-    x, y = trial.data.part("train")
-    full, full_label = trial.data.part("train", "rest")
-    classes = _three(trial)
+    x, y = draw.data.part("train")
+    full, full_label = draw.data.part("train", "rest")
+    classes = _three(draw)
     mine = torch.isin(full_label, torch.tensor(classes))
     axes = PCA(2, svd_solver="full").fit(full[mine].numpy())
-    wanted = torch.zeros_like(trial.counts)
+    wanted = torch.zeros_like(draw.counts)
     wanted[classes] = 60
-    new, new_label = WAYS[way](trial).sample_all(wanted, trial.seed)
-    rest, rest_label = trial.data.part("rest")
+    new, new_label = METHODS[method](draw).sample_all(wanted, draw.seed)
+    rest, rest_label = draw.data.part("rest")
     parts = dict(zip(KINDS, ((x, y), (rest, rest_label), (new, new_label)), strict=True))
     points = pd.concat(
-        [_points(e, label, classes, trial, axes).assign(kind=k) for k, (e, label) in parts.items()]
+        [_points(e, label, classes, draw, axes).assign(kind=k) for k, (e, label) in parts.items()]
     )
     kinds = {"real": ["real"], "real and synthetic": ["real", "synthetic"], "balanced": [*KINDS[:2]]}
-    probes = {
-        name: _fitted(points[points["kind"].isin(seen)], trial, classes) for name, seen in kinds.items()
-    }
+    probes = {name: _fitted(points[points["kind"].isin(kind)], draw, classes) for name, kind in kinds.items()}
     return Plane(points, probes)
 
 
-def _three(trial: Trial) -> list[int]:
-    counts = trial.counts
-    x, y = trial.data.part("train")
+def _three(draw: Draw) -> list[int]:
+    counts = draw.counts
+    x, y = draw.data.part("train")
     means = torch.stack([x[y == c].mean(0) for c in range(len(counts))])
     head = int(counts.argmax())
     rare = counts.argsort()[: max(2, len(counts) // 3)]
@@ -63,22 +61,22 @@ def _three(trial: Trial) -> list[int]:
     return [head, *near.tolist()]
 
 
-def _points(e: Tensor, label: Tensor, classes: list[int], trial: Trial, axes: PCA) -> pd.DataFrame:
+def _points(e: Tensor, label: Tensor, classes: list[int], draw: Draw, axes: PCA) -> pd.DataFrame:
     rows = torch.isin(label, torch.tensor(classes))
     at = axes.transform(e[rows].numpy())
-    names = [trial.data.classes[c] for c in label[rows].tolist()]
+    names = [draw.data.classes[c] for c in label[rows].tolist()]
     return pd.DataFrame({"component 1": at[:, 0], "component 2": at[:, 1], "class": names})
 
 
-def _fitted(points: pd.DataFrame, trial: Trial, classes: list[int]) -> Probe:
-    names = [trial.data.classes[c] for c in classes]
+def _fitted(points: pd.DataFrame, draw: Draw, classes: list[int]) -> Probe:
+    names = [draw.data.classes[c] for c in classes]
     at = torch.tensor(points[["component 1", "component 2"]].to_numpy(), dtype=torch.float32)
     label = torch.tensor(points["class"].map(names.index).to_numpy())
     return fit_probe(at, label, torch.ones(3), weight_decay=1e-3, balanced=0.0)
 
 
 def draw_plane(shown: Plane) -> Figure:
-    """Three panels, one kind of points each; the boundaries of every probe in all of them."""
+    """Draw three panels, one kind of points each; the boundaries of every probe in all of them."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharex=True, sharey=True, layout="constrained")
     names = list(dict.fromkeys(shown.points["class"]))
     spans = [shown.points[c].quantile([0.005, 0.995]).tolist() for c in ("component 1", "component 2")]
@@ -99,13 +97,13 @@ def draw_plane(shown: Plane) -> Figure:
     axes[0].get_legend().remove()
     figure.legend(handles, labels, loc="outside right upper")
     styles = ("dotted", "solid", "dashed")
-    said = ", ".join(f"{s}: {n}" for n, s in zip(shown.probes, styles, strict=True))
-    figure.supxlabel(f"boundaries of a probe on {said}", fontsize=9)
+    legend = ", ".join(f"{s}: {n}" for n, s in zip(shown.probes, styles, strict=True))
+    figure.supxlabel(f"boundaries of a probe on {legend}", fontsize=9)
     return figure
 
 
 def draw_gains(gains: pd.DataFrame, bound: str) -> Figure:
-    """A column per benchmark, a row per metric: gains over the reference, the bound as a dashed line."""
+    """Draw a column per benchmark, a row per metric: gains over the reference, the bound as a dashed line."""
     sets = list(dict.fromkeys(gains["set"]))
     methods = [m for m in dict.fromkeys(gains["method"]) if m != bound]
     figure, axes = plt.subplots(
@@ -130,7 +128,7 @@ def draw_gains(gains: pd.DataFrame, bound: str) -> Figure:
 
 
 def draw_curves(by_amount: pd.DataFrame, by_shots: pd.DataFrame) -> Figure:
-    """A column per benchmark: accuracy against synthetic features, and against real shots."""
+    """Draw a column per benchmark: accuracy against synthetic features, and against real shots."""
     sets = list(dict.fromkeys(by_amount["set"]))
     figure, axes = plt.subplots(
         2, len(sets), figsize=(4.2 * len(sets) + 1, 6), squeeze=False, layout="constrained"

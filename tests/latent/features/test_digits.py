@@ -28,15 +28,14 @@ def test_split_is_disjoint_balanced_and_repeatable(seed):
     label = np.repeat(np.arange(4), 50)
     counts = d.long_tail_counts(4, 30, 3)
     split = d.long_tail_split(label, counts, 5, 10, seed)
-    assert sorted(np.bincount(label[split.train])) == sorted(counts)
-    assert np.bincount(label[split.test]).tolist() == [10] * 4
-    assert np.bincount(label[split.val]).tolist() == [5] * 4
-    assert np.bincount(label[split.balanced]).tolist() == [30] * 4
-    held_out = set(split.val) | set(split.test)
-    assert len(held_out) == 60
-    assert not held_out & set(split.balanced)
-    assert set(split.train) <= set(split.balanced)
-    assert np.array_equal(split.train, d.long_tail_split(label, counts, 5, 10, seed).train)
+    sizes = {name: np.bincount(label[rows], minlength=4) for name, rows in split.items()}
+    assert sorted(sizes["train"]) == sorted(counts)
+    assert sizes["test"].tolist() == [10] * 4
+    assert sizes["val"].tolist() == [5] * 4
+    assert (sizes["train"] + sizes["rest"]).tolist() == [30] * 4
+    every = np.concatenate(list(split.values()))
+    assert len(set(every.tolist())) == len(every) == 180
+    assert np.array_equal(split["train"], d.long_tail_split(label, counts, 5, 10, seed)["train"])
 
 
 def test_split_names_the_class_that_is_too_small():
@@ -57,15 +56,13 @@ def test_random_convolutions_are_centred_of_length_one_and_frozen():
 
 def test_the_set_holds_every_image_of_the_draw_once():
     images, label = d.digits()
-    # A feature that says which image it is of.
+    # A feature is the number of its image.
     features = torch.arange(len(label)).float().reshape(-1, 1)
     split = d.long_tail_split(label.numpy(), d.long_tail_counts(10, 134, 5), 10, 30, 0)
     made = d.digits_lt(features, label, split)
-    for name, rows in {"train": split.train, "val": split.val, "test": split.test}.items():
+    for name, rows in split.items():
         e, y = made.part(name)
         assert e[:, 0].long().tolist() == rows.tolist()
         assert torch.equal(y, label[rows])
-    full = made.part("train", "rest")[0][:, 0].long()
-    assert sorted(full.tolist()) == sorted(split.balanced.tolist())
-    assert made.counts().tolist() == np.bincount(label[split.train]).tolist()
+    assert made.counts().tolist() == np.bincount(label[split["train"]]).tolist()
     assert len(images) > len(made.label)

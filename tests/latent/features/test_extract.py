@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fgsynth.latent.features.extract import Views, extract
+from fgsynth.latent.features.extract import extract
 from fgsynth.latent.features.extractors import Extractor
-from fgsynth.latent.features.files import read
 from fgsynth.train.batches import Images
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator
@@ -29,7 +28,7 @@ def corner(weight=1.0, **changes):
     def prepare(images):
         return torch.stack([torch.tensor(p.getpixel((0, 0))).float().reshape(3, 1, 1) for p in images])
 
-    made = {"name": "corner", "revision": "", "preprocessing": "{}", "prepare": prepare}
+    made = {"name": "corner", "preprocessing": "{}", "prepare": prepare}
     return Extractor(**{**made, "network": Corner(weight), "device": torch.device("cpu"), **changes})
 
 
@@ -66,13 +65,11 @@ def test_features_are_in_order_whatever_the_batch_workers_and_shard(tmp_path, ba
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 13), st.integers(1, 13), st.integers(1, 3))
-def test_no_row_is_lost_or_twice(tmp_path_factory, n, batch, shard, views):
+@given(st.integers(1, 12), st.integers(1, 13), st.integers(1, 13))
+def test_no_row_is_lost_or_twice(tmp_path_factory, n, batch, shard):
     images, counting = source(n), Counting(source(n))
-    features, _ = extract(
-        corner(), counting, tmp_path_factory.mktemp("any"), batch=batch, shard=shard, views=Views(views)
-    )
-    assert torch.equal(features[::views], expected(images))
+    features, _ = extract(corner(), counting, tmp_path_factory.mktemp("any"), batch=batch, shard=shard)
+    assert torch.equal(features, expected(images))
     assert counting.taken == list(range(n))
 
 
@@ -86,20 +83,12 @@ def test_what_is_kept_opens_no_image(tmp_path):
 
 
 def test_the_note_says_what_the_features_are_of(tmp_path):
-    extract(corner(revision="abc"), source(), tmp_path)
+    extract(corner(), source(), tmp_path)
     note = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert (note["rows"], note["k"], note["dtype"]) == (10, 3, "F32")
-    assert (note["extractor"], note["revision"]) == ("corner", "abc")
+    assert note["extractor"] == "corner"
     assert note["weights"] == corner().digest
-    assert note["views"] == {"n": 1}
     assert len(note["manifest"]) == 16
-
-
-def test_what_is_kept_is_a_ready_made_file(tmp_path):
-    features, label = extract(corner(), source(), tmp_path)
-    made = read(next(tmp_path.glob("*.safetensors")))
-    assert torch.equal(made.features, features)
-    assert torch.equal(made.label, label)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
@@ -139,39 +128,17 @@ def test_a_run_killed_between_features_and_note_is_joined_again(tmp_path, monkey
     assert again.taken == []
 
 
-def test_other_weights_images_preprocessing_and_views_are_kept_apart(tmp_path):
+def test_other_weights_images_preprocessing_and_names_are_kept_apart(tmp_path):
     runs = [
-        (corner(), source(), Views()),
-        (corner(2.0), source(), Views()),
-        (corner(), source(seed=1), Views()),
-        (corner(preprocessing='{"size": 7}'), source(), Views()),
-        (corner(name="other"), source(), Views()),
-        (corner(revision="b"), source(), Views()),
-        (corner(), source(), Views(2)),
-        (corner(), source(), Views(2, ("flip",))),
-        (corner(), source(), Views(2, seed=1)),
+        (corner(), source()),
+        (corner(2.0), source()),
+        (corner(), source(seed=1)),
+        (corner(preprocessing='{"size": 7}'), source()),
+        (corner(name="other"), source()),
     ]
-    for extractor, images, views in runs:
-        extract(extractor, images, tmp_path, views=views)
+    for extractor, images in runs:
+        extract(extractor, images, tmp_path)
     assert len(list(tmp_path.glob("*.json"))) == len(runs)
-    # A seed that no view uses is no difference.
-    extract(corner(), source(), tmp_path, views=Views(1, ("flip",), seed=3))
-    assert len(list(tmp_path.glob("*.json"))) == len(runs)
-
-
-def test_views_are_the_image_and_then_views_by_the_images_own_seed(tmp_path):
-    images = source()
-    views = Views(3, ("crop", "flip", "jitter"), seed=4)
-    a, label = extract(corner(), images, tmp_path / "a", views=views, batch=4)
-    b, _ = extract(corner(), images, tmp_path / "b", views=views, batch=3, shard=5)
-    assert a.shape == (30, 3)
-    assert torch.equal(label, images.label.repeat_interleave(3))
-    assert torch.equal(a, b)
-    each = a.reshape(10, 3, 3)
-    assert torch.equal(each[:, 0], expected(images))
-    assert not torch.equal(each[:, 1], each[:, 2])
-    other, _ = extract(corner(), images, tmp_path / "a", views=Views(3, views.names, seed=5))
-    assert not torch.equal(other, a)
 
 
 @pytest.mark.parametrize(("key", "value"), [("rows", 11), ("k", 4), ("dtype", "F16"), ("sha256", "0")])
@@ -209,7 +176,7 @@ def test_a_feature_that_is_not_finite_names_its_image(tmp_path):
     marked = float(images.x[7, 0, 0, 1])
     images.x[:7, 0, 0] = 0
     with pytest.raises(UserError, match=r"'corner' gives image 7 a feature that is not finite"):
-        extract(corner(network=Spoiled()), images, tmp_path, batch=5, views=Views(2, ("blur",)))
+        extract(corner(network=Spoiled()), images, tmp_path, batch=5)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -233,15 +200,8 @@ def test_nothing_to_do_is_refused(tmp_path, arguments, sentence):
         extract(corner(), **{"source": source(), "folder": tmp_path, **arguments})
 
 
-def test_views_that_do_not_exist_are_refused():
-    with pytest.raises(UserError, match=r"0 views of each image"):
-        Views(0)
-    with pytest.raises(UserError, match=r"Unknown augmentation 'warp'"):
-        Views(2, ("warp",))
-
-
 def test_the_global_generator_is_left_alone(tmp_path):
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
-    extract(corner(), source(), tmp_path, views=Views(2), workers=1)
+    extract(corner(), source(), tmp_path, workers=1)
     assert torch.equal(torch.random.get_rng_state(), state)

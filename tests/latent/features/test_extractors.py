@@ -14,7 +14,6 @@ from fgsynth.latent.features.extractors import extractor
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator
 
-NAME = "timm:test_vit"
 MINI = "data/pretrained/mini-unclip"
 
 
@@ -23,8 +22,19 @@ def images(n=3, side=40):
 
 
 @pytest.fixture(scope="module")
-def random_vit():
-    return extractor(NAME, pretrained=False, seed=1)
+def vit_folder(tmp_path_factory):
+    """A small network of timm with random weights, as timm saves it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = timm.create_model("test_vit", num_classes=0)
+    folder = tmp_path_factory.mktemp("vit")
+    save_for_hf(network, str(folder), safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vit(vit_folder):
+    return extractor(f"timm:{vit_folder}")
 
 
 @pytest.fixture(scope="module")
@@ -33,48 +43,50 @@ def mini():
 
 
 @pytest.fixture
-def saved(random_vit, tmp_path):
-    """A local copy as timm saves it."""
-    network = timm.create_model("test_vit", num_classes=0)
-    network.load_state_dict(random_vit.network.state_dict())
-    save_for_hf(network, str(tmp_path), safe_serialization=True)
-    return tmp_path
+def saved(vit_folder, tmp_path):
+    """A copy to spoil."""
+    return shutil.copytree(vit_folder, tmp_path / "vit")
 
 
-def test_timm_gives_the_pooled_embedding_under_its_own_transform(random_vit):
-    e = random_vit(images())
-    assert e.shape == (3, random_vit.network.num_features)
+def test_timm_gives_the_pooled_embedding_under_its_own_transform(vit):
+    e = vit(images())
+    assert e.shape == (3, vit.network.num_features)
     assert e.dtype == torch.float32
-    asked = json.loads(random_vit.preprocessing)
-    assert random_vit.prepare([_pil()]).shape[1:] == tuple(asked["input_size"])
+    config = json.loads(vit.preprocessing)
+    assert vit.prepare([_pil()]).shape[1:] == tuple(config["input_size"])
     # Constant images survive any resizing; what is left is the normalisation.
-    grey = random_vit.prepare([_pil(51)])[0, :, 0, 0]
-    torch.testing.assert_close(grey, (0.2 - torch.tensor(asked["mean"])) / torch.tensor(asked["std"]))
+    grey = vit.prepare([_pil(51)])[0, :, 0, 0]
+    torch.testing.assert_close(grey, (0.2 - torch.tensor(config["mean"])) / torch.tensor(config["std"]))
 
 
 def _pil(level=0):
     return Image.new("RGB", (200, 180), (level, level, level))
 
 
-def test_random_weights_are_their_seeds_and_leave_the_global_generator_alone(random_vit):
+def test_loading_leaves_the_global_generator_alone(vit, vit_folder):
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
-    same, other = (extractor(NAME, pretrained=False, seed=s) for s in (1, 2))
+    again = extractor(f"timm:{vit_folder}")
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert same.digest == random_vit.digest != other.digest
-    assert torch.equal(same(images()), random_vit(images()))
+    assert again.digest == vit.digest
+    assert torch.equal(again(images()), vit(images()))
 
 
-def test_the_network_is_frozen(random_vit):
-    assert not random_vit.network.training
-    assert not any(p.requires_grad for p in random_vit.network.parameters())
-    assert not random_vit(images(1)).requires_grad
+def test_the_network_is_frozen(vit):
+    assert not vit.network.training
+    assert not any(p.requires_grad for p in vit.network.parameters())
+    assert not vit(images(1)).requires_grad
 
 
-def test_a_local_folder_of_timm_gives_the_same_features(random_vit, saved):
-    local = extractor(NAME, folder=saved)
-    assert local.digest == random_vit.digest
-    assert torch.equal(local(images()), random_vit(images()))
+def test_a_folder_of_timm_gives_the_networks_own_features(vit, vit_folder, monkeypatch):
+    network = timm.create_model(f"local-dir:{vit_folder}", pretrained=True, num_classes=0).eval()
+    pixels = vit.prepare([_pil(51), _pil(204)])
+    torch.testing.assert_close(vit.embed(pixels), network(pixels).detach())
+    # A name loads the same network, from the hub.
+    monkeypatch.setattr(extractors.timm, "create_model", lambda name, **_: {"test_vit": network}[name])
+    named = extractor("timm:test_vit")
+    assert named.digest == vit.digest
+    assert torch.equal(named(images()), vit(images()))
 
 
 def test_the_unclips_clip_is_its_image_encoder_on_images_in_minus_one_to_one(mini, root):
@@ -94,12 +106,9 @@ def clip_folder(root, tmp_path):
 
 
 def test_a_clip_folder_and_an_unclip_of_the_same_weights_agree(mini, clip_folder):
-    for clip in (extractor(f"clip:{clip_folder}"), extractor("clip:some/model", folder=clip_folder)):
-        assert torch.equal(clip(images(2, 32)), mini(images(2, 32)))
-        assert clip.digest == mini.digest
-    random = extractor(f"clip:{clip_folder}", pretrained=False)
-    assert random.digest != mini.digest
-    assert random.digest == extractor(f"clip:{clip_folder}", pretrained=False).digest
+    clip = extractor(f"clip:{clip_folder}")
+    assert torch.equal(clip(images(2, 32)), mini(images(2, 32)))
+    assert clip.digest == mini.digest
 
 
 def test_loading_from_a_folder_shows_no_bar_and_leaves_the_setting(capfd):
@@ -115,42 +124,35 @@ def test_pickled_weights_are_not_read(clip_folder, saved):
     tensors.unlink()
     with pytest.raises(UserError, match=r"Cannot load the weights of 'clip:.*safetensors"):
         extractor(f"clip:{clip_folder}")
-    with pytest.raises(UserError, match=r"is no local copy of 'timm:test_vit': it has no model.safetensors"):
-        extractor(NAME, folder=saved)
+    (saved / "model.safetensors").rename(saved / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"is no model of timm: it has no model.safetensors"):
+        extractor(f"timm:{saved}")
 
 
-def test_damaged_weights_are_one_sentence(saved):
-    (saved / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"Cannot load the weights of 'timm:test_vit'") as caught:
-        extractor(NAME, folder=saved)
-    assert "\n" not in str(caught.value)
+def test_damaged_folders_are_one_sentence(saved):
+    spoil = {"model.safetensors": b"damaged", "config.json": b"{}"}
+    for file, content in spoil.items():
+        (saved / file).write_bytes(content)
+        with pytest.raises(UserError, match=r"Cannot load the weights of 'timm:.*vit'") as caught:
+            extractor(f"timm:{saved}")
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["test_vit", "timm:", "dino:small", ""])
 def test_unknown_kinds_are_refused(name):
-    with pytest.raises(UserError, match=f"Unknown extractor '{name}': give timm:<model>"):
+    with pytest.raises(UserError, match=f"Unknown extractor '{name}': give timm:<model or folder>"):
         extractor(name)
 
 
-def test_unknown_models_and_folders_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"timm has no model 'vit_gigantic'"):
+def test_unknown_models_are_named():
+    with pytest.raises(UserError, match=r"timm has no model 'vit_gigantic', and there is no such folder"):
         extractor("timm:vit_gigantic")
-    with pytest.raises(UserError, match=r"There is no folder .*nowhere with the weights of 'timm:test_vit'"):
-        extractor(NAME, folder=tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"Cannot load the weights of 'timm:test_vit.nosuchtag'"):
-        extractor("timm:test_vit.nosuchtag", pretrained=False)
+        extractor("timm:test_vit.nosuchtag")
 
 
-def test_a_folder_of_another_architecture_is_named(saved):
-    with pytest.raises(UserError, match=r"holds timm's 'test_vit', not 'test_resnet'"):
-        extractor("timm:test_resnet", folder=saved)
-    (saved / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"config.json names no architecture"):
-        extractor(NAME, folder=saved)
-
-
-@pytest.mark.parametrize("name", [NAME, "clip:some/model", "unclip:some/model"])
-def test_weights_that_cannot_be_fetched_name_the_local_folder(monkeypatch, name):
+@pytest.mark.parametrize("name", ["timm:test_vit", "clip:some/model", "unclip:some/model"])
+def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch, name):
     def offline(*_, **__):
         raise OSError("no route to host.\nsecond line")
 
@@ -159,32 +161,6 @@ def test_weights_that_cannot_be_fetched_name_the_local_folder(monkeypatch, name)
     with pytest.raises(UserError) as caught:
         extractor(name)
     assert str(caught.value) == (
-        f"Cannot load the weights of '{name}' (no route to host): connect to the hub once, or set `folder` "
-        "to a local copy with safetensors."
+        f"Cannot load the weights of '{name}' (no route to host): connect to the hub once, or give a "
+        "local folder with safetensors instead of its name."
     )
-
-
-def test_a_revision_is_asked_of_the_hub(monkeypatch):
-    asked = []
-    create = timm.create_model
-
-    def fake(name, **kwargs):
-        asked.append(name)
-        return create("test_vit", num_classes=0)
-
-    monkeypatch.setattr(extractors.timm, "create_model", fake)
-    made = extractor("timm:vit_small_patch14_dinov2.lvd142m", revision="abc")
-    assert asked == ["hf-hub:timm/vit_small_patch14_dinov2.lvd142m@abc"]
-    assert made.revision == "abc"
-
-
-def test_a_model_without_a_hub_has_no_revision(monkeypatch):
-    monkeypatch.setattr(extractors.timm, "get_pretrained_cfg", lambda _: None)
-    with pytest.raises(UserError, match=r"timm's 'test_vit' is not on the hub: leave `revision` out"):
-        extractor(NAME, revision="abc")
-
-
-def test_a_gpu_that_is_not_there_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="There is no GPU for 'timm:test_vit' on device 'cuda:0'"):
-        extractor(NAME, pretrained=False, device="cuda:0")

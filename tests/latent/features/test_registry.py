@@ -3,14 +3,14 @@ import torch
 
 from fgsynth.config.schema import LatentSets
 from fgsynth.latent.features import registry
-from fgsynth.latent.study import bridge_study, comparison
+from fgsynth.latent.study import bridge, comparison
 from fgsynth.utils.errors import UserError
 
 WORLD = {"n_min": 3, "n_val": 2, "n_test": 3, "modes": [1.0], "n_max": 110, "seed": 0}
 
 
 @pytest.fixture(scope="module")
-def asked():
+def settings():
     return LatentSets.model_validate(
         {
             "extractor": "unclip:data/pretrained/mini-unclip",
@@ -24,21 +24,21 @@ def asked():
     )
 
 
-def test_digits_are_another_draw_for_another_seed(asked):
-    a, b, c = (registry.load("digits_lt", seed, asked, "x").choosing for seed in (0, 0, 1))
+def test_digits_are_another_draw_for_another_seed(settings):
+    a, b, c = (registry.load("digits_lt", seed, settings, "x").choosing for seed in (0, 0, 1))
     assert torch.equal(a.features, b.features)
     assert a.counts().tolist() != c.counts().tolist()
     assert a.counts().max() == 60
 
 
-def test_the_mini_world_comes_as_features_with_its_images(asked, tmp_path):
-    drawn = registry.load("places_lt_features", 1, asked, str(tmp_path))
+def test_the_mini_world_comes_as_features_with_its_images(settings, tmp_path):
+    drawn = registry.load("places_lt_features", 1, settings, str(tmp_path))
     assert drawn.choosing.counts().min() == 3
     assert drawn.choosing.counts().max() == 110
-    assert len(drawn.images.source) == len(drawn.choosing.features)
+    assert len(drawn.images.source.label) == len(drawn.choosing.features)
     # The full set holds every class as often as the largest.
     assert drawn.choosing.part("train", "rest")[1].bincount().tolist() == [110] * 12
-    other = registry.load("places_lt_features", 2, asked, str(tmp_path)).choosing
+    other = registry.load("places_lt_features", 2, settings, str(tmp_path)).choosing
     assert other.counts().tolist() != drawn.choosing.counts().tolist()
 
 
@@ -51,29 +51,30 @@ def test_the_mini_world_comes_as_features_with_its_images(asked, tmp_path):
         ("places365_lt", "nowhere"),
     ],
 )
-def test_what_is_not_there_is_named(asked, tmp_path, name, sentence):
+def test_what_is_not_there_is_named(settings, tmp_path, name, sentence):
     with pytest.raises(UserError, match=sentence):
-        registry.load(name, 0, asked, str(tmp_path))
+        registry.load(name, 0, settings, str(tmp_path))
 
 
-def test_the_bridge_in_both_directions(asked, tmp_path, root):
+def test_the_bridge_in_both_directions(settings, tmp_path, root):
     from fgsynth.generate.generator import Generator
     from fgsynth.miniworld import judge
 
     folder = root / "data/pretrained/mini-unclip"
     model, reader = Generator.load(folder, 4), judge.load(folder / "judge.safetensors")
-    raw = registry.load("places_lt_features", 1, asked, str(tmp_path)).choosing
-    few = bridge_study.few_classes(raw)
+    raw = registry.load("places_lt_features", 1, settings, str(tmp_path)).choosing
+    few = bridge.few_classes(raw)
     assert len(few) == 7
-    seen = bridge_study.decode(raw, 0, model, reader, ["class gaussian"], per_class=2)
-    assert {k: v.shape for k, v in seen.images.items()} == {
+    decoded = bridge.decode(raw, 0, model, reader, ["class gaussian"], per_class=2)
+    assert {k: v.shape for k, v in decoded.images.items()} == {
         "real": (14, 32, 32, 3),
         "class gaussian": (14, 32, 32, 3),
     }
-    assert seen.titles == [raw.classes[c] for c in few for _ in range(2)]
-    real = seen.read[(seen.read["features"] == "real") & (seen.read["text"] == "the class")]
+    assert decoded.titles == [raw.classes[c] for c in few for _ in range(2)]
+    read = decoded.recognised
+    real = read[(read["features"] == "real") & (read["text"] == "the class")]
     assert real["recognised"].iloc[0] > 50  # of twelve scenes, after four steps
-    trial = comparison.Trial(comparison.scaled(raw), 0, [0.01])
-    rows = bridge_study.images_against_samples(raw, trial, model, ["class gaussian"], per_class=2)
+    draw = comparison.Draw(comparison.scaled(raw), 0, [0.01])
+    rows = bridge.images_against_samples(raw, draw, model, ["class gaussian"], per_class=2)
     assert list(rows["method"]) == ["no synthetic features", "unCLIP images", "class gaussian"]
     assert rows["overall"].gt(50).all()

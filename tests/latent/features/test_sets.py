@@ -67,7 +67,7 @@ def corner():
     def prepare(images):
         return torch.stack([torch.tensor(p.getpixel((0, 0))).float().reshape(3, 1, 1) for p in images])
 
-    return Extractor("corner", "", "{}", prepare, Corner(), torch.device("cpu"))
+    return Extractor("corner", "{}", prepare, Corner(), torch.device("cpu"))
 
 
 @pytest.fixture

@@ -53,19 +53,6 @@ def test_default_tolerance_is_close_to_the_minimum(data):
         assert rough.objective == pytest.approx(exact.objective, abs=1e-4)
 
 
-def test_the_start_does_not_change_the_optimum(data):
-    kwargs = dict(weight_decay=1e-3, tolerance=1e-5)
-    cold = fit_probe(*data, COUNTS, **kwargs)
-    g = generator("start")
-    far = Probe(torch.randn(6, 3, generator=g), torch.randn(3, generator=g))
-    warm = fit_probe(*data, COUNTS, **kwargs, start=far)
-    torch.testing.assert_close(
-        warm.logits(data[0]).softmax(1), cold.logits(data[0]).softmax(1), atol=3e-3, rtol=0
-    )
-    again = fit_probe(*data, COUNTS, **kwargs, start=cold)
-    assert again.passes < warm.passes
-
-
 def test_path_goes_from_large_to_small_and_ends_where_each_would_alone(data):
     decays = [1e-4, 1e-1, 1e-2]
     probes = path(*data, COUNTS, decays, tolerance=1e-5)
@@ -85,8 +72,10 @@ def test_balanced_softmax_moves_the_rare_class(data):
 
 def test_without_a_penalty_balanced_softmax_is_logit_adjustment_by_one(data):
     # The minimiser of cross entropy on z + log prior is that on z, less log prior.
-    balanced = fit_probe(*data, COUNTS, weight_decay=1e-4, balanced=1.0, tolerance=1e-5)
-    adjusted = fit_probe(*data, COUNTS, weight_decay=1e-4, balanced=0.0, tau=1.0, tolerance=1e-5)
+    balanced, plain = (
+        fit_probe(*data, COUNTS, weight_decay=1e-4, balanced=b, tolerance=1e-5) for b in (1.0, 0.0)
+    )
+    adjusted = plain.adjusted(COUNTS, 1.0)
     torch.testing.assert_close(
         balanced.logits(data[0]).softmax(1), adjusted.logits(data[0]).softmax(1), atol=2e-3, rtol=0
     )
@@ -94,13 +83,11 @@ def test_without_a_penalty_balanced_softmax_is_logit_adjustment_by_one(data):
 
 def test_logit_adjustment_subtracts_tau_log_prior(data):
     raw = fit_probe(*data, COUNTS, weight_decay=1e-3, balanced=0.0)
-    adjusted = fit_probe(*data, COUNTS, weight_decay=1e-3, balanced=0.0, tau=1.5)
     expected = raw.logits(data[0]) - 1.5 * torch.log(COUNTS / 168)
-    torch.testing.assert_close(adjusted.logits(data[0]), expected)
     torch.testing.assert_close(raw.adjusted(COUNTS, 1.5).logits(data[0]), expected)
 
 
-def test_cosine_head_sees_no_length(data):
+def test_the_cosine_head_does_not_depend_on_length(data):
     e, y = data
     probe = fit_probe(e, y, COUNTS, weight_decay=0.0, head="cosine", scale=8.0, iterations=1000)
     lengths = torch.rand(168, 1, generator=generator("lengths")) * 100 + 0.01

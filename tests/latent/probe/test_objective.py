@@ -2,21 +2,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_features import HEADS, problem
 
-from fgsynth.latent.probe.objective import Objective, columns_of, cross_entropy_and_slope, log_prior, rows_of
+from fgsynth.latent.probe.objective import columns_of, cross_entropy_and_slope
 from fgsynth.train.losses import balanced_softmax
-from fgsynth.utils.seeds import generator
-
-HEADS = [("linear", 1.0, 0.05), ("cosine", 7.0, 0.0)]
-
-
-def problem(head="linear", scale=1.0, weight_decay=0.05, balanced=0.7, seed=0, dtype=torch.double):
-    g = generator("objective", seed)
-    features = torch.randn(40, 5, generator=g, dtype=dtype)
-    label = torch.randint(3, (40,), generator=g)
-    prior = log_prior(torch.tensor([30.0, 8.0, 2.0], dtype=dtype))
-    at = torch.randn(5, 3, generator=g, dtype=dtype), torch.randn(3, generator=g, dtype=dtype)
-    return Objective(rows_of(features, head), label, prior, balanced, weight_decay, head, scale), at
 
 
 @pytest.mark.parametrize(("head", "scale", "weight_decay"), HEADS)

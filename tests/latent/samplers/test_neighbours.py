@@ -6,7 +6,7 @@ import torch
 from imblearn.over_sampling import SMOTE
 from scipy.stats import gaussian_kde, ks_2samp
 
-from fgsynth.latent.samplers.neighbours import KernelDensity, Smote, bandwidth_factor
+from fgsynth.latent.samplers.neighbours import KernelDensity, Smote
 from fgsynth.utils.errors import UserError
 
 
@@ -17,29 +17,30 @@ def data():
     return torch.cat(parts), torch.tensor([0] * 40 + [1] * 6 + [2])
 
 
-@pytest.mark.parametrize("rule", ["scott", "silverman"])
-def test_bandwidth_rules_are_scipys(rule):
-    x = np.random.default_rng(0).normal(size=(4, 50))
-    assert bandwidth_factor(rule, 50, 4) == pytest.approx(gaussian_kde(x, bw_method=rule).factor)
-    assert bandwidth_factor(0.3, 50, 4) == 0.3
+def test_scotts_bandwidth_is_scipys(data):
+    features, label = data
+    sampler = KernelDensity().fit(features, label)
+    x = features[:40]
+    within = torch.cat([x - x.mean(0), features[40:46] - features[40:46].mean(0)]).square().mean(0)
+    factor = gaussian_kde(x.T.numpy(), bw_method="scott").factor
+    drawn = sampler.sample(0, 40_000, 0)
+    expected = x.var(0, correction=0) + factor**2 * within
+    torch.testing.assert_close(drawn.var(0), expected, atol=0, rtol=0.04)
 
 
 @pytest.mark.parametrize("bandwidth", ["wide", -0.1, math.inf, math.nan])
 def test_unknown_bandwidths_are_refused(bandwidth):
-    with pytest.raises(UserError, match="choose 'scott', 'silverman' or a number"):
+    with pytest.raises(UserError, match="choose 'scott' or a number"):
         KernelDensity(bandwidth)
 
 
-@pytest.mark.parametrize("spread", ["pooled", "class"])
 @pytest.mark.parametrize("y", [0, 1])
-def test_density_has_the_moments_of_the_class_plus_the_bandwidth(data, spread, y):
+def test_density_has_the_moments_of_the_class_plus_the_bandwidth(data, y):
     features, label = data
     groups = [features[label == c] for c in (0, 1)]
     x = groups[y]
-    within = torch.cat([g - g.mean(0) for g in groups]) if spread == "pooled" else x - x.mean(0)
-    # The class of one row cannot be fitted by its own spread.
-    keep = label < 2
-    drawn = KernelDensity(0.5, spread).fit(features[keep], label[keep]).sample(y, 40_000, 0)
+    within = torch.cat([g - g.mean(0) for g in groups])
+    drawn = KernelDensity(0.5).fit(features, label).sample(y, 40_000, 0)
     covariance = torch.cov(x.T, correction=0) + 0.25 * within.square().mean(0).diag()
     torch.testing.assert_close(drawn.mean(0), x.mean(0), atol=0.06, rtol=0)
     torch.testing.assert_close(torch.cov(drawn.T), covariance, atol=0.15, rtol=0.03)
@@ -60,15 +61,8 @@ def test_density_of_one_row_needs_the_pooled_spread(data):
     drawn = KernelDensity().fit(*data).sample(2, 5000, 0)
     torch.testing.assert_close(drawn.mean(0), torch.full((3,), 30.0), atol=0.1, rtol=0)
     assert drawn.std() > 0.5
-    with pytest.raises(UserError, match="Class 2 has 1 feature and no variance"):
-        KernelDensity(spread="class").fit(*data)
     with pytest.raises(UserError, match="Class 0 has 1 feature and no variance"):
         KernelDensity().fit(data[0][:2], torch.arange(2))
-
-
-def test_unknown_spread_is_refused():
-    with pytest.raises(UserError, match="Unknown spread 'own'"):
-        KernelDensity(spread="own")
 
 
 def on_segments(drawn, x, k):
@@ -119,10 +113,9 @@ def test_smote_needs_a_neighbour():
         Smote(0)
 
 
-@pytest.mark.parametrize("make", [Smote, lambda: KernelDensity(spread="class")])
-def test_a_class_knows_nothing_of_the_others(data, make):
+def test_a_class_of_smote_depends_on_no_other(data):
     features, label = data[0][:46], data[1][:46]
     other = features.clone()
     other[label == 0] = 5 - 3 * other[label == 0]
-    first, second = (make().fit(x, label).sample(1, 50, 0) for x in (features, other))
+    first, second = (Smote().fit(x, label).sample(1, 50, 0) for x in (features, other))
     assert torch.equal(first, second)

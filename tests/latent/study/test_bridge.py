@@ -4,7 +4,7 @@ from tiny_unclip import WIDTH, save
 
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthesise import Plan, synthesise
-from fgsynth.latent.study.bridge import decode_features, image_features
+from fgsynth.latent.study.bridge import decode_features
 from fgsynth.utils.errors import UserError
 
 SEEDS = [5, 6, 7]
@@ -22,13 +22,7 @@ def real():
 
 @pytest.fixture(scope="module")
 def features(tiny, real):
-    return image_features(tiny, real)
-
-
-def test_features_of_images_are_clips_own(tiny, real, features):
-    assert features.shape == (3, WIDTH)
-    assert features.dtype == torch.float32
-    assert torch.equal(features, tiny.clip_embedding(list(real.numpy())))
+    return tiny.clip_embedding(list(real))
 
 
 def test_decoding_a_real_feature_is_conditioning_on_its_image(tiny, real, features):
@@ -50,24 +44,14 @@ def test_without_prompts_the_text_is_empty(tiny, features):
 def test_the_feature_decides_the_image(tiny, features):
     here = decode_features(tiny, features[:1], SEEDS[:1])
     assert not torch.equal(here, decode_features(tiny, 3 * features[1:2], SEEDS[:1]))
-    assert not torch.equal(here, decode_features(tiny, features[:1], SEEDS[:1], noise_level=900))
 
 
-def test_a_image_does_not_depend_on_its_batch(tiny, features):
+def test_an_image_does_not_depend_on_its_batch(tiny, features):
     together = decode_features(tiny, features, SEEDS)
-    alone = decode_features(tiny, features, SEEDS, batch=1)
+    alone = torch.cat([decode_features(tiny, features[i : i + 1], SEEDS[i : i + 1]) for i in range(3)])
     difference = (together.int() - alone.int()).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 0.01
-
-
-def test_what_was_done_to_the_features_is_undone(tiny, features):
-    mean, scale = features.mean(0), features.std()
-    standardised = (features - mean) / scale
-    undone = decode_features(tiny, standardised, SEEDS, inverse=lambda x: x * scale + mean)
-    difference = (undone.int() - decode_features(tiny, features, SEEDS).int()).abs()
-    assert difference.max() <= 1
-    assert not torch.equal(undone, decode_features(tiny, standardised, SEEDS))
 
 
 def test_what_cannot_be_decoded_is_refused(tiny, features):
@@ -81,10 +65,3 @@ def test_what_cannot_be_decoded_is_refused(tiny, features):
         decode_features(tiny, features, SEEDS, ["apple", "car"])
     with pytest.raises(UserError, match="no features to decode"):
         decode_features(tiny, features[:0], [])
-
-
-def test_no_images_and_unreadable_ones_are_refused(tiny, real):
-    with pytest.raises(UserError, match="no images to embed"):
-        image_features(tiny, real[:0])
-    with pytest.raises(UserError, match="Image 0 is an array of float32"):
-        image_features(tiny, real.float())

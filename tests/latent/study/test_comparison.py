@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny_features import feature_set
 
 from fgsynth.config.names import (
     BALANCED_SOFTMAX,
@@ -13,60 +14,43 @@ from fgsynth.config.names import (
     SHRINKAGE_LDA,
     TAU_CHOSEN,
 )
-from fgsynth.latent.features.files import FeatureSet
+from fgsynth.latent.features.feature_set import FeatureSet
 from fgsynth.latent.probe.linear import fit_probe
 from fgsynth.latent.study import comparison, views
-from fgsynth.latent.study.comparison import WAYS, Trial
-
-COUNTS = (120, 40, 6)
-
-
-def made(seed=0, k=6, n_val=10, n_test=40):
-    """Three overlapping normal classes in a long tail, with the rest of the balanced set."""
-    g = torch.Generator().manual_seed(seed)
-    parts = [
-        (name, y, n)
-        for y, count in enumerate(COUNTS)
-        for name, n in (("train", count), ("rest", 120 - count), ("val", n_val), ("test", n_test))
-        if n
-    ]
-    x = [torch.randn(n, k, generator=g) + 1.2 * torch.eye(3, k)[y] for _, y, n in parts]
-    label = torch.cat([torch.full((n,), y) for _, y, n in parts])
-    split = np.concatenate([np.full(n, name) for name, _, n in parts])
-    return FeatureSet(5 + 3 * torch.cat(x), label, split, ("a", "b", "c"))
+from fgsynth.latent.study.comparison import Draw
 
 
 @pytest.fixture(scope="module")
-def trial():
-    return Trial(comparison.scaled(made()), 0, [0.01, 0.1], updates=20)
+def draw():
+    return Draw(comparison.scaled(feature_set()), 0, [0.01, 0.1], updates=20)
 
 
-def test_scaled_features_have_the_training_mean_and_unit_entries(trial):
-    train = trial.data.part("train")[0]
+def test_scaled_features_have_the_training_mean_and_unit_entries(draw):
+    train = draw.data.part("train")[0]
     assert train.mean(0).abs().max() < 1e-5
     assert train.square().mean() == pytest.approx(1, abs=1e-5)
 
 
-def test_balanced_softmax_of_a_linear_probe_is_logit_adjustment_with_tau_1(trial):
-    x, y = trial.data.part("train")
-    direct = fit_probe(x, y, trial.counts, weight_decay=0.01, balanced=1.0, tolerance=1e-6)
-    shifted = fit_probe(x, y, trial.counts, weight_decay=0.01, balanced=0.0, tolerance=1e-6)
-    shifted = shifted.adjusted(trial.counts, 1.0)
+def test_balanced_softmax_of_a_linear_probe_is_logit_adjustment_with_tau_1(draw):
+    x, y = draw.data.part("train")
+    direct = fit_probe(x, y, draw.counts, weight_decay=0.01, balanced=1.0, tolerance=1e-6)
+    shifted = fit_probe(x, y, draw.counts, weight_decay=0.01, balanced=0.0, tolerance=1e-6)
+    shifted = shifted.adjusted(draw.counts, 1.0)
     assert (direct.weight - shifted.weight).abs().max() < 1e-3
     # Logits are known up to a constant.
     difference = direct.logits(x) - shifted.logits(x)
     assert (difference - difference.mean(1, keepdim=True)).abs().max() < 1e-2
 
 
-def test_filling_completes_every_class_and_amounts_scale_it(trial):
-    sampler = comparison.WAYS["class gaussian"](trial)
-    label = trial.filled(sampler)[1]
+def test_filling_completes_every_class_and_amounts_scale_it(draw):
+    sampler = comparison.METHODS["class gaussian"](draw)
+    label = draw.filled(sampler)[1]
     assert label.bincount().tolist() == [120, 120, 120]
-    assert trial.filled(sampler, 0.5)[1].bincount().tolist() == [120, 80, 63]
+    assert draw.filled(sampler, 0.5)[1].bincount().tolist() == [120, 80, 63]
 
 
-def test_a_comparison_has_every_row_once_and_chooses_by_validation(trial):
-    rows = comparison.compare(trial, ["class gaussian", "feature diffusion, FG entropy"])
+def test_a_comparison_has_every_row_once_and_chooses_by_validation(draw):
+    rows = comparison.compare(draw, ["class gaussian", "feature diffusion, FG entropy"])
     assert list(rows["method"]) == [
         *comparison.REFERENCE_NAMES,
         "class gaussian",
@@ -80,12 +64,12 @@ def test_a_comparison_has_every_row_once_and_chooses_by_validation(trial):
 
 
 def test_nothing_is_chosen_on_test():
-    data = comparison.scaled(made())
+    data = comparison.scaled(feature_set())
     test = data.where("test")
     spoilt = data.features.clone()
     spoilt[test] = torch.randn(len(test), 6, generator=torch.Generator().manual_seed(9))
-    other = Trial(FeatureSet(spoilt, data.label, data.split, data.classes), 0, [0.01, 0.1])
-    one, two = (t.synthetic("class gaussian") for t in (Trial(data, 0, [0.01, 0.1]), other))
+    other = Draw(FeatureSet(spoilt, data.label, data.split, data.classes), 0, [0.01, 0.1])
+    one, two = (t.synthetic("class gaussian") for t in (Draw(data, 0, [0.01, 0.1]), other))
     assert [one[k] for k in ("weight_decay", "tau", "val")] == [
         two[k] for k in ("weight_decay", "tau", "val")
     ]
@@ -93,10 +77,10 @@ def test_nothing_is_chosen_on_test():
 
 
 def test_what_was_chosen_is_fitted_again_on_the_final_set():
-    data = comparison.scaled(made())
+    data = comparison.scaled(feature_set())
     split = np.where(data.split == "val", "rest", data.split)
     final = FeatureSet(data.features, data.label, split, data.classes)
-    chosen, again = Trial(data, 0, [0.01, 0.1]), Trial(data, 0, [0.01, 0.1], final=final)
+    chosen, again = Draw(data, 0, [0.01, 0.1]), Draw(data, 0, [0.01, 0.1], final=final)
     for name in (ERM, TAU_CHOSEN, NEAREST_NEIGHBOURS, SHRINKAGE_LDA):
         a, b = chosen.reference(name), again.reference(name)
         assert (a["val"], a["overall"]) == (b["val"], b["overall"])  # training features are the same here
@@ -106,7 +90,7 @@ def test_what_was_chosen_is_fitted_again_on_the_final_set():
 def test_gains_are_paired_and_the_gap_is_closed_by_means():
     rows = pd.DataFrame(
         [
-            {"method": m, "seed": s, "overall": v + s, "many": v, "medium": v, "few": v}
+            {"set": "a", "method": m, "seed": s, "overall": v + s, "many": v, "medium": v, "few": v}
             for m, v in ((BALANCED_SOFTMAX, 70.0), ("class gaussian", 72.0), (FULL_SET, 80.0))
             for s in range(4)
         ]
@@ -114,17 +98,17 @@ def test_gains_are_paired_and_the_gap_is_closed_by_means():
     gains = comparison.gains(rows)
     assert set(gains["method"]) == {"class gaussian", FULL_SET}
     assert gains[gains["method"] == "class gaussian"]["gain"].eq(2).all()
-    closed = comparison.gap_closed(rows).set_index("method")
+    closed = comparison.gap_closed(rows, ["overall"]).set_index("method")
     assert list(closed.index) == ["class gaussian"]
     assert closed.loc["class gaussian", "closed"] == 20
     no_gap = rows.assign(
         overall=np.where(rows["method"] == FULL_SET, 70.0 + rows["seed"] % 2, rows["overall"])
     )
-    assert comparison.gap_closed(no_gap)["closed"].isna().all()
+    assert comparison.gap_closed(no_gap, ["overall"])["closed"].isna().all()
 
 
-def test_the_plane_shows_the_largest_class_and_two_rare_ones(trial):
-    shown = views.plane(trial, "class gaussian")
+def test_the_plane_shows_the_largest_class_and_two_rare_ones(draw):
+    shown = views.plane(draw, "class gaussian")
     assert set(shown.points["class"]) == {"a", "b", "c"}
     synthetic = shown.points[shown.points["kind"] == "synthetic"]
     assert synthetic["class"].value_counts().to_dict() == {"a": 60, "b": 60, "c": 60}
@@ -132,16 +116,16 @@ def test_the_plane_shows_the_largest_class_and_two_rare_ones(trial):
     assert [ax.get_title() for ax in figure.axes] == list(views.KINDS)
 
 
-def test_the_plane_is_the_same_whatever_was_drawn_before(trial):
-    found = [views.plane(trial, "class gaussian").points]
+def test_the_plane_is_the_same_whatever_was_drawn_before(draw):
+    found = [views.plane(draw, "class gaussian").points]
     with torch.random.fork_rng():
         for seed in range(3):
             torch.manual_seed(seed)
-            found.append(views.plane(trial, "class gaussian").points)
+            found.append(views.plane(draw, "class gaussian").points)
     for points in found[1:]:
         pd.testing.assert_frame_equal(points, found[0], check_exact=True)
 
 
-def test_every_way_has_its_name():
+def test_every_method_has_its_name():
     named = {name for name, one in METHODS.items() if one.kind == "features"}
-    assert named == {*WAYS, CHOSEN_SAMPLER}
+    assert named == {*comparison.METHODS, CHOSEN_SAMPLER}
