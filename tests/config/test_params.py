@@ -40,6 +40,12 @@ def test_the_committed_file_is_whole_and_frozen(root):
             lambda p: p["mini"]["blocks"]["imagenet_lt_world"].pop("n_max"),
             "key 'mini.ablations.world.n_max' is missing: add it.",
         ),
+        (lambda p: p["paper"]["ablations"].update(mini_world=None), "mini_world is needed beside a real set"),
+        (
+            lambda p: p["mini"]["ablations"].update(dropouts=[0.0, 0.3]),
+            "must contain 0.0 and sampling.dropout",
+        ),
+        (lambda p: p["mini"]["ablations"].update(scales=[0.3]), "must contain sampling.scales.entropy"),
         (lambda p: p["mini"]["imagenet_lt"].update(split="tset"), "key 'mini.imagenet_lt.split' is 'tset'"),
         (lambda p: p["mini"]["imagenet_lt"].update(amounts=[0.0, 0.5]), "amounts must contain 0.0 and 1.0"),
         (lambda p: p["mini"]["imagenet_lt"].update(weights=[0.0]), "weights 1.0"),
