@@ -43,7 +43,7 @@ def test_the_committed_file_is_whole_and_frozen(root):
         (lambda p: p["paper"]["ablations"].update(mini_world=None), "mini_world is needed beside a real set"),
         (
             lambda p: p["mini"]["ablations"].update(dropouts=[0.0, 0.3]),
-            "must contain 0.0 and sampling.dropout",
+            "contain 0.0 and sampling.dropout",
         ),
         (lambda p: p["mini"]["ablations"].update(scales=[0.3]), "must contain sampling.scales.entropy"),
         (lambda p: p["mini"]["imagenet_lt"].update(split="tset"), "key 'mini.imagenet_lt.split' is 'tset'"),
