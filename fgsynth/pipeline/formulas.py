@@ -14,6 +14,7 @@ _SYNONYMS = {
     r"\lVert": r"\|",
     r"\rVert": r"\|",
     r"\mathbb 1": r"\mathbb{1}",
+    r"\mathbb R": r"\mathbb{R}",
 }
 """TeX that mathtext lacks, and what it has instead."""
 _COMMANDS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C", Path.CLOSEPOLY: "Z"}
