@@ -9,12 +9,13 @@ from matplotlib.textpath import TextPath
 
 _FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 _SYNONYMS = {
-    r"\big": "",
-    r"\tfrac12": r"\frac{1}{2}",
-    r"\lVert": r"\|",
-    r"\rVert": r"\|",
-    r"\mathbb 1": r"\mathbb{1}",
-    r"\mathbb R": r"\mathbb{R}",
+    r"\\big(?![a-z])": "",
+    r"\\t?frac(\d)(\w)": r"\\frac{\1}{\2}",
+    r"\\tfrac": r"\\frac",
+    r"\\[lr]Vert": r"\\|",
+    r"\\(mathcal|mathbb) (\w)": r"\\\1{\2}",
+    r"\\operatorname": r"\\mathrm",
+    r"\\le(?![a-z])": r"\\leq",
 }
 """TeX that mathtext lacks, and what it has instead."""
 _COMMANDS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C", Path.CLOSEPOLY: "Z"}
@@ -30,7 +31,7 @@ def drawn(markdown: str) -> str:
 def svg(tex: str) -> str:
     """Draw a formula of matplotlib's subset of TeX. Raises ValueError for what it lacks."""
     tex = " ".join(tex.split())
-    known = reduce(lambda text, pair: text.replace(*pair), _SYNONYMS.items(), tex)
+    known = reduce(lambda text, pair: re.sub(*pair, text), _SYNONYMS.items(), tex)
     path = TextPath((0, 0), f"${known}$", size=SIZE)
     box = path.get_extents()
     d = "".join(
