@@ -96,7 +96,7 @@ def test_the_committed_file_is_whole_and_frozen(root):
         ),
         (
             lambda p: p["blocks"]["beyond"]["methods"]["nicopp"].remove("LDM-FG (Entropy)"),
-            r"methods.nicopp must contain 'LDM-FG \(Entropy\)'",
+            "methods.nicopp must contain 'LDM-FG (Entropy)'",
         ),
         (
             lambda p: p["mini"]["beyond"].update(changes={"imagenet_lt": {"epoch": 3}}),
