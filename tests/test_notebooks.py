@@ -72,7 +72,7 @@ def test_a_stage_depends_on_all_the_code_it_runs(nb, root):
 @pytest.mark.parametrize(
     ("stage", "module"),
     [
-        ("report", "evidence/report"), ("pretrain", "pretrain/run"), ("model_card", "pretrain/measure"),
+        ("report", "evidence/report"), ("pretrain", "pretrain/train"), ("model_card", "pretrain/card"),
         ("benchmark", "cost/table5"), ("feedback_map", "experiments/phase_map"),
     ],
 )  # fmt: skip

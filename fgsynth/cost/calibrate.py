@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fgsynth.config.schema import Sampling
-from fgsynth.cost.table5 import hardware
+from fgsynth.cost.meter import hardware
 from fgsynth.data import tars
 from fgsynth.generate.compose import guidance_of
 from fgsynth.generate.generator import Dropout, Generator
@@ -110,9 +110,7 @@ def read(path: Path) -> dict[str, Calibration]:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         return {
-            key: Calibration(
-                one["device"], {int(b): float(s) for b, s in one["seconds"].items()}, one["bytes"]
-            )
+            key: Calibration(**{**one, "seconds": {int(b): s for b, s in one["seconds"].items()}})
             for key, one in kept.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:

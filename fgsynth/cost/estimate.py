@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -88,46 +88,17 @@ def estimate(
     n_images: int,
     sampling: Sampling,
     method: Method = Method(),  # noqa: B008, frozen
-    cost: Calibration | Mapping[str, float] | None = None,
-    bytes_per_image: float = math.nan,
+    cost: Calibration | None = None,
 ) -> Estimate:
-    """What n images of a method take.
+    """What n images of a method take; without a calibration of the method hours and bytes are NaN.
 
-    cost: a calibration of the method, or seconds per evaluation by the names of Evaluations; None leaves the
-    hours out. bytes_per_image: of the PNG in its tar, where no calibration knows it. Raises UserError for
-    no images, and for a kind of evaluation whose seconds are not given.
+    Raises UserError for no images.
     """
     if n_images < 1:
         raise UserError(f"{n_images} images to estimate: at least 1 is needed.")
-    count, seconds = evaluations(n_images, sampling, method), math.nan
-    if isinstance(cost, Calibration):
-        seconds, bytes_per_image = n_images * cost.best, cost.bytes
-    elif cost is not None:
-        each = {f.name: getattr(count, f.name) for f in fields(count) if getattr(count, f.name)}
-        if unknown := sorted(set(each) - set(cost)):
-            raise UserError(f"No seconds per evaluation of '{unknown[0]}': give those of {', '.join(each)}.")
-        seconds = sum(number * cost[name] for name, number in each.items())
-    shards = -(-n_images // sampling.per_shard)
-    size = bytes_per_image * n_images
+    seconds, size = (n_images * cost.best, n_images * cost.bytes) if cost else (math.nan, math.nan)
+    shards, count = -(-n_images // sampling.per_shard), evaluations(n_images, sampling, method)
     return Estimate(n_images, shards, sampling.per_shard, count, seconds, size)
-
-
-@dataclass(frozen=True)
-class TrainingEstimate:
-    """What one classifier takes: updates, images seen, seconds of one GPU (NaN if not known)."""
-
-    updates: int
-    images: int
-    seconds: float
-
-
-def estimate_training(
-    recipe: Recipe, n_real: int, with_synthetic: bool, cost: Calibration | None = None
-) -> TrainingEstimate:
-    """Updates and images of a training on n_real real and, if so, synthetic images."""
-    updates = recipe.epochs * recipe.updates(n_real, with_synthetic)
-    images = updates * recipe.batch
-    return TrainingEstimate(updates, images, images * cost.best if cost else math.nan)
 
 
 @dataclass(frozen=True)
@@ -213,10 +184,10 @@ def table(stage: _Stage, known: Mapping[str, Calibration], gpus: int, price: flo
         name: estimate(
             int(missing_per_group(stage.counts, stage.sampling.fill_to, whole).sum()),
             stage.sampling,
-            way,
-            known.get(stage.key(way)),
+            method,
+            known.get(stage.key(method)),
         )
-        for name, (way, whole) in stage.sets.items()
+        for name, (method, whole) in stage.sets.items()
     }
     rows = pd.DataFrame({name: _row(one) for name, one in made.items()}).T
     rows.loc[f"{len(made)} sets"] = rows.sum(skipna=False)
@@ -240,10 +211,12 @@ def _row(one: Estimate) -> dict[str, float]:
 
 
 def _classifier(stage: _Stage, known: Mapping[str, Calibration], n_real: int, synthetic: bool) -> str:
-    one = estimate_training(stage.recipe, n_real, synthetic, known.get(stage.key(None)))
+    """Updates, images and hours of one training, with synthetic images or without."""
+    updates, cost = stage.recipe.epochs * stage.recipe.updates(n_real, synthetic), known.get(stage.key(None))
+    images = updates * stage.recipe.batch
     what = "real and synthetic" if synthetic else "real"
-    hours = f", {_short(one.seconds / 3600)} GPU hours" if one.seconds > 0 else ""
-    return f"a classifier on {what} images: {one.updates:,} updates, {one.images:,} images{hours}"
+    hours = f", {_short(images * cost.best / 3600)} GPU hours" if cost else ""
+    return f"a classifier on {what} images: {updates:,} updates, {images:,} images{hours}"
 
 
 def _machine(
@@ -251,7 +224,7 @@ def _machine(
 ) -> str:
     if math.isnan(hours):
         return "hours and disk (-) are not known: add --calibrate 60 on a machine like those that shall work"
-    used = [known[stage.key(way)] for way, _ in stage.sets.values()]
+    used = [known[stage.key(method)] for method, _ in stage.sets.values()]
     cost = "" if price is None else f", for {hours * gpus * price:,.2f} at {price:g} a GPU hour"
     batches = ", ".join(str(b) for b in sorted({one.batch for one in used}))
     devices = "; ".join(sorted({one.device for one in used}))

@@ -1,12 +1,5 @@
 """Cost of feedback guidance (FG table 5): seconds, memory and network evaluations per image."""
 
-import ctypes
-import gc
-import platform
-import resource
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +8,7 @@ import torch
 
 from fgsynth.config import names
 from fgsynth.config.names import UNGUIDED
+from fgsynth.cost.meter import Stopwatch, hardware, peak, start_peak
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise
 from fgsynth.guidance.criteria import CRITERIA, Criterion, Hardness
@@ -24,8 +18,6 @@ from fgsynth.utils.paths import from_root, write_text
 from fgsynth.utils.progress import progress
 
 N_CLASSES = 24
-STATUS = Path("/proc/self/status")
-"""Linux only."""
 ROWS: dict[str, tuple[str | None, Guidance]] = {
     UNGUIDED: (None, Guidance()),
     names.LOSS_FIFTH: ("loss", Guidance()),
@@ -40,28 +32,6 @@ ROWS: dict[str, tuple[str | None, Guidance]] = {
 """Table 5's rows (its printed seconds are lost to us) and the variants of ours."""
 
 
-@contextmanager
-def _counted(generator: Generator) -> Iterator[dict[str, int]]:
-    """Passes of the denoiser and the decoder while the block runs."""
-    seen = {"denoiser": 0, "decoder": 0}
-
-    def count(name: str) -> object:
-        def hook(*_: object) -> None:
-            seen[name] += 1
-
-        return hook
-
-    handles = [
-        generator.pipe.unet.register_forward_hook(count("denoiser")),
-        generator.pipe.vae.decoder.register_forward_hook(count("decoder")),
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _criteria(classifier: Classifier, side: int) -> dict[str, Criterion]:
     device = next(classifier.parameters()).device
     k = int(classifier(torch.zeros(1, 3, side, side, device=device))[1].shape[1])
@@ -70,28 +40,9 @@ def _criteria(classifier: Classifier, side: int) -> dict[str, Criterion]:
     return {**CRITERIA, "hardness": hardness}
 
 
-def _start_peak(device: torch.device) -> None:
-    """Forgets the peak so far: of the allocator on a GPU, of the process on a CPU under Linux."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif STATUS.exists():
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak(device: torch.device) -> float:
-    """Most memory in use since `_start_peak`, in MiB; without Linux, since the process began."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if STATUS.exists():
-        return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 @dataclass(frozen=True)
 class _Case:
-    """One generator, guide and plan, to be run in every row's way."""
+    """A generator, guide and plan, to be timed under every row's guidance."""
 
     generator: Generator
     classifier: Classifier
@@ -105,12 +56,11 @@ class _Case:
         feedback, n = None, len(self.plan.seeds)
         if criterion is not None:
             feedback = Feedback(self.classifier, {criterion: self.criteria[criterion]}, N_CLASSES, guidance)
-        _start_peak(self.generator.device)
-        with _counted(self.generator) as passes:
-            start = time.perf_counter()
+        start_peak(self.generator.device)
+        with Stopwatch(self.generator, self.classifier) as watch:
             synthesise(self.generator, self.plan, self.cfg, feedback, batch=n)
-            seconds = (time.perf_counter() - start) / n
-        return {"seconds": seconds, **passes, "peak_mib": _peak(self.generator.device)}
+        passes = {name: watch.passes[name] for name in ("denoiser", "decoder")}
+        return {"seconds": watch.total / n, **passes, "peak_mib": peak(self.generator.device)}
 
 
 def cost(
@@ -145,22 +95,15 @@ def _medians(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.drop(columns="repeat").groupby("method", sort=False).median().reset_index()
 
 
-def hardware(device: torch.device) -> str:
-    """What the numbers were measured on."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
 def run(folder: Path, model: str, batches: tuple[int, ...], half: bool) -> str:
-    """Measures a generator (a folder, or a hub id), writes its table into the folder and returns it."""
+    """Measure a generator (a folder, or a hub id); write its table into the folder and return it."""
     device, dtype = "cuda" if torch.cuda.is_available() else "cpu", torch.float16 if half else torch.float32
     generator = Generator.load(from_root(model), device=device, dtype=dtype)
     return write(cost(generator, batches), generator, folder)
 
 
 def write(table: pd.DataFrame, generator: Generator, folder: Path) -> str:
-    """Writes cost.csv and cost.txt into the folder; returns the printed table."""
+    """Write cost.csv and cost.txt into the folder; return the printed table."""
     text = table.to_csv(index=False, float_format="%.5g")
     write_text(folder / "cost.csv", text)
     shown = table.assign(

@@ -1,6 +1,5 @@
 """Cost of feedback guidance at true size (FG table 5): where an image's time goes, and how much memory."""
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -9,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fgsynth.cost import table5
+from fgsynth.cost.meter import PARTS, Stopwatch, hardware, peak, start_peak
 from fgsynth.cost.true_shapes import parameter_counts, true_size
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.resize import at_resolution
@@ -34,7 +33,6 @@ GRADIENTS: dict[str, Guidance | None] = {
     "exact, reused": Guidance(reuse=True),
 }
 """Every 5th step, through the whole network, only through the decoder, or pushing in between as well."""
-PARTS = ("text", "image", "denoiser", "decoder", "guide", "backward", "rest")
 PEAKS = {
     "H200": 989.0,
     "H100 PCIe": 756.0,
@@ -55,58 +53,9 @@ COLUMNS = [*KEY, "date", "guided", "seconds", *PARTS, "peak_gib", "tflop", "shar
 """seconds, each part's seconds and tflop: per image. peak_gib: of the process, or the GPU's allocator."""
 
 
-class Stopwatch:
-    """Seconds by the network at work, booked by hooks; what follows a guide under gradient is backward.
-
-    Checkpoints compute blocks again, never a whole network: its hooks do not fire on the way back.
-    """
-
-    def __init__(self, generator: Generator, classifier: Classifier) -> None:
-        self.device = generator.device
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        self._part = "rest"
-        pipe = generator.pipe
-        timed = {
-            "text": pipe.text_encoder,
-            "image": pipe.image_encoder,
-            "denoiser": pipe.unet,
-            "decoder": pipe.vae.decoder,
-            "guide": classifier,
-        }
-        self._hooks = [hook for name, part in timed.items() for hook in self._watch(name, part)]
-        self._since = self._now()
-
-    def __enter__(self) -> "Stopwatch":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._book("rest")
-        for hook in self._hooks:
-            hook.remove()
-
-    def _watch(self, part: str, network: nn.Module) -> tuple[Any, Any]:
-        def starts(*_: object) -> None:
-            self._book(part)
-
-        def ends(*_: object) -> None:
-            self._book("backward" if part == "guide" and torch.is_grad_enabled() else "rest")
-
-        return network.register_forward_pre_hook(starts), network.register_forward_hook(ends)
-
-    def _book(self, part: str) -> None:
-        now = self._now()
-        self.seconds[self._part] += now - self._since
-        self._part, self._since = part, now
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-
 @dataclass(frozen=True)
 class Case:
-    """A generator and a guide, to be measured in every way of guidance."""
+    """A generator and a guide, to be measured under every kind of guidance."""
 
     generator: Generator
     classifier: Classifier
@@ -125,7 +74,7 @@ class Case:
             image = generator.embed_image([_image()] * batch, seeds)
             label = torch.zeros(batch, dtype=torch.long)
             synthesise(generator, Plan(["a"] * batch, image, label, seeds), CFG, feedback, batch=batch)
-        return {"seconds": sum(watch.seconds.values()), **watch.seconds}
+        return {"seconds": watch.total, **watch.seconds}
 
     def measure(self, gradient: str, batch: int) -> dict[str, Any]:
         """A row of the table but for what names its run. What does not fit into memory is NaN.
@@ -137,11 +86,11 @@ class Case:
         row = {"gradient": gradient, "batch": batch, "steps": len(steps)}
         row["guided"] = len(guidance.guided_steps(len(steps))) if guidance else 0
         try:
-            table5._start_peak(device)
+            start_peak(device)
             with FlopCounterMode(display=False) as counter:
                 seconds = self.sample(guidance, batch)
             if device.type == "cuda":
-                table5._start_peak(device)
+                start_peak(device)
                 seconds = self.sample(guidance, batch)
         except UserError as error:
             if not isinstance(error.__cause__, RuntimeError):
@@ -153,7 +102,7 @@ class Case:
         tflop = counter.get_total_flops() / 1e12
         share = tflop / seconds["seconds"] / peak_of(device)
         per_image = {name: value / batch for name, value in {**seconds, "tflop": tflop}.items()}
-        return {**row, **per_image, "peak_gib": table5._peak(device) / 1024, "share_of_peak": share}
+        return {**row, **per_image, "peak_gib": peak(device) / 1024, "share_of_peak": share}
 
 
 def _image() -> Tensor:
@@ -192,7 +141,7 @@ def run(
         for gradient in gradients:
             for batch in sizes:
                 row = {"precision": precision, "classifier": name, **case.measure(gradient, batch)}
-                row |= {"hardware": table5.hardware(generator.device), "date": date.today().isoformat()}
+                row |= {"hardware": hardware(generator.device), "date": date.today().isoformat()}
                 text = write(folder, row)
     return text
 
@@ -236,8 +185,8 @@ def _markdown(table: pd.DataFrame) -> str:
         "half-precision peak. Memory is the peak of the process or of the GPU's allocator, in GiB. A row",
         "without numbers did not fit into memory.",
     ]
-    for (hardware, day), rows in table.groupby(["hardware", "date"], sort=False):
-        lines += ["", f"## {hardware}, {day}", "", *_rows(rows.drop(columns=["hardware", "date"]))]
+    for (device, day), rows in table.groupby(["hardware", "date"], sort=False):
+        lines += ["", f"## {device}, {day}", "", *_rows(rows.drop(columns=["hardware", "date"]))]
     return "\n".join(lines)
 
 

@@ -51,14 +51,14 @@ def _report(_: argparse.Namespace) -> None:
 
 
 def _pretrain(_: argparse.Namespace) -> None:
-    from fgsynth.pretrain.run import pretrain
+    from fgsynth.pretrain.train import pretrain
     from fgsynth.utils import paths
 
     pretrain(paths.root())
 
 
 def _model_card(_: argparse.Namespace) -> None:
-    from fgsynth.pretrain.measure import model_card
+    from fgsynth.pretrain.card import model_card
     from fgsynth.utils import paths
 
     model_card(paths.root())

@@ -1,9 +1,18 @@
-"""The model card: every number of it comes from the training record and the scores."""
+"""The stage `model_card`: the scores of the mini unCLIP, and its card, made of them and its training record."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from fgsynth.generate.generator import Generator
+from fgsynth.miniworld import judge
 from fgsynth.miniworld.world import WEB
+from fgsynth.models.clip import Clip
+from fgsynth.pretrain.files import CARD, FOLDER, JUDGE, SCORES, TRAINING
+from fgsynth.pretrain.scores import scores
+from fgsynth.utils.errors import missing
+from fgsynth.utils.paths import write_text
 
 
 @dataclass(frozen=True)
@@ -123,3 +132,14 @@ Places recognised:
 
 {percent_table(classes, "class")}
 """
+
+
+def model_card(root: Path) -> None:
+    """Measure the mini unCLIP; write its scores and its model card."""
+    folder = root / FOLDER
+    if not (folder / TRAINING).is_file():
+        raise missing(folder / TRAINING)
+    record = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+    measured = scores(Generator.load(folder), judge.load(folder / JUDGE), Clip(str(folder)))
+    write_text(root / SCORES, json.dumps(measured, indent=2))
+    write_text(root / CARD, card(record, measured))

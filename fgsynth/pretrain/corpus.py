@@ -28,7 +28,7 @@ class Corpus:
 
 
 def draw_corpus(n: int, name: str, draw: Draw) -> Corpus:
-    """N images, kinds and places in turn; `name` decides the seeds."""
+    """Draw n images, kinds and places in turn; `name` decides the seeds."""
     seeds = [stable_seed(name, i) for i in range(n)]
     factors = sample(seeds, [SUBJECTS[i % len(SUBJECTS)] for i in range(n)], draw)
     blocks = [
@@ -38,9 +38,9 @@ def draw_corpus(n: int, name: str, draw: Draw) -> Corpus:
     return Corpus(images, captions(factors), factors)
 
 
-def web(n: int, name: str = "web") -> Corpus:
-    """The corpus that the mini generator learns from."""
-    return draw_corpus(n, name, WEB)
+def web(n: int) -> Corpus:
+    """The corpus that the mini generator is trained on."""
+    return draw_corpus(n, "web", WEB)
 
 
 class Siblings:

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from fgsynth.models.clip import PROJECTION
 from fgsynth.models.networks import Classifier
 from fgsynth.pretrain.clip import processor
-from fgsynth.pretrain.files import JUDGE, PROJECTION, TRAINING
+from fgsynth.pretrain.files import JUDGE, TRAINING
 from fgsynth.pretrain.unet import noising_scheduler, normaliser, scheduler
 
 
@@ -52,7 +53,7 @@ def pipeline(trained: Trained) -> StableUnCLIPImg2ImgPipeline:
 
 
 def save(trained: Trained, folder: Path) -> None:
-    """Writes the folder in half precision, safetensors only."""
+    """Write the folder in half precision, safetensors only."""
     pipeline(trained).to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
     for part in ("text_encoder", "image_encoder"):
         # Transformers loads in the precision that its configuration names, diffusers in float32.

@@ -22,6 +22,7 @@ from fgsynth.miniworld.places import PLACES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.scenery import CONTEXTS
 from fgsynth.miniworld.world import Draw, sample
+from fgsynth.models.clip import Clip
 from fgsynth.models.networks import Classifier
 from fgsynth.utils.seeds import stable_seed
 
@@ -35,7 +36,7 @@ CONTEXT_WINS = 0.85
 
 @dataclass(frozen=True)
 class Setting:
-    """How the generator is asked: classifier-free scale, noise level of the image embedding."""
+    """Settings of the generator: classifier-free scale, noise level of the image embedding."""
 
     cfg: float
     noise_level: int = 0
@@ -63,7 +64,7 @@ def judged(
     setting: Setting,
     image: bool,
 ) -> pd.DataFrame:
-    """One generated image per row, as the judge sees it, with the row's own factors as `true_...`.
+    """One generated image per row, as the judge reads it, with the row's own factors as `true_...`.
 
     Prompt: the row's name, in the context given ("" for none). Condition: the row's image, or none.
     """
@@ -122,7 +123,7 @@ def weakest(sweep: list[dict[str, Any]], n: int) -> Setting:
     return Setting(chosen["cfg"], chosen["noise_level"])
 
 
-def real_scores(generator: Generator, judge: Classifier, projection: Tensor) -> dict[str, Any]:
+def real_scores(generator: Generator, judge: Classifier, clip: Clip) -> dict[str, Any]:
     """The ceiling: real images and reconstructions under the judge, and zero-shot CLIP, by mode."""
     out: dict[str, Any] = {}
     for mode, draw in (("majority", MAJORITY), ("rare", RARE)):
@@ -131,7 +132,7 @@ def real_scores(generator: Generator, judge: Classifier, projection: Tensor) -> 
         with torch.no_grad():
             z = torch.cat([generator.pipe.vae.encode(part).latent_dist.mean for part in x.split(256)])
             again = torch.cat([generator.pipe.vae.decode(part).sample for part in z.split(256)])
-        names = zero_shot(generator, projection, x, list(CLASSES))
+        names = zero_shot(clip, x, list(CLASSES))
         out[mode] = {
             "real": float((read(judge, x)["kind"] == factors["kind"]).mean()),
             "reconstructed": float((read(judge, again.clamp(-1, 1))["kind"] == factors["kind"]).mean()),
@@ -142,21 +143,14 @@ def real_scores(generator: Generator, judge: Classifier, projection: Tensor) -> 
 
 
 @torch.no_grad()
-def zero_shot(generator: Generator, projection: Tensor, x: Tensor, names: list[str]) -> list[str]:
-    """The class name nearest to each image in CLIP's space (Radford et al. 2021).
-
-    projection: of the text encoder's pooled output, (width, width); unCLIP's folder has no room for it.
-    """
-    tokens, encoder = generator.pipe.tokenizer, generator.pipe.text_encoder
-    ids = tokens(
-        names, padding="max_length", max_length=tokens.model_max_length, return_tensors="pt"
-    ).input_ids
-    text = normalize(encoder(ids).pooler_output @ projection.T, dim=-1)
-    image = normalize(torch.cat([generator.pipe.image_encoder(p).image_embeds for p in x.split(512)]), dim=-1)
+def zero_shot(clip: Clip, x: Tensor, names: list[str]) -> list[str]:
+    """Zero-shot CLIP: the class name nearest to each image in CLIP's space (Radford et al. 2021)."""
+    text = normalize(clip.read(clip.ids(names)), dim=-1)
+    image = normalize(torch.cat([clip.see(part) for part in x.split(512)]), dim=-1)
     return [names[i] for i in (image @ text.T).argmax(1).tolist()]
 
 
-def scores(generator: Generator, judge: Classifier, projection: Tensor, per_cell: int = 2) -> dict[str, Any]:
+def scores(generator: Generator, judge: Classifier, clip: Clip, per_cell: int = 2) -> dict[str, Any]:
     """Every number of the model card; settings are chosen on validation seeds, the rest are test seeds."""
     with_image, text_only, sweep = choose(generator, judge)
     common, rare = subjects("test", per_cell, MAJORITY), subjects("test rare", per_cell, RARE)
@@ -174,7 +168,7 @@ def scores(generator: Generator, judge: Classifier, projection: Tensor, per_cell
     return {
         "settings": {"text and image": asdict(with_image), "text": asdict(text_only)},
         "sweep": sweep,
-        "real": real_scores(generator, judge, projection),
+        "real": real_scores(generator, judge, clip),
         "generated": {
             "text and image": {"class": right(both), "context": context_right(both)},
             "text": {"class": right(text), "context": context_right(text)},

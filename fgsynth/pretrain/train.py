@@ -1,24 +1,35 @@
-"""Trains the mini unCLIP part by part: autoencoder, CLIP, denoiser; every part resumes where it stopped."""
+"""Training of the mini unCLIP part by part: autoencoder, CLIP, denoiser; every part resumes where it stopped."""
 
+import platform
+import shutil
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import CLIPModel, CLIPTokenizer
 
+from fgsynth.config import params
 from fgsynth.config.params import Pretrain, Training
-from fgsynth.miniworld.judge import judge, targets
+from fgsynth.miniworld.judge import heads, judge, targets
+from fgsynth.miniworld.world import SUBJECTS, Draw
 from fgsynth.models.networks import Classifier
 from fgsynth.pretrain.clip import clip, contrastive_loss, image_embeddings, token_ids, tokenizer
-from fgsynth.pretrain.corpus import Corpus, Siblings, web
+from fgsynth.pretrain.corpus import Corpus, Siblings, draw_corpus, web
+from fgsynth.pretrain.files import FOLDER
+from fgsynth.pretrain.folder import Trained, save
 from fgsynth.pretrain.loop import History, train
-from fgsynth.pretrain.readers import even_corpus, reading_loss
 from fgsynth.pretrain.unet import DenoisingLoss, Encoded, denoiser
 from fgsynth.pretrain.vae import autoencoder, latents, reconstruction_loss
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import write_text
+
+WORK = Path("data/runs/pretrain")
+EVEN = Draw(modes=(0.25,) * 4, drawings=0.3, drawn_classes=0.3, occluded=0.3, covered=0.5)
+"""What the judge learns from: every appearance equally often."""
 
 
 class Trainer:
@@ -44,7 +55,8 @@ class Trainer:
 
     def readers(self) -> tuple[Classifier, Classifier]:
         """The judge, and the network whose features the autoencoder is trained with."""
-        judge = self._reader("judge", even_corpus(self.recipe.judged, "judge"), 0, self.recipe.judge)
+        even = draw_corpus(self.recipe.judged * len(SUBJECTS), "judge", EVEN)
+        judge = self._reader("judge", even, 0, self.recipe.judge)
         return judge, self._reader("features", self.corpus, 1, self.recipe.features)
 
     def _reader(self, name: str, corpus: Corpus, seed: int, plan: Training) -> Classifier:
@@ -131,3 +143,41 @@ class Trainer:
             row[""],
             Siblings(self.corpus.factors),
         )
+
+
+def reading_loss(network: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """Sum of the factors' cross entropies; y (n, number of factors)."""
+    losses = [cross_entropy(part, y[:, i]) for i, part in enumerate(heads(network(x)[0]).values())]
+    return torch.stack(losses).sum()
+
+
+def pretrain(root: Path, device: str | None = None) -> None:
+    """Train every part of the mini unCLIP by the recipe in params.yaml and publish the folder whole.
+
+    A stopped run goes on from its last checkpoints in data/runs/pretrain, which a finished one deletes.
+    Raises UserError where these are of another recipe.
+    """
+    recipe = params.load(root / "params.yaml").pretrain
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = Trainer(recipe, root / WORK, device)
+    reader, features = trainer.readers()
+    vae = trainer.autoencoder(features)
+    clip, tokens = trainer.clip()
+    data = trainer.encode(vae, clip, tokens)
+    unet = trainer.denoiser(data)
+    record = {
+        "recipe": recipe.model_dump(),
+        "parts": {name: asdict(history) for name, history in trainer.history.items()},
+        "hardware": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    for part in (clip, vae, unet, reader):
+        torch.nn.Module.to(part, "cpu")
+    staging = root / WORK / "folder"
+    shutil.rmtree(staging, ignore_errors=True)
+    save(Trained(clip, tokens, vae, unet, data.images, reader, record), staging)
+    shutil.rmtree(root / FOLDER, ignore_errors=True)
+    (root / FOLDER).parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(staging, root / FOLDER)
+    shutil.rmtree(root / WORK)

@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from fgsynth.config.schema import Groups, Sampling
 from fgsynth.cost import calibrate as calibration
 from fgsynth.cost import estimate
 from fgsynth.cost.calibrate import Calibration, calibrate, calibrate_training
-from fgsynth.cost.estimate import Evaluations, estimate_training, evaluations, sets
+from fgsynth.cost.estimate import Evaluations, evaluations, sets
 from fgsynth.data import mini, registry
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.compose import guidance_of
@@ -111,24 +112,6 @@ def test_gpus_take_whole_shards():
     assert estimate.estimate(30, SAMPLING, GUIDED, Calibration("", {1: 3600.0})).hours(8) == 30
 
 
-def test_seconds_per_evaluation_add_up():
-    s = SAMPLING.model_copy(update={"through_network": False})
-    cost = {
-        "denoiser": 1.0,
-        "decoder": 10.0,
-        "decoder_back": 100.0,
-        "classifier": 0.0,
-        "classifier_back": 0.5,
-    }
-    made = estimate.estimate(2, s, GUIDED, cost, bytes_per_image=7.0)
-    assert made.seconds == 2 * (12 + 4 * 10 + 3 * 100 + 3 * 0.5)
-    assert made.bytes == 14
-    with pytest.raises(
-        UserError, match="No seconds per evaluation of 'denoiser_back': give those of denoiser,"
-    ):
-        estimate.estimate(2, SAMPLING, GUIDED, cost)
-
-
 def test_without_a_measurement_nothing_is_claimed():
     made = estimate.estimate(2, SAMPLING)
     assert math.isnan(made.gpu_hours)
@@ -138,11 +121,12 @@ def test_without_a_measurement_nothing_is_claimed():
 
 
 def test_a_training_by_hand():
-    recipe = Recipe(epochs=3, batch=8)
-    alone, both = (estimate_training(recipe, 20, mixed, Calibration("", {8: 2.0})) for mixed in (False, True))
-    assert (alone.updates, alone.images, alone.seconds) == (9, 72, 144)
-    assert both.updates == 15, "half of a batch is real"
-    assert math.isnan(estimate_training(recipe, 20, True).seconds)
+    stage = SimpleNamespace(recipe=Recipe(epochs=3, batch=8), key=lambda method: method)
+    known = {None: Calibration("", {8: 200.0})}
+    alone, both = (estimate._classifier(stage, known, 20, mixed) for mixed in (False, True))
+    assert alone == "a classifier on real images: 9 updates, 72 images, 4 GPU hours"
+    assert "15 updates" in both, "half of a batch is real"
+    assert estimate._classifier(stage, {}, 20, False).endswith("72 images")
 
 
 class Clock:

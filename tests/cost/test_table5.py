@@ -1,8 +1,10 @@
 import pandas as pd
 import pytest
+import torch
 from tiny_unclip import save
 
 from fgsynth.cost import table5
+from fgsynth.cost.meter import peak, start_peak
 from fgsynth.generate.generator import Generator
 
 
@@ -26,13 +28,13 @@ def test_every_row_at_every_batch(table):
 
 
 def test_the_peak_is_that_of_the_row():
-    device = table5.torch.device("cpu")
-    table5._start_peak(device)
-    before = table5._peak(device)
-    table5.torch.ones(2**26).sum()  # 256 MiB
-    assert table5._peak(device) > before + 200
-    table5._start_peak(device)
-    assert table5._peak(device) < before + 200
+    device = torch.device("cpu")
+    start_peak(device)
+    before = peak(device)
+    torch.ones(2**26).sum()  # 256 MiB
+    assert peak(device) > before + 200
+    start_peak(device)
+    assert peak(device) < before + 200
 
 
 def test_network_evaluations_are_counted(table):

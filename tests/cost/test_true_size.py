@@ -5,8 +5,9 @@ import pytest
 import torch
 from tiny_unclip import save
 
-from fgsynth.cost import true_shapes, true_size
-from fgsynth.cost.true_size import COLUMNS, GRADIENTS, PARTS, Case
+from fgsynth.cost import meter, true_shapes, true_size
+from fgsynth.cost.meter import PARTS
+from fgsynth.cost.true_size import COLUMNS, GRADIENTS, Case
 from fgsynth.generate.generator import Generator
 from fgsynth.models.networks import create, small
 from fgsynth.utils.errors import UserError
@@ -119,9 +120,9 @@ def test_recomputation_is_backward_and_not_decoding(tmp_path, case, monkeypatch)
     large = dataclasses.replace(case, generator=Generator.load(save(tmp_path), 2))
     assert large.generator.large
     booked = []
-    real = true_size.Stopwatch._book
+    real = meter.Stopwatch._book
     monkeypatch.setattr(
-        true_size.Stopwatch, "_book", lambda self, part: (booked.append(part), real(self, part))[1]
+        meter.Stopwatch, "_book", lambda self, part: (booked.append(part), real(self, part))[1]
     )
     large.sample(GRADIENTS["exact"], 3)
     # Three images for the guide, three to keep.

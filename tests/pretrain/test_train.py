@@ -13,9 +13,9 @@ from fgsynth.config.params import load
 from fgsynth.generate.generator import Generator
 from fgsynth.miniworld import judge
 from fgsynth.miniworld.judge import read
-from fgsynth.pretrain.files import FOLDER, JUDGE, TRAINING, text_projection
-from fgsynth.pretrain.run import WORK, pretrain
-from fgsynth.pretrain.train import Trainer
+from fgsynth.models.clip import Clip
+from fgsynth.pretrain.files import FOLDER, JUDGE, TRAINING
+from fgsynth.pretrain.train import WORK, Trainer, pretrain
 from fgsynth.utils.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_what_the_card_needs_lies_beside_it(trained):
     record = json.loads((trained / FOLDER / TRAINING).read_text())
     assert set(record["parts"]) == {"judge", "features", "vae", "vae_sharp", "clip", "denoiser"}
     assert all(len(part["losses"]) == 1 and part["seconds"] > 0 for part in record["parts"].values())
-    assert text_projection(trained / FOLDER).shape == (128, 128)
+    assert Clip(str(trained / FOLDER)).projection.shape == (128, 128)
     seen = read(judge.load(trained / FOLDER / JUDGE), torch.zeros(2, 3, 32, 32))
     assert list(seen.columns) == ["kind", "context", "mode", "style"]
 
