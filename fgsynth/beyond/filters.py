@@ -9,12 +9,12 @@ from torch.nn.functional import normalize
 
 from fgsynth.beyond.scale_rule import class_probability
 from fgsynth.data.benchmark import strata
+from fgsynth.data.sources import Source
 from fgsynth.evaluate.scores import STRATA
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.study import clip_embeddings, readings
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.models.networks import Classifier
-from fgsynth.train.batches import Source
 from fgsynth.utils.errors import UserError
 
 

@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fgsynth.data.sources import Source
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.plan import Method
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.models.networks import Classifier
-from fgsynth.train.batches import Source, training_batches
+from fgsynth.train.batches import training_batches
 from fgsynth.train.loop import Fit
 from fgsynth.train.ranks import Ranks
 from fgsynth.train.run_folder import Trained

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fgsynth.config.schema import Inversion, Sampling
 from fgsynth.data.benchmark import Benchmark
+from fgsynth.data.sources import Source
 from fgsynth.experiments.trainings import TRAINING, Trainings
 from fgsynth.generate.compose import guidance_of, make_images
 from fgsynth.generate.engines import LOCAL, Engine, fill
@@ -26,7 +27,6 @@ from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.guidance.criteria import ACQUISITION, CRITERIA, Criterion, Hardness, NearExemplars
 from fgsynth.guidance.schedule import Schedule
 from fgsynth.models.networks import Classifier
-from fgsynth.train.batches import Source
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import finished
 from fgsynth.train.train import COMPUTE

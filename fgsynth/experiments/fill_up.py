@@ -7,9 +7,10 @@ import torch
 
 from fgsynth.config.schema import Inversion
 from fgsynth.data.images import from_uint8
+from fgsynth.data.sources import Source, count
 from fgsynth.generate.plan import Method
 from fgsynth.models.networks import Classifier, last_layer
-from fgsynth.train.batches import Source, count, training_batches
+from fgsynth.train.batches import training_batches
 from fgsynth.train.losses import balanced_softmax, prior_counts
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.train import finite

@@ -12,12 +12,12 @@ from PIL import Image
 
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.disk import folders
+from fgsynth.data.sources import IN_MEMORY
 from fgsynth.evaluate.metrics import interval, per_class_accuracy
 from fgsynth.experiments.build import of_benchmark
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.study import Scored
 from fgsynth.generate.synthetic_set import SyntheticSet
-from fgsynth.train.batches import IN_MEMORY
 from fgsynth.train.recipe import Recipe
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import atomic, write_text

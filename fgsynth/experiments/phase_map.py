@@ -16,6 +16,7 @@ from fgsynth.config import params
 from fgsynth.config.schema import LongTail, Sampling
 from fgsynth.data import mini
 from fgsynth.data.images import from_uint8
+from fgsynth.data.sources import Source
 from fgsynth.evaluate.metrics import interval
 from fgsynth.evaluate.scores import contents, evaluate
 from fgsynth.experiments.early_generator import early
@@ -25,7 +26,6 @@ from fgsynth.generate.plan import Method
 from fgsynth.miniworld import judge
 from fgsynth.models.networks import Classifier
 from fgsynth.pretrain.files import JUDGE
-from fgsynth.train.batches import Source
 from fgsynth.train.train import Recipe, predict
 from fgsynth.utils import paths
 from fgsynth.utils.progress import progress

@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 
 from fgsynth.data.benchmark import group_of
+from fgsynth.data.sources import Source
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.study import SecondStage
 from fgsynth.models.networks import Classifier
-from fgsynth.train.batches import Source
 from fgsynth.train.second_stage import crt, dfr, rescale
 
 

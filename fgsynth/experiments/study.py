@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fgsynth.data.benchmark import group_of, strata
 from fgsynth.data.images import from_uint8
+from fgsynth.data.sources import Source
 from fgsynth.evaluate.fid_coverage import density_coverage, fid
 from fgsynth.evaluate.metrics import paired_bootstrap
 from fgsynth.evaluate.scores import contents, evaluate, flat, to_json
@@ -25,7 +26,6 @@ from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.guidance.criteria import entropy
 from fgsynth.miniworld import judge
 from fgsynth.models.networks import Classifier
-from fgsynth.train.batches import Source
 from fgsynth.train.predict import refine_and_predict
 from fgsynth.train.search import best, random_search
 from fgsynth.train.train import Recipe, load, outputs

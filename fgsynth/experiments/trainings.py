@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from fgsynth.data.benchmark import Benchmark
-from fgsynth.data.disk.image_set import ImageFiles
+from fgsynth.data.sources import ImageFiles, Images, Source
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.models.networks import Classifier
 from fgsynth.train import distributed
-from fgsynth.train.batches import Images, Source
 from fgsynth.train.predict import ImagesAt, predict_classes, train_and_predict
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import Trained, finished

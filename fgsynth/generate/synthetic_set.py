@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fgsynth.data.sources import IN_MEMORY, Images, Source
 from fgsynth.data.tars import sha256
 from fgsynth.generate.plan import share_of
 from fgsynth.generate.store import AGAIN, Store
-from fgsynth.train.batches import IN_MEMORY, Images, Source
 from fgsynth.utils.errors import UserError
 
 BLOCK = 4096

@@ -1,4 +1,4 @@
-"""The stage `model_card`: the scores of the mini unCLIP, and its card, made of them and its training record."""
+"""The stage `model_card`: measure the mini unCLIP, and describe it by scores and training record."""
 
 import json
 from dataclasses import dataclass

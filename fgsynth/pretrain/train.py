@@ -1,4 +1,4 @@
-"""Training of the mini unCLIP part by part: autoencoder, CLIP, denoiser; every part resumes where it stopped."""
+"""The stage `pretrain`: train the mini unCLIP part by part; each resumes where it stopped."""
 
 import platform
 import shutil

@@ -1,15 +1,15 @@
 """Mini-batches of real and synthetic images, from memory or from files, the same for the same seed."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fgsynth.data.augment import augment, plain
+from fgsynth.data.sources import Images, Source, context_of, contexts, take
 from fgsynth.train.objective import Batch as Batch
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.sampling import Rows, Step
@@ -18,74 +18,6 @@ from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator, stable_seed
 
 T = TypeVar("T")
-IN_MEMORY = 4e9
-"""Bytes of images that a set may take in memory; of a larger one they are read when they are needed."""
-
-
-class Source(Protocol):
-    """Labelled images: `Images` in memory, or a torch Dataset that opens its files one by one.
-
-    label: (n,), int64, known without opening a file. source[i]: (uint8 (h, w, 3), label); heights and
-    widths may differ between images where the recipe has a side. A source may also have `context`, (n,),
-    int64 from 0, for methods that know groups.
-    """
-
-    @property
-    def label(self) -> Tensor:
-        """Labels, (n,)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int, /) -> tuple[Tensor, int]: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Images in memory: x uint8 (n, h, w, 3), label, context (n,). Raises UserError for anything else."""
-
-    x: Tensor
-    label: Tensor
-    context: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.x.dtype != torch.uint8 or self.x.ndim != 4 or self.x.shape[-1] != 3:
-            raise UserError(f"Images are {self.x.dtype} {tuple(self.x.shape)}: uint8 (n, h, w, 3) is needed.")
-        if self.label.shape != self.x.shape[:1] or self.label.dtype != torch.long:
-            raise UserError(
-                f"Labels are {self.label.dtype} {tuple(self.label.shape)} for {len(self.x)} images: "
-                "one int64 label each is needed."
-            )
-        if self.context is not None and self.context.shape != self.label.shape:
-            raise UserError(f"{len(self.context)} contexts for {len(self.x)} images: one each is needed.")
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, i: int, /) -> tuple[Tensor, int]:
-        return self.x[i], int(self.label[i])
-
-
-def count(source: Source, n_classes: int, name: str) -> Tensor:
-    """Images by class, (n_classes,). Raises UserError for no image or a label outside 0..n_classes-1."""
-    if not len(source):
-        raise UserError(f"The {name} set has no images: leave it out or add some.")
-    low, high = int(source.label.min()), int(source.label.max())
-    if low < 0 or high >= n_classes:
-        raise UserError(
-            f"The {name} set has label {low if low < 0 else high}, but labels of {n_classes} classes go "
-            f"from 0 to {n_classes - 1}: correct the labels or the number of classes."
-        )
-    return torch.bincount(source.label, minlength=n_classes)
-
-
-def fingerprint(source: Source, grouped: bool = False) -> str:
-    """BLAKE2b of labels, contexts if `grouped` and, in memory, images (files are not opened for it)."""
-    digest = hashlib.blake2b(source.label.contiguous().numpy().data, digest_size=8)
-    if isinstance(source, Images):
-        digest.update(source.x.contiguous().numpy().data)
-    if grouped and (context := context_of(source)) is not None:
-        digest.update(context.contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -146,11 +78,6 @@ class _Plain(Dataset[Tensor]):
         return plain(take(self.source, rows), self.side)
 
 
-def take(source: Source, rows: Tensor) -> Tensor | list[Tensor]:
-    """Some of the images: of one indexing in memory, opened one by one otherwise."""
-    return source.x[rows] if isinstance(source, Images) else [source[i][0] for i in rows.tolist()]
-
-
 def training_batches(
     real: Source,
     synthetic: Source | None,
@@ -188,17 +115,6 @@ def keys(real: Source, synthetic: Source | None, grouped: bool) -> tuple[Rows, R
         return Rows(source.label, source.label * n + context if grouped and context is not None else None)
 
     return rows(real, "real"), None if synthetic is None else rows(synthetic, "synthetic")
-
-
-def context_of(source: Source) -> Tensor | None:
-    """The contexts of a source, (n,), if it has any."""
-    return getattr(source, "context", None)
-
-
-def contexts(real: Source, synthetic: Source | None) -> int:
-    """Number of contexts: one more than the largest of a training image, as they count from 0."""
-    known = [context_of(s) for s in (real, synthetic) if s is not None]
-    return max((int(c.max()) + 1 for c in known if c is not None), default=1)
 
 
 def plain_batches(

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import torch
 
+from fgsynth.data.sources import Source
 from fgsynth.models.networks import OWN
 from fgsynth.train import launch
 from fgsynth.train import train as training
-from fgsynth.train.batches import Source
 from fgsynth.train.ranks import started
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import Trained, finished

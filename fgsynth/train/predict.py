@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fgsynth.data.sources import Source
 from fgsynth.models.networks import Classifier
-from fgsynth.train.batches import Source
 from fgsynth.train.train import Trained, outputs
 from fgsynth.utils.paths import atomic
 

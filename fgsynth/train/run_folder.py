@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fgsynth.data.sources import Source, fingerprint
 from fgsynth.models.networks import Classifier, create
 from fgsynth.train import checkpoint
-from fgsynth.train.batches import Source, fingerprint
 from fgsynth.train.objectives.registry import of_json, to_json
 from fgsynth.train.ranks import Ranks
 from fgsynth.train.recipe import Compute, Recipe, Select

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from fgsynth.data.images import from_uint8
+from fgsynth.data.sources import Images as Images
+from fgsynth.data.sources import Source, contexts, count
 from fgsynth.evaluate.metrics import long_tail_accuracy
 from fgsynth.models.networks import Classifier
 from fgsynth.train import checkpoint
-from fgsynth.train.batches import Images as Images
-from fgsynth.train.batches import Source, contexts, count, keys, plain_batches, training_batches
+from fgsynth.train.batches import keys, plain_batches, training_batches
 from fgsynth.train.loop import Fit
 from fgsynth.train.loop import finite as finite
 from fgsynth.train.losses import prior_counts

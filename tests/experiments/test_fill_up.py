@@ -5,6 +5,7 @@ import torch
 
 from fgsynth.config.schema import Groups, Inversion, LongTail, Sampling
 from fgsynth.data import mini
+from fgsynth.data.sources import Images
 from fgsynth.experiments import fill_up as fill_up_module
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.fill_up import fill_up, fine_tuned
@@ -13,7 +14,6 @@ from fgsynth.generate.generator import Generator
 from fgsynth.generate.plan import Method
 from fgsynth.models.networks import small
 from fgsynth.pretrain.files import FOLDER
-from fgsynth.train.batches import Images
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.train import predict
 from fgsynth.utils.errors import UserError

@@ -8,7 +8,7 @@ from fgsynth.config.names import FG_ENTROPY
 from fgsynth.config.schema import LongTail
 from fgsynth.data import mini
 from fgsynth.data.disk import folders
-from fgsynth.data.disk.image_set import read
+from fgsynth.data.sources import read
 from fgsynth.experiments import own_images
 from fgsynth.experiments.study import Row, Scored, scores
 from fgsynth.generate.methods import methods

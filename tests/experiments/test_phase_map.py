@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from fgsynth.config.blocks import read
 from fgsynth.config.schema import Sampling
+from fgsynth.data.sources import Images
 from fgsynth.experiments import phase_map
 from fgsynth.experiments.phase_map import BASE, Setup, calibrated, gains, lost_to_rare_modes, points, run
 from fgsynth.experiments.trainings import Trainings
@@ -18,7 +19,6 @@ from fgsynth.generate.generator import Generator
 from fgsynth.miniworld import judge
 from fgsynth.models.networks import small
 from fgsynth.pretrain.files import FOLDER, JUDGE
-from fgsynth.train.batches import Images
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.train import predict
 

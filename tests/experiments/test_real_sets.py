@@ -18,8 +18,8 @@ from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.cost import estimate
 from fgsynth.data import mini, registry
 from fgsynth.data.disk import real
-from fgsynth.data.disk.image_set import ImageFiles
 from fgsynth.data.images import from_uint8
+from fgsynth.data.sources import ImageFiles
 from fgsynth.experiments import build, own_images, study
 from fgsynth.experiments.build import of_world
 from fgsynth.experiments.study import Row
@@ -29,7 +29,6 @@ from fgsynth.generate.synthetic_set import StoredImages, SyntheticSet
 from fgsynth.models.networks import create
 from fgsynth.pipeline import notebook
 from fgsynth.pipeline.runner import INJECTED
-from fgsynth.train.batches import IN_MEMORY, Images
 from fgsynth.train.train import outputs, train
 from fgsynth.utils.errors import UserError
 

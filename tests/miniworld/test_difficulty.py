@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from fgsynth.data.sources import Images
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.world import sample
-from fgsynth.train.batches import Images
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.train import predict, train
 from fgsynth.utils.seeds import stable_seed

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fgsynth.train.batches import Images, fingerprint, steps, training_batches
+from fgsynth.data.sources import Images, fingerprint
+from fgsynth.train.batches import steps, training_batches
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.sampling import Rows
 from fgsynth.utils.errors import UserError

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
+from fgsynth.data.sources import Images
 from fgsynth.train import checkpoint, train
-from fgsynth.train.batches import Images
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.utils.cache import weights_digest
 from fgsynth.utils.errors import UserError

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fgsynth.data.sources import Images
 from fgsynth.train import checkpoint, distributed, train
-from fgsynth.train.batches import Images
 from fgsynth.train.launch import together
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.utils.cache import weights_digest

@@ -2,8 +2,8 @@ import pytest
 import torch
 from timm.layers import BatchNormAct2d
 
+from fgsynth.data.sources import Images
 from fgsynth.models.networks import create, small
-from fgsynth.train.batches import Images
 from fgsynth.train.loop import Fit, _synchronised
 from fgsynth.train.objective import Batch
 from fgsynth.train.ranks import Ranks

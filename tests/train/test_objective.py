@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fgsynth.train.batches import Images
+from fgsynth.data.sources import Images
 from fgsynth.train.loop import Fit
 from fgsynth.train.objective import Batch, Objective, mapped
 from fgsynth.train.ranks import Ranks

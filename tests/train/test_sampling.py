@@ -5,7 +5,8 @@ from typing import ClassVar
 import pytest
 import torch
 
-from fgsynth.train.batches import Images, keys, training_batches
+from fgsynth.data.sources import Images
+from fgsynth.train.batches import keys, training_batches
 from fgsynth.train.objective import PASSES, Drawing, Objective
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.sampling import Rows, drawn, effective_number, shares, steps, subsampled

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fgsynth.train.batches import Images
+from fgsynth.data.sources import Images
 from fgsynth.train.losses import balanced_softmax, prior_counts
 from fgsynth.train.ranks import Ranks
 from fgsynth.train.recipe import Compute, Recipe

@@ -15,36 +15,12 @@ from torch import Tensor
 
 from fgsynth.data.augment import plain
 from fgsynth.data.benchmark import COLUMNS, Benchmark, Manifest
+from fgsynth.data.sources import ImageFiles, read
 from fgsynth.utils.errors import UserError
-from fgsynth.data.images import as_rgb
 
 THREADS = 16
 """For reading: a network file system answers many questions at a time."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """Labelled image files, opened one by one: a source for training and evaluation.
-
-    paths: (n,); label, context: (n,), int64. files[i]: (uint8 (h, w, 3), label), of the file's own size.
-    Raises UserError, with the path, for a file that is missing or cannot be read.
-    """
-
-    paths: tuple[str, ...]
-    label: Tensor
-    context: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int, /) -> tuple[Tensor, int]:
-        return read(self.paths[i]), int(self.label[i])
-
-
-def read(path: str) -> Tensor:
-    """An image file as 8-bit RGB, uint8 (h, w, 3). Raises UserError with its path."""
-    return torch.from_numpy(np.array(as_rgb(Path(path))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torchvision.datasets import CIFAR100
 
+from fgsynth.data.sources import Images
 from fgsynth.latent.features.feature_set import REST
 from fgsynth.latent.features.sets import ImageSet
-from fgsynth.train.batches import Images
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import stable_seed
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fgsynth.data.images import as_rgb_all
+from fgsynth.data.sources import Source, digest, take
 from fgsynth.latent.features.extractors import Extractor
-from fgsynth.latent.features.sources import Source, digest, take
 from fgsynth.utils.cache import files_digest, fingerprint
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import atomic, write_text

@@ -13,10 +13,10 @@ from fgsynth.data.benchmark import COLUMNS, Manifest
 from fgsynth.data.disk import image_set as disk
 from fgsynth.data.disk import longtail
 from fgsynth.data.registry import draw
+from fgsynth.data.sources import ImageFiles, Rendered, Source
 from fgsynth.latent.features.extract import extract
 from fgsynth.latent.features.extractors import Extractor
 from fgsynth.latent.features.feature_set import REST, FeatureSet, Strings
-from fgsynth.latent.features.sources import Files, Rendered, Source
 from fgsynth.utils.errors import UserError
 
 LONG_TAILED = (mini.IMAGENET_LT, mini.PLACES_LT)
@@ -72,7 +72,8 @@ def on_disk(found: disk.ImageSet) -> ImageSet:
     table = found.manifest.table
     # By key: the manifest sorts.
     files = found.table.set_index("key")["file"].loc[table["key"]]
-    source = Files(found.root, tuple(files), torch.tensor(table["label"].to_numpy()))
+    label = torch.tensor(table["label"].to_numpy())
+    source = ImageFiles(tuple(files), label, folder=found.root)
     return ImageSet(source, table["split"].to_numpy(dtype=np.str_), found.classes, found.name)
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from fgsynth.config.names import BALANCED_SOFTMAX, FINE_TUNED, SHRINKAGE_LDA, TAU_CHOSEN
 from fgsynth.data.benchmark import MANY_ABOVE
 from fgsynth.data.images import as_rgb_all
+from fgsynth.data.sources import take
 from fgsynth.evaluate.metrics import long_tail_accuracy
 from fgsynth.latent.features.extractors import Extractor
 from fgsynth.latent.features.feature_set import REST, FeatureSet
 from fgsynth.latent.features.finetune import FineTuned, best_by_validation, fine_tune
 from fgsynth.latent.features.sets import ImageSet
-from fgsynth.latent.features.sources import take
 from fgsynth.latent.study.comparison import Draw
 from fgsynth.utils.parallel import threads_for
 from fgsynth.utils.seeds import stable_seed

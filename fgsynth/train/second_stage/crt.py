@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, one_hot
 
+from fgsynth.data.sources import Source, count
 from fgsynth.models.networks import Classifier, last_layer, with_last_layer
-from fgsynth.train.batches import Source, count
 from fgsynth.train.losses import balanced_softmax, prior_counts
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.train import finite, outputs

@@ -9,8 +9,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from fgsynth.data.sources import Source
 from fgsynth.models.networks import Classifier, last_layer, with_last_layer
-from fgsynth.train.batches import Source
 from fgsynth.train.sampling import subsampled
 from fgsynth.train.train import outputs
 from fgsynth.utils.errors import UserError

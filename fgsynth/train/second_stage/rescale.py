@@ -11,8 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import skip_init
 
 from fgsynth.data.images import from_uint8
+from fgsynth.data.sources import Source
 from fgsynth.models.networks import Classifier, last_layer, with_last_layer
-from fgsynth.train.batches import Source, plain_batches
+from fgsynth.train.batches import plain_batches
 from fgsynth.train.losses import prior_counts
 from fgsynth.train.objective import Drawing
 from fgsynth.train.recipe import Recipe

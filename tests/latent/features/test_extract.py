@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from fgsynth.data.sources import Images
 from fgsynth.latent.features.extract import extract
 from fgsynth.latent.features.extractors import Extractor
-from fgsynth.train.batches import Images
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator
 

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from fgsynth.data.sources import Images
 from fgsynth.models.networks import Classifier
-from fgsynth.train.batches import Images
 from fgsynth.train.objective import Drawing
 from fgsynth.train.objectives.cmo import CMO
 from fgsynth.train.objectives.registry import OBJECTIVES, of_json, to_json

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 
+from fgsynth.data.sources import Images
 from fgsynth.models.networks import small
 from fgsynth.pretrain.files import FOLDER
-from fgsynth.train.batches import Images
 from fgsynth.train.objective import Batch, Moment
 from fgsynth.train.objectives.registry import of_json, to_json
 from fgsynth.train.objectives.vl_ltr import VLLTR, class_wise_contrast, distillation

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from fgsynth.data.sources import Images
 from fgsynth.models.networks import Classifier, create, last_layer, with_last_layer
-from fgsynth.train.batches import Images
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.second_stage.crt import Pool, crt, meta_sampler
 from fgsynth.train.train import outputs, predict

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from fgsynth.data.sources import Images
 from fgsynth.models.networks import Classifier, last_layer
-from fgsynth.train.batches import Images
 from fgsynth.train.second_stage import dfr
 from fgsynth.train.second_stage.dfr import halves
 from fgsynth.train.train import predict

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fgsynth.data.images import from_uint8
+from fgsynth.data.sources import Images
 from fgsynth.models.networks import Classifier, create, last_layer, with_last_layer
-from fgsynth.train.batches import Images
 from fgsynth.train.second_stage.rescale import (
     TAUS,
     best_tau,
