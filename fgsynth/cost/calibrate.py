@@ -29,7 +29,6 @@ from fgsynth.utils.seeds import generator as seeded
 
 LARGEST = 256
 """The largest batch that is tried."""
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,6 @@ def calibrate(
     *,
     side: int | None = None,
     seconds: float = 60.0,
-    clock: Clock = perf_counter,
 ) -> Calibration:
     """Time the synthesis of a method in batches of 1, 2, 4, ... until `seconds` or the memory are used up.
 
@@ -78,12 +76,10 @@ def calibrate(
             tars.append(file, tar, str(i), image)
         sizes.append(file.tell() // batch)
 
-    return Calibration(hardware(generator.device), _growing(trial, seconds, clock), float(np.mean(sizes)))
+    return Calibration(hardware(generator.device), _growing(trial, seconds), float(np.mean(sizes)))
 
 
-def calibrate_training(
-    recipe: Recipe, n_classes: int, side: int, *, seconds: float = 60.0, clock: Clock = perf_counter
-) -> Calibration:
+def calibrate_training(recipe: Recipe, n_classes: int, side: int, *, seconds: float = 60.0) -> Calibration:
     """Time updates of a recipe on noise of `side` pixels, twice as many each time until `seconds` are over.
 
     Reading and augmenting images is not in it: give training enough workers to do that meanwhile.
@@ -91,13 +87,13 @@ def calibrate_training(
     """
     noise = torch.randint(256, (n_classes, side, side, 3), dtype=torch.uint8, generator=seeded("calibration"))
     real = Images(noise, torch.arange(n_classes))
-    n, begun = 1, clock()
+    n, begun = 1, perf_counter()
     while True:
         asked = replace(recipe, epochs=1, updates_per_epoch=n, select="last")
-        started = clock()
+        started = perf_counter()
         row = train(real, None, n_classes, asked, 0).history.iloc[-1]
         each = float(row["seconds"] - row["data_seconds"]) / (n * recipe.batch)
-        if clock() - begun + 2 * (clock() - started) > seconds:
+        if perf_counter() - begun + 2 * (perf_counter() - started) > seconds:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             return Calibration(hardware(device), {recipe.batch: each})
         n *= 2
@@ -151,7 +147,9 @@ def _images(
     return resized(synthesise(generator, plan, cfg, feedback, batch=batch).images, sampling.side).numpy()
 
 
-def _growing(trial: Callable[[int], None], seconds: float, clock: Clock) -> dict[int, float]:
+def _growing(
+    trial: Callable[[int], None], seconds: float, clock: Callable[[], float] = perf_counter
+) -> dict[int, float]:
     """Seconds per image of batches that double; the next one would take twice as long, twice over."""
     measured: dict[int, float] = {}
     batch, begun = 1, clock()

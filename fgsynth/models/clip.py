@@ -1,4 +1,4 @@
-"""CLIP's two encoders behind two words, see and read: from a CLIP, or from the folder of an unCLIP."""
+"""CLIP's two encoders, of images (`see`) and sentences (`read`): of a CLIP, or of an unCLIP's folder."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +44,6 @@ class Clip(nn.Module):
                 "give the hub id or folder of a CLIP."
             )
         within = ("image_encoder", "text_encoder", "tokenizer", "feature_extractor") if unclip else ("",) * 4
-        # A folder loads in a second; of a download, minutes long, the bar must be seen.
         options: dict[str, Any] = {"local_files_only": folder.is_dir()}
         weights = options | {"use_safetensors": True, "dtype": torch.float32}
         with _said_in_one_sentence(model), quiet(folder.is_dir()):
@@ -108,8 +107,8 @@ def _said_in_one_sentence(model: str) -> Iterator[None]:
 
 
 @contextmanager
-def quiet(local: bool) -> Iterator[None]:
-    """Switch transformers' progress bar off within the block, for what is local."""
+def quiet(local: bool = True) -> Iterator[None]:
+    """Switch transformers' progress bar off within the block; of a download, minutes long, it stays."""
     talking = local and logging.is_progress_bar_enabled()
     if talking:
         logging.disable_progress_bar()
