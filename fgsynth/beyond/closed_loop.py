@@ -79,14 +79,11 @@ class Loop:
     updates (its own), images (synthetic ones trained on), val (average validation accuracy at its end, in
     percent; NaN without validation images), before (mean criterion of its part's guide at the first guided
     step, entropy in nats for FG's entropy; NaN without feedback).
-    guide_updates: updates of classifiers that guided and are not the last one, a part of the budget; the
-    first part's guide, trained on real images alone as in one-shot FG, is not counted.
     """
 
     trained: Trained
     synthetic: SyntheticSet
     records: pd.DataFrame
-    guide_updates: int
 
 
 @dataclass(frozen=True)
@@ -231,7 +228,7 @@ def _restarted(exp: Experiment, settings: LoopSettings, method: Method, seed: in
         trained = exp.trainings.train(recipe, own, SyntheticSet.joined(parts))
         guide = trained.network
         rows.append(cycle(sum(each[:k]), updates, parts, validation_accuracy(exp, guide)))
-    return Loop(trained, SyntheticSet.joined(parts), pd.DataFrame(rows), sum(each[:-1]))
+    return Loop(trained, SyntheticSet.joined(parts), pd.DataFrame(rows))
 
 
 def _grown(exp: Experiment, settings: LoopSettings, method: Method, seed: int) -> Loop:
@@ -251,7 +248,7 @@ def _grown(exp: Experiment, settings: LoopSettings, method: Method, seed: int) -
                 run.grow(val)
         run.advance(total)
         trained = run.end()
-    return Loop(trained, SyntheticSet.joined(run.parts), pd.DataFrame(run.rows), 0)
+    return Loop(trained, SyntheticSet.joined(run.parts), pd.DataFrame(run.rows))
 
 
 def _threads(exp: Experiment, us: Ranks) -> AbstractContextManager[None]:
@@ -266,5 +263,4 @@ def _keep(folder: Path, exp: Experiment, settings: LoopSettings, seed: int, loop
     told = record(exp.recipe, seed, exp.n_classes, counts_with(exp, made), sources)
     with atomic(folder / RECORDS) as partial_file:
         loop.records.to_csv(partial_file, index=False)
-    noted = vars(settings) | {"guide_updates": loop.guide_updates}
-    store(folder, loop.trained, told | {"closed_loop": noted})
+    store(folder, loop.trained, told | {"closed_loop": vars(settings)})

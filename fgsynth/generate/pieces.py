@@ -94,10 +94,7 @@ def _join(store: Store, number: int, parts: Store) -> None:
             file.write(bytes(length(file.tell()) - file.tell()))
         # As in Store.write: an index never stands beside another tar than its own.
         index.unlink(missing_ok=True)
-    made = pd.concat(frames, ignore_index=True)[[*NOTES, *PLACE]]
-    with atomic(index) as partial_index:
-        whole = pd.concat([store.rows(number), made], axis=1)
-        whole.to_parquet(partial_index, index=False, write_page_checksum=True)
+    store.write_index(number, pd.concat(frames, ignore_index=True)[[*NOTES, *PLACE]])
 
 
 def _members(tar: Path, index: pd.DataFrame) -> bytes:

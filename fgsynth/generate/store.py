@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +82,7 @@ class Store:
 
         Raises UserError naming the shard, and the image, where they differ.
         """
-        for _ in self._read(number, slice(None)):
+        for _ in self._read(number):
             pass
 
     def write(self, number: int, pieces: Iterable[Piece]) -> None:
@@ -105,7 +105,11 @@ class Store:
                 file.write(bytes(tars.length(file.tell()) - file.tell()))
             # An index must never stand beside another tar than its own, not even for a moment.
             index.unlink(missing_ok=True)
-        _write(index, _to_parquet(pd.concat([rows, pd.concat(made, ignore_index=True)], axis=1)))
+        self.write_index(number, pd.concat(made, ignore_index=True))
+
+    def write_index(self, number: int, made: pd.DataFrame) -> None:
+        """Write the index of a shard whose tar is there: its plan, and the columns of NOTES and PLACE."""
+        _write(self.files(number)[1], _to_parquet(pd.concat([self.rows(number), made], axis=1)))
 
     def part_index(self, number: int) -> pd.DataFrame:
         """The index of one shard: the columns of the plan, of NOTES and of PLACE.
@@ -132,32 +136,22 @@ class Store:
         made = [self.part_index(number)[[*NOTES, *PLACE]] for number in range(len(self.parts()))]
         return pd.concat([self.plan, pd.concat(made, ignore_index=True)], axis=1)
 
-    def images(self, keys: Sequence[str] | None = None) -> "Tensor":
-        """Images in the order of `keys`, or all in the plan's order: (n, h, w, 3) uint8.
-
-        Reads nothing but them and their shards' indices. Raises UserError for a key that the plan does not
-        have, and for damage, naming shard and key.
-        """
+    def images(self) -> "Tensor":
+        """All images in the plan's order: (n, h, w, 3) uint8. Raises UserError naming a damaged one."""
         # Here, as importing it takes seconds and nothing else in the store needs it.
         import torch
 
-        wanted = self.plan["key"].tolist() if keys is None else list(keys)
-        row = pd.Index(self.plan["key"]).get_indexer(pd.Index(wanted, dtype="str"))
-        if not wanted or (row < 0).any():
-            what = f"image '{wanted[int(row.argmin())]}'" if wanted else "image"
-            raise UserError(f"No {what} to read from {self.folder}: give keys of its plan.")
-        numbers, result = row // self.per_shard, np.empty((0, 0, 0, 3), np.uint8)
-        for number in np.unique(numbers).tolist():
-            here = np.flatnonzero(numbers == number)
-            for position, data in zip(here, self._read(number, row[here] % self.per_shard), strict=True):
-                image = np.asarray(Image.open(io.BytesIO(data)))
-                result = result if result.size else np.empty((len(wanted), *image.shape), np.uint8)
-                result[position] = image
+        result = np.empty((0, 0, 0, 3), np.uint8)
+        data = (png for number in range(len(self.parts())) for png in self._read(number))
+        for row, png in enumerate(data):
+            image = np.asarray(Image.open(io.BytesIO(png)))
+            result = result if row else np.empty((len(self.plan), *image.shape), np.uint8)
+            result[row] = image
         return torch.from_numpy(result)
 
-    def _read(self, number: int, rows: NDArray[np.intp] | slice) -> Iterator[bytes]:
+    def _read(self, number: int) -> Iterator[bytes]:
         """PNGs of a shard, each compared with its index, as are the header and the padding around it."""
-        index, tar = self.part_index(number).iloc[rows], self.files(number)[0]
+        index, tar = self.part_index(number), self.files(number)[0]
         columns = (index[name] for name in ("key", "offset", "size", "sha256"))
         with tar.open("rb") as file:
             for key, offset, size, sha256 in zip(*columns, strict=True):

@@ -89,10 +89,10 @@ def _benchmark(arguments: argparse.Namespace) -> None:
 def _check_data(arguments: argparse.Namespace) -> None:
     from fgsynth.data.disk import check
 
-    text, status = check.run(arguments.name, arguments.root, arguments.splits)
-    print(text)
-    if status:
-        raise SystemExit(status)
+    report = check.check_data(arguments.name, arguments.root, arguments.splits)
+    print(report.text)
+    if not report.ok:
+        raise SystemExit(1)
 
 
 def _plan(arguments: argparse.Namespace) -> None:

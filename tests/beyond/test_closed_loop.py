@@ -75,7 +75,6 @@ def test_one_cycle_is_one_shot_fg_bit_for_bit(exp, kind, recipe):
     assert loop.records[["cycle", "start", "updates", "images"]].to_numpy().tolist() == [
         [0, 0, 8, len(whole.index)]
     ]
-    assert loop.guide_updates == 0
     assert not same(once.network, looped(here, kind, 1, seed=6).trained.network)
 
 
@@ -90,10 +89,7 @@ def test_images_and_updates_are_those_of_one_shot_fg_for_any_number_of_cycles(ex
         assert sorted(loop.synthetic.index["seed"]) == sorted(plan["seed"])
         if kind == "continued":
             assert loop.records["updates"].tolist() == updates
-            assert loop.guide_updates == 0
             assert loop.trained.history["updates"].tolist() == [4, 8]
-        else:
-            assert loop.guide_updates == loop.records["updates"].iloc[:-1].sum()
 
 
 def test_restarted_cycles_take_updates_in_proportion_to_their_images():

@@ -83,13 +83,6 @@ def test_a_store_gives_back_what_was_made_in_the_plans_order(whole):
     assert index["shard"].tolist() == ["00000.tar"] * 4 + ["00001.tar"] * 4 + ["00002.tar"] * 2
 
 
-def test_images_by_key_come_in_the_order_asked_for(whole):
-    keys = whole.plan["key"].iloc[[9, 0, 5, 0]].tolist()
-    assert np.array_equal(whole.images(keys).numpy(), make(whole.plan.iloc[[9, 0, 5, 0]])[0])
-    (whole.folder / "00001.tar").unlink()
-    assert len(whole.images(keys[:2])) == 2, "a shard that holds none of them was asked for"
-
-
 def test_a_shard_is_a_webdataset_tar(whole):
     index = whole.index()
     for name, rows in index.groupby("shard"):
@@ -324,9 +317,6 @@ def test_a_shard_with_too_few_or_too_many_images_is_refused(tmp_path):
 
 
 def test_unfit_requests_are_refused(whole):
-    for keys, sentence in ((["00001", "nobody"], "No image 'nobody'"), ([], "No image to read")):
-        with pytest.raises(UserError, match=sentence):
-            whole.images(keys)
     with pytest.raises(UserError, match="at least 1"):
         Store(whole.folder, plan(), 0)
 

@@ -62,12 +62,6 @@ class Report:
         return replace(self, **fields)
 
 
-def run(name: str, root: Path, splits: Path | None = None) -> tuple[str, int]:
-    """`check_data` for the command line: the report's text and the exit status, 0 where all is ready."""
-    report = check_data(name, root, splits)
-    return report.text, 0 if report.ok else 1
-
-
 def check_data(name: str, root: Path, splits: Path | None = None) -> Report:
     """Check a data set: every file is looked for and read once; nothing is written.
 

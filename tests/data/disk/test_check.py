@@ -7,7 +7,8 @@ from tiny_files import class_folders, image
 
 from fgsynth.data.disk import longtail, nicopp
 from fgsynth.data.disk.check import NAMES as KNOWN
-from fgsynth.data.disk.check import check_data, run
+from fgsynth.data.disk.check import check_data
+from fgsynth.pipeline.commands import main
 from fgsynth.utils.errors import UserError
 
 COUNTS = {"train/cat": 3, "train/dog": 1, "val/cat": 2, "test/dog": 1}
@@ -35,9 +36,9 @@ def only(sentences):
 
 
 def test_a_sound_folder_is_ready(pets):
-    text, status = run("folder", pets)
-    assert status == 0
-    assert text.splitlines() == [
+    report = check_data("folder", pets)
+    assert report.ok
+    assert report.text.splitlines() == [
         f"folder in {pets}",
         "  train: 4 images of 2 classes, 1 to 3 each (0 many, 0 medium, 2 few)",
         "  val: 2 images of 1 class, 2 each",
@@ -55,7 +56,8 @@ def test_damaged_images_are_counted_and_named(pets):
     assert told.startswith("2 images cannot be read: train/cat/0.png is damaged or refused (")
     assert "val/cat/1.png is no image that PIL knows" in told
     assert report.text.endswith("Not ready: 1 thing to put right.")
-    assert run("folder", pets)[1] == 1
+    with pytest.raises(SystemExit, match="1"):
+        main(["check-data", "folder", "--root", str(pets)])
 
 
 def test_many_findings_are_a_number_and_a_few_names(pets):
@@ -217,8 +219,9 @@ def test_the_real_split_files_without_images_are_a_short_summary(root, tmp_path)
     shared = root.parent / "shared/data"
     if not shared.is_dir():
         pytest.skip("the official split files are not there")
-    text, status = run("places_lt", tmp_path, shared / "splits")
-    assert status == 1
+    report = check_data("places_lt", tmp_path, shared / "splits")
+    text = report.text
+    assert not report.ok
     assert len(text.splitlines()) == 9
     assert "train: 62,500 images of 365 classes, 5 to 4,980 each (131 many, 163 medium, 71 few)" in text
     assert "train: all 62,500 images are missing" in text
