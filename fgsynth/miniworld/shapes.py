@@ -34,13 +34,11 @@ def ellipse(x: float, y: float, a: float, b: float, degrees: float = 0) -> Shape
     return distance
 
 
-def box(x: float, y: float, a: float, b: float, radius: float = 0, degrees: float = 0) -> Shape:
-    """A rectangle of half sides a, b about (x, y) with rounded corners, turned."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+def box(x: float, y: float, a: float, b: float, radius: float = 0) -> Shape:
+    """A rectangle of half sides a, b about (x, y) with rounded corners."""
 
     def distance(u: Array, v: Array) -> Array:
-        p = np.abs(cos * (u - x) + sin * (v - y)) - (a - radius)
-        q = np.abs(cos * (v - y) - sin * (u - x)) - (b - radius)
+        p, q = np.abs(u - x) - (a - radius), np.abs(v - y) - (b - radius)
         outside = np.hypot(np.maximum(p, 0), np.maximum(q, 0))
         return outside + np.minimum(np.maximum(p, q), 0) - radius
 
@@ -77,11 +75,11 @@ def polygon(*points: tuple[float, float]) -> Shape:
     return distance
 
 
-def star(points: int, inner: float, outer: float, turn: float = 90) -> Shape:
-    """A star of the given number of points about the origin, one of them at `turn` degrees."""
+def star(points: int, inner: float, outer: float) -> Shape:
+    """A star of the given number of points about the origin, one of them upward."""
     corners = []
     for i in range(2 * points):
-        angle, r = math.radians(turn + 180 * i / points), inner if i % 2 else outer
+        angle, r = math.radians(90 + 180 * i / points), inner if i % 2 else outer
         corners.append((r * math.cos(angle), r * math.sin(angle)))
     return polygon(*corners)
 

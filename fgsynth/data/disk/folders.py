@@ -16,12 +16,12 @@ HELD_OUT = 0.2
 """Share of the training images of every class (in every group) that becomes val where there is none."""
 
 
-def load(place: Path, held_out: float = HELD_OUT, seed: int = 0) -> ImageSet:
+def load(place: Path) -> ImageSet:
     """A folder by its class folders, or a CSV file by its rows."""
-    return (from_csv if place.suffix == ".csv" else from_folders)(place, held_out=held_out, seed=seed)
+    return (from_csv if place.suffix == ".csv" else from_folders)(place)
 
 
-def from_folders(root: Path, *, held_out: float = HELD_OUT, seed: int = 0) -> ImageSet:
+def from_folders(root: Path) -> ImageSet:
     """Images below <split>/<class>/, the split one of train, val, test, final; only train is needed.
 
     Classes are the folders' names in sorted order, "_" read as a space. Raises UserError for a root without
@@ -46,15 +46,13 @@ def from_folders(root: Path, *, held_out: float = HELD_OUT, seed: int = 0) -> Im
     if odd:
         some = f"{odd:,} files do" if odd > 1 else "1 file does"
         notes.append(f"{some} not end like an image ({', '.join(SUFFIXES)}): left out.")
-    return _as_set(root, root, rows, notes, held_out, seed)
+    return _as_set(root, root, rows, notes)
 
 
-def from_csv(
-    path: Path, root: Path | None = None, *, held_out: float = HELD_OUT, seed: int = 0
-) -> ImageSet:
+def from_csv(path: Path) -> ImageSet:
     """Images by the rows of a CSV file: path, label and, if there, group and split.
 
-    path: below root, by default the folder of the CSV. label: a name, "_" read as a space, or a number.
+    path: below the folder of the CSV. label: a name, "_" read as a space, or a number.
     group: a context, like the place or the camera. split: train, val, test or final; without it all are
     train. Raises UserError naming file and line, for a path outside the root, a value that is missing and
     an unknown split.
@@ -74,7 +72,7 @@ def from_csv(
         )
     if not any(row[1] == "train" for row in rows):
         raise UserError(f"{path} has no row for training: give some rows split 'train'.")
-    return _as_set(path, require_folder(root or path.parent), rows, [], held_out, seed)
+    return _as_set(path, path.parent, rows, [])
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -95,14 +93,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return table[[c for c in ("path", "label", "group", "split") if c in table.columns]]
 
 
-def _as_set(
-    named: Path,
-    root: Path,
-    rows: list[tuple[str, str, str, str]],
-    notes: list[str],
-    held_out: float,
-    seed: int,
-) -> ImageSet:
+def _as_set(named: Path, root: Path, rows: list[tuple[str, str, str, str]], notes: list[str]) -> ImageSet:
     """Rows of (path, split, class, context) as a set, with val held out where there is none."""
     classes, contexts = _sorted(row[2] for row in rows), _sorted(row[3] for row in rows)
     names = tuple(name.replace("_", " ") for name in classes)
@@ -114,50 +105,38 @@ def _as_set(
     context = {name: i for i, name in enumerate(contexts)}
     table = as_table([(path, split, label[y], context[c], path) for path, split, y, c in rows])
     if not (table["split"] == "val").any():
-        table, note = _with_val(table, held_out, seed)
-        notes = [*notes, note]
+        table, moved = _moved(table, "train", HELD_OUT, "held out", "val")
+        notes = [
+            *notes,
+            f"There is no val: {moved:,} images, {HELD_OUT:.0%} of every class (seed 0), are held out of "
+            "train for it; single images stay in train.",
+        ]
     return ImageSet(named.resolve().stem, root, table, names, tuple(contexts), tuple(notes))
 
 
-def _with_val(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, str]:
-    """A stratified held-out share: of every class and group round(share * n), at least one, never the last.
-
-    Images are drawn by a hash of seed and path: one more leaves the places of the others.
-    """
-    if not 0 < share < 1:
-        raise UserError(f"The held-out share is {share}: choose one between 0 and 1.")
-    moved = _drawn(table, "train", share, "held out", seed)
-    table = table.copy()
-    table.loc[moved, "split"] = "val"
-    note = (
-        f"There is no val: {len(moved):,} images, {share:.0%} of every class (seed {seed}), are held out "
-        "of train for it; single images stay in train."
-    )
-    return table, note
-
-
-def with_test(found: ImageSet, seed: int = 0) -> ImageSet:
+def with_test(found: ImageSet) -> ImageSet:
     """A set whose weak classes can be found on val and reported on other images, its test.
 
     Where there is none, half of every class and group of val becomes it; single images stay in val.
     """
     if found.table["split"].isin(("test", "final")).any():
         return found
-    table = found.table.copy()
-    moved = _drawn(table, "val", 0.5, "half of val", seed)
-    table.loc[moved, "split"] = "test"
-    note = f"There is no test: {len(moved):,} images of val (seed {seed}) are it."
+    table, moved = _moved(found.table, "val", 0.5, "half of val", "test")
+    note = f"There is no test: {moved:,} images of val (seed 0) are it."
     return replace(found, table=table, notes=(*found.notes, note))
 
 
-def _drawn(table: pd.DataFrame, split: str, share: float, salt: str, seed: int) -> list[int]:
-    """Rows of a split, of every class and group round(share * n), at least one, never the last."""
+def _moved(table: pd.DataFrame, split: str, share: float, salt: str, to: str) -> tuple[pd.DataFrame, int]:
+    """A stratified share of a split as another: of every class and group round(share * n) but never the last.
+
+    At least one of each; images are drawn by a hash of their path: one more leaves the places of the others.
+    """
     moved = []
     for _, group in table[table["split"] == split].groupby(["label", "context"]):
-        order = sorted(group.index, key=lambda i: stable_seed(salt, seed, table.at[i, "key"]))
+        order = sorted(group.index, key=lambda i: stable_seed(salt, 0, table.at[i, "key"]))
         n = min(len(order) - 1, max(1, int(share * len(order) + 0.5)))
         moved += order[:n]
-    return moved
+    return table.assign(split=table["split"].where(~table.index.isin(moved), to)), len(moved)
 
 
 def _sorted(names: Iterable[str]) -> list[str]:
