@@ -34,7 +34,7 @@ def validation_errors(exp: Experiment, seeds: Sequence[int]) -> tuple[NDArray[np
     missed = np.bincount(group, wrong, minlength=n.size).reshape(shape)
     if (unseen := np.flatnonzero(n.sum(1) == 0)).size:
         raise UserError(
-            f"{m.name}: class '{m.classes[unseen[0]]}' has no validation image to tell its error: add "
+            f"{m.name}: class '{m.classes[unseen[0]]}' has no validation image to estimate its error: add "
             "some, or fill up to equal counts."
         )
     pooled = (missed.sum(1, keepdims=True) + 1) / (n.sum(1, keepdims=True) + 2)
@@ -62,7 +62,7 @@ def exponent(errors: ArrayLike, counts: ArrayLike) -> float:
     if b < 1e-9:
         raise UserError(
             f"Validation errors do not fall as training images grow (exponent {b:.3g}): they show no gain "
-            "from more images; fill up to equal counts instead, or ask more seeds or validation images."
+            "from more images; fill up to equal counts instead, or take more seeds or validation images."
         )
     return b
 

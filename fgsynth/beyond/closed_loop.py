@@ -168,7 +168,7 @@ def run_loop(exp: Experiment, settings: LoopSettings, method: Method, seed: int,
     folder = loop_folder(exp, settings, method, seed)
     if not finished(folder):
         _keep(folder, exp, settings, seed, closed_loop(exp, settings, method, seed))
-    # Read back even when it is new, so that both ways give the same numbers.
+    # Read back even when it is new, so that both give the same numbers.
     records = pd.read_csv(folder / RECORDS)
     return Looped(exp.trainings.predicted(load(folder).network, split, folder), records)
 
@@ -257,10 +257,10 @@ def _threads(exp: Experiment, us: Ranks) -> AbstractContextManager[None]:
 
 
 def _keep(folder: Path, exp: Experiment, settings: LoopSettings, seed: int, loop: Loop) -> None:
-    """Write a loop; the network comes last, as its presence says that all is there."""
+    """Write a loop; the network comes last, as its presence means that all is there."""
     made = loop.synthetic.images
     sources = {"real": exp.real, "synthetic": made, "val": selecting(exp)}
-    told = record(exp.recipe, seed, exp.n_classes, counts_with(exp, made), sources)
+    noted = record(exp.recipe, seed, exp.n_classes, counts_with(exp, made), sources)
     with atomic(folder / RECORDS) as partial_file:
         loop.records.to_csv(partial_file, index=False)
-    store(folder, loop.trained, told | {"closed_loop": vars(settings)})
+    store(folder, loop.trained, noted | {"closed_loop": vars(settings)})

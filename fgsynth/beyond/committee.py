@@ -27,7 +27,7 @@ class Committee(Classifier):
 
 
 class Heads(Classifier):
-    """Epistemic heads: many last layers on one frozen embedding, which disagree where data say little.
+    """Epistemic heads: many last layers on one frozen embedding, which disagree where data are few.
 
     One pass of the backbone, differentiable, as the epistemic head of Longtail Guidance (Hayden et al. 2025);
     returns what a `Committee` does. weight (m, c, k), bias (m, c); mean and scale (k,) of the embedding.

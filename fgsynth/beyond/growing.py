@@ -36,7 +36,7 @@ def part_of(
 
 
 def cycle(start: int, updates: int, parts: Sequence[SyntheticSet], val: float) -> dict[str, float]:
-    """The record of a cycle that began with the last of these parts; its columns as `closed_loop.Loop` says.
+    """The record of a cycle that began with the last of these parts, as of `closed_loop.Loop`.
 
     start, updates: ahead of it and its own; val: accuracy at its end, in percent.
     """

@@ -35,8 +35,8 @@ class ScaleRule:
 def held_out(exp: Experiment) -> Classifier:
     """The held-out estimate: balanced softmax by the experiment's recipe, on real images, of its own seed.
 
-    Not the guide, which feedback makes unsure of an image whatever the image shows. Both know the same
-    real images, so that what neither can tell remains unseen.
+    Not the guide, which feedback makes unsure of an image whatever the image shows. Both are trained on
+    the same real images, so that what neither recognises goes unnoticed.
     """
     recipe = replace(exp.recipe, balanced=1.0, objective=None)
     return exp.trainings.train(recipe, stable_seed("held out", exp.seed)).network

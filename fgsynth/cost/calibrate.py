@@ -62,7 +62,7 @@ def calibrate(
     """Time the synthesis of a method in batches of 1, 2, 4, ... until `seconds` or the memory are used up.
 
     All that an image costs is in it: condition, sampling, guidance, PNG. classifier: the guide, or an
-    untrained network as large, that sees images at `side`; whatever the criterion, entropy is timed. Of
+    untrained network as large, that takes images at `side`; whatever the criterion, entropy is timed. Of
     every batch the second run counts. Raises UserError where not one image fits into memory, and for
     feedback without a classifier.
     """
@@ -89,9 +89,9 @@ def calibrate_training(recipe: Recipe, n_classes: int, side: int, *, seconds: fl
     real = Images(noise, torch.arange(n_classes))
     n, begun = 1, perf_counter()
     while True:
-        asked = replace(recipe, epochs=1, updates_per_epoch=n, select="last")
+        timed = replace(recipe, epochs=1, updates_per_epoch=n, select="last")
         started = perf_counter()
-        row = train(real, None, n_classes, asked, 0).history.iloc[-1]
+        row = train(real, None, n_classes, timed, 0).history.iloc[-1]
         each = float(row["seconds"] - row["data_seconds"]) / (n * recipe.batch)
         if perf_counter() - begun + 2 * (perf_counter() - started) > seconds:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -141,12 +141,12 @@ def run(
     """
     if gpus < 1:
         raise UserError(f"{gpus} GPUs: at least 1 is needed.")
-    asked = _stage(stage, scale)
-    known = calibration.read(asked.kept)
+    chosen = _stage(stage, scale)
+    known = calibration.read(chosen.kept)
     if seconds > 0:
-        known |= _calibrated(asked, seconds, half)
-        calibration.write(asked.kept, known)
-    return table(asked, known, gpus, price)
+        known |= _calibrated(chosen, seconds, half)
+        calibration.write(chosen.kept, known)
+    return table(chosen, known, gpus, price)
 
 
 def _stage(name: str, scale: str | None) -> _Stage:

@@ -110,7 +110,7 @@ def _image() -> Tensor:
 
 
 def peak_of(device: torch.device) -> float:
-    """Dense half-precision TFLOP/s of a card that we know by name, else NaN."""
+    """Dense half-precision TFLOP/s of a card by its name, else NaN."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return next((value for part, value in PEAKS.items() if part in name), torch.nan)
 

@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 from fgsynth.utils.errors import UserError
 
 NAMES = ("crop", "flip", "jitter", "blur", "grey")
-"""In the order in which they are applied, whatever the order they are asked for."""
+"""In the order in which they are applied, whatever the order given."""
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -131,7 +131,7 @@ class Benchmark:
     """A manifest and how to get at its images.
 
     images: rows -> uint8 (n, h, w, 3). factors: rows -> hidden factors, where they are known (the mini
-    world); for measuring only, a classifier never sees them. files: rows -> paths, where images are files
+    world); for measuring only, no classifier is trained on them. files: rows -> paths, where images are files
     of several sizes that are opened one by one; `images` is for a look at some of them then.
     """
 
@@ -142,7 +142,7 @@ class Benchmark:
 
     @property
     def title(self) -> str:
-        """The name for captions, which tells the mini world's draw from the real set."""
+        """The name for captions, with the mini world's draw and the real set told apart."""
         title = TITLES.get(self.manifest.name, self.manifest.name)
         return title if self.factors is None else f"{title} mini"
 

@@ -1,4 +1,4 @@
-"""Images at the door: whatever a file or an array holds becomes 8-bit RGB, or a sentence says why not."""
+"""Images at the door: whatever a file or an array holds becomes 8-bit RGB, or raises a sentence of why not."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +66,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _from_deep(image: Image.Image, name: str) -> Image.Image:
-    """16-bit, 32-bit and float grey; the scale is told by the largest value."""
+    """16-bit, 32-bit and float grey; the largest value decides the scale."""
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
         raise UserError(

@@ -99,14 +99,14 @@ def _benchmark(
     table: pd.DataFrame,
     classes: tuple[str, ...],
     contexts: tuple[str, ...],
-    asked: LongTail | Groups,
+    settings: LongTail | Groups,
 ) -> Benchmark:
-    draw: Draw = replace(BENCHMARK, modes=asked.modes)
+    draw: Draw = replace(BENCHMARK, modes=settings.modes)
     # The same keys show other images under another seed or draw.
-    manifest = Manifest(name, table, classes, contexts, f"seed {asked.seed}, {draw}")
+    manifest = Manifest(name, table, classes, contexts, f"seed {settings.seed}, {draw}")
 
     def factors(rows: pd.DataFrame) -> pd.DataFrame:
-        seeds = [stable_seed("mini benchmark", name, asked.seed, key) for key in rows["key"]]
+        seeds = [stable_seed("mini benchmark", name, settings.seed, key) for key in rows["key"]]
         kinds = [manifest.classes[label] for label in rows["label"]]
         contexts = [manifest.contexts[context] for context in rows["context"]]
         return sample(seeds, kinds, draw, contexts)

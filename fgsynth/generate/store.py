@@ -36,7 +36,7 @@ Make = Callable[[pd.DataFrame], Piece]
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """A folder of synthetic images as its plan asks for: one row of the plan, one image.
+    """A folder of synthetic images by a plan: one row of the plan, one image.
 
     Shard i is `0000i.tar` (members `<key>.png` in the plan's order, no times or owners, hence the same bytes
     from every run) and `0000i.parquet`, which appears last: a shard is there when its index is.

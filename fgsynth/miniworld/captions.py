@@ -31,8 +31,8 @@ def captions(factors: pd.DataFrame) -> list[str]:
 def _caption(kind: str, name: str, context: str, mode: int, style: str, u: np.ndarray) -> str:
     opening = f"a {style} of " if u[0] < _SAYS_STYLE else ""
     if kind in PLACES:
-        says = u[1] < (0.6 if mode else 0.2)
-        return f"{opening}{name}{_OVER[WEATHER[mode]] if says else ''}"
+        weather = u[1] < (0.6 if mode else 0.2)
+        return f"{opening}{name}{_OVER[WEATHER[mode]] if weather else ''}"
     unnamed = _UNNAMED_MISREAD if kind in CLASSES and CLASSES[kind].ambiguity == "misread" else _UNNAMED
     look = KINDS[kind].modes[mode]
     words = (

@@ -52,7 +52,7 @@ def heads(logits: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def read(network: Classifier, x: Tensor, batch: int = 512) -> pd.DataFrame:
-    """What the judge sees in images (n, 3, 32, 32) in [-1, 1]: columns kind, context, mode, style."""
+    """The judge's readings of images (n, 3, 32, 32) in [-1, 1]: columns kind, context, mode, style."""
     seen: dict[str, list[object]] = {head: [] for head in HEADS}
     for part in x.split(batch):
         for head, logits in heads(network(part)[0]).items():

@@ -1,6 +1,6 @@
 """The things of the mini world: their silhouettes, and the names the web gives them.
 
-A *class* is what a benchmark asks for; a *kind* is what an image shows. They differ where a name
+A *class* is a label of a benchmark; a *kind* is what an image shows. They differ where a name
 is ambiguous: the web also shows other kinds under the class's name.
 """
 

@@ -232,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments.do(arguments)
     except Stopped as stopped:
-        # As it was asked to: a scheduler queues a job again that ends with 0.
+        # Stopped by a signal: a scheduler queues a job again that ends with 0.
         print(f"fgsynth: {stopped}", file=sys.stderr)
     except UserError as error:
         print(f"fgsynth: {error}", file=sys.stderr)

@@ -16,15 +16,15 @@ def digests(root: Path) -> str:
 
     Of the mini world's draws: real sets are held by the digests of their lists, compared where they are read.
     """
-    asked = params.load(root / "params.yaml")
+    given = params.load(root / "params.yaml")
     found: dict[str, dict[str, str]] = {}
     for name, (settings, draw) in WORLDS.items():
         path = root / "notebooks" / f"{NOTEBOOKS[name]}.ipynb"
         smoke = notebook.parameters(notebook.clean(notebook.read(path)), path)["world"]
         worlds = {
             "smoke": settings.model_validate(smoke),
-            "mini": getattr(asked.mini, name).world,
-            "full": getattr(asked.full, name).world,
+            "mini": getattr(given.mini, name).world,
+            "full": getattr(given.full, name).world,
         }
         found[name] = {scale: draw(world).manifest.digest for scale, world in worlds.items()}
     return json.dumps(found, indent=2, sort_keys=True) + "\n"

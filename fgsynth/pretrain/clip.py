@@ -39,7 +39,7 @@ def tokenizer(captions: list[str]) -> CLIPTokenizer:
                 merges.append(f"{left} {right}")
     marks = ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: i for i, token in enumerate([*tokens, *marks])}
-    # Its signature asks for text, its backend for pairs.
+    # Its signature has text, its backend takes pairs.
     pairs: Any = [tuple(merge.split(" ")) for merge in merges]
     return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=LENGTH)
 

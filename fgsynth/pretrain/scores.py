@@ -99,8 +99,8 @@ def choose(generator: Generator, judge: Classifier) -> tuple[Setting, Setting, l
     """The settings with and without image, by `weakest`, and the sweep they come from; validation seeds."""
     factors = subjects("validation", 1, MAJORITY)
     contexts, rows = other_contexts(factors), []
-    asked = [(True, Setting(cfg, level)) for cfg, level in product(CFGS, LEVELS)]
-    for image, setting in [*asked, *((False, Setting(cfg)) for cfg in CFGS)]:
+    settings = [(True, Setting(cfg, level)) for cfg, level in product(CFGS, LEVELS)]
+    for image, setting in [*settings, *((False, Setting(cfg)) for cfg in CFGS)]:
         table = judged(generator, judge, factors, contexts, setting, image)
         row = {"class": right(table), "context": context_right(table)}
         rows.append({"image": image, **asdict(setting), **row})

@@ -60,7 +60,7 @@ def normaliser(embeddings: Tensor) -> StableUnCLIPImageNormalizer:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The corpus as the denoiser sees it.
+    """The corpus as the denoiser is trained on it.
 
     latents (n, 4, 8, 8), scaled; images (n, WIDTH); text (distinct captions, LENGTH, WIDTH);
     caption (n,): row of `text`; empty: row of `text` of the empty caption.

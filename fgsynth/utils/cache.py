@@ -28,7 +28,7 @@ def fingerprint(modules: Iterable[str], *parts: Any) -> str:
 
 @cache
 def code_digest(modules: tuple[str, ...], package: Path) -> str:
-    """Digest of modules as they were when this process first asked: it runs what it loaded, edited or not."""
+    """Digest of modules as they were at the first call: a process runs what it loaded, edited or not."""
     each = [sorted((package / name).rglob("*.py")) or [package / f"{name}.py"] for name in modules]
     return files_digest(chain.from_iterable(each))
 

@@ -22,7 +22,7 @@ class UserError(Exception):
 
 
 class UserValueError(UserError, ValueError):
-    """The same where scikit-learn's conventions ask for a ValueError."""
+    """The same, where scikit-learn's conventions need a ValueError."""
 
 
 def missing(path: Path) -> UserError:

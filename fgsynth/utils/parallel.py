@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep what is freed for the next allocation, instead of giving it back each time.
 
     An update of a small network frees and takes tens of megabytes, and every page of them is a fault: a fifth
-    of the time of a classifier's training on two cores. Memory stays at its peak. Only glibc knows how.
+    of the time of a classifier's training on two cores. Memory stays at its peak. Of glibc only.
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)

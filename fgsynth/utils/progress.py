@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 T = TypeVar("T")
 QUIET = "FGSYNTH_QUIET"
-"""Environment variable by which the pipeline tells the kernels it starts that nobody is watching."""
+"""Environment variable that the pipeline sets for its kernels, as nobody is watching them."""
 
 
 def progress(items: Iterable[T], desc: str) -> Iterable[T]:

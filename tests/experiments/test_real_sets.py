@@ -19,7 +19,7 @@ from fgsynth.cost import estimate
 from fgsynth.data import mini, registry
 from fgsynth.data.disk import real
 from fgsynth.data.images import from_uint8
-from fgsynth.data.sources import ImageFiles
+from fgsynth.data.sources import IN_MEMORY, ImageFiles, Images
 from fgsynth.experiments import build, own_images, study
 from fgsynth.experiments.build import of_world
 from fgsynth.experiments.study import Row

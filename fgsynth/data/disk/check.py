@@ -135,18 +135,18 @@ def _missing(found: ImageSet, present: NDArray[np.bool_], site: str | None) -> l
     """One sentence per split, whatever the number of images."""
     absent = found.table[~present]
     get = f"get them from {site}" if site else "restore them, or take them off the list"
-    told = []
+    sentences = []
     for split in (s for s in SPLITS if (absent["split"] == s).any()):
         files, n = absent["file"][absent["split"] == split], (found.table["split"] == split).sum()
         some = "all" if len(files) == n else f"{len(files):,} of"
-        told.append(
+        sentences.append(
             f"{split}: {some} {n:,} images are missing below {found.root}, like {files.iloc[0]}: {get}."
         )
-    return told
+    return sentences
 
 
 def _examined(report: Report, table: pd.DataFrame, examined: list[Examined], fixed: bool) -> Report:
-    """Adds what reading told. fixed: the split is a published one, its duplicates are not to be mended."""
+    """Add what reading found. fixed: the split is a published one, its duplicates are not to be mended."""
     bad = [f"{file} {e.fault}" for file, e in zip(table["file"], examined, strict=True) if e.fault]
     problems = []
     if bad:
@@ -156,8 +156,8 @@ def _examined(report: Report, table: pd.DataFrame, examined: list[Examined], fix
     kinds = pd.Series([e.kind for e in examined if e.kind], dtype=str).value_counts()
     notes = []
     if len(kinds):
-        told = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items())
-        notes.append(f"Images that are not plain RGB are made so whenever they are read: {told}.")
+        shares = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items())
+        notes.append(f"Images that are not plain RGB are made so whenever they are read: {shares}.")
     good = np.flatnonzero([not e.fault for e in examined])
     shown = table.iloc[good].reset_index(drop=True)
     digests = [examined[i].sha256 for i in good]
@@ -176,7 +176,7 @@ def _duplicates(
     def several(group: Group, column: str) -> bool:
         return table[column].iloc[group].nunique() > 1
 
-    def told(groups: list[Group], what: str) -> list[str]:
+    def listed(groups: list[Group], what: str) -> list[str]:
         names = [" = ".join(table["file"].iloc[group[:SHOWN]]) for group in groups]
         return [f"{_number(len(groups), 'image')} {what}: {_first(names)}."] if groups else []
 
@@ -188,11 +188,11 @@ def _duplicates(
     across = [g for g in near if several(g, "split")]
     within = [g for g in near if not several(g, "split")]
     alike = f"(difference hashes within {NEAR_BITS} of 64 bits; see whether they are copies)"
-    leaks = told(splits, "in more than one split, byte by byte; keep it in one")
-    leaks += told(classes, "in more than one class, byte by byte; keep it in the right one")
-    others = told(inside, "more than once in a class, byte by byte")
-    others += told(across, f"with others alike in another split {alike}")
-    return leaks, others + told(within, f"with others alike in the same split {alike}")
+    leaks = listed(splits, "in more than one split, byte by byte; keep it in one")
+    leaks += listed(classes, "in more than one class, byte by byte; keep it in the right one")
+    others = listed(inside, "more than once in a class, byte by byte")
+    others += listed(across, f"with others alike in another split {alike}")
+    return leaks, others + listed(within, f"with others alike in the same split {alike}")
 
 
 def _number(n: int, one: str, more: str = "") -> str:
@@ -201,6 +201,6 @@ def _number(n: int, one: str, more: str = "") -> str:
 
 def _first(names: Iterable[str]) -> str:
     """Some of many, and how many more there are."""
-    listed = list(names)
-    more = len(listed) - SHOWN
-    return ", ".join(listed[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    every = list(names)
+    more = len(every) - SHOWN
+    return ", ".join(every[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")

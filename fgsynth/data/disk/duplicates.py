@@ -24,7 +24,7 @@ def equal_groups(values: Sequence[Hashable]) -> list[Group]:
 def near_groups(hashes: NDArray[np.uint64], bits: int = NEAR_BITS) -> list[Group]:
     """Groups of places whose hashes differ in at most `bits` bits, directly or by way of others.
 
-    hashes: (n, 2), along rows and columns, see `difference_hash`; a 0 is of a flat image and says nothing.
+    hashes: (n, 2), along rows and columns, see `difference_hash`; a 0 is of a flat image and means nothing.
     """
     known, place = np.unique(hashes, axis=0, return_inverse=True)
     pairs = near_pairs(known, bits)

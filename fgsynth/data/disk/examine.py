@@ -22,7 +22,7 @@ KINDS = {"L": "grey", "1": "black and white", "P": "palette"}
 class Examined:
     """What one file is.
 
-    fault: why it cannot be read, "" if it can; only then kind ("" for plain RGB) and dhash say something.
+    fault: why it cannot be read, "" if it can; only then kind ("" for plain RGB) and dhash have a meaning.
     sha256: of the bytes, b"" if there are none to be had. dhash: see `difference_hash`.
     """
 
@@ -40,7 +40,7 @@ def examine(path: Path) -> Examined:
         return Examined(f"cannot be opened ({error.strerror})")
     sha256 = hashlib.sha256(data).digest()
     try:
-        # `verify` leaves an image that cannot be decoded any more, and sees no missing end of a JPEG.
+        # `verify` leaves an image that cannot be decoded any more, and misses the missing end of a JPEG.
         with Image.open(BytesIO(data)) as image:
             image.verify()
         with Image.open(BytesIO(data)) as image:

@@ -25,7 +25,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A data set on disk, as it is listed: whether its manifest holds is told when it is asked for.
+    """A data set on disk, as it is listed; `manifest` checks it.
 
     table: a manifest's columns and `file`, the path below root; the key is a path that stays the same in
     every published layout. notes: what a user should know, in sentences.
@@ -60,7 +60,7 @@ class ImageSet:
     def benchmark(self, side: int) -> Benchmark:
         """The set as a benchmark whose images are the evaluation's views, (n, side, side, 3).
 
-        They are opened at each call, so ask for few at a time.
+        They are opened at each call, so take few at a time.
         """
         return Benchmark(self.manifest, lambda rows: plain([read(path) for path in self.paths(rows)], side))
 

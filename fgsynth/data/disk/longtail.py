@@ -101,7 +101,7 @@ def load(official: Official, root: Path, splits: Path | None = None) -> ImageSet
 def survey(
     official: Official, root: Path, splits: Path | None = None
 ) -> tuple[ImageSet, tuple[UserError, ...]]:
-    """What can be had of a set, and for the rest the sentences that say why not."""
+    """What can be had of a set, and for the rest the errors."""
     names = class_names(paths.root() / official.classnames)
     parts: list[pd.DataFrame] = []
     errors: list[UserError] = []

@@ -146,8 +146,8 @@ def differences(found: ImageSet) -> list[str]:
     counts = {split: int((found.table["split"] == split).sum()) for split in PRINTED}
     if counts == PRINTED:
         return []
-    told = ", ".join(f"{counts[s]:,} for {s} (printed {n:,})" for s, n in PRINTED.items())
-    return [f"The numbers of images are not the papers': {told}; results differ from theirs by this, too."]
+    counted = ", ".join(f"{counts[s]:,} for {s} (printed {n:,})" for s, n in PRINTED.items())
+    return [f"The numbers of images are not the papers': {counted}; results differ from theirs by this, too."]
 
 
 def _base(root: Path) -> str:

@@ -19,15 +19,15 @@ COUNTS = Path("data/splits/train_counts.json")
 """Of the project: training images by label, as the official lists have them."""
 
 
-def long_tailed(official: Official, asked: OfficialLists) -> Benchmark:
+def long_tailed(official: Official, settings: OfficialLists) -> Benchmark:
     """ImageNet-LT or Places-LT. Raises UserError as `longtail.load`, and for files that are missing."""
-    return as_benchmark(longtail.load(official, paths.root() / asked.root, _lists(asked)))
+    return as_benchmark(longtail.load(official, paths.root() / settings.root, _lists(settings)))
 
 
-def groups(asked: DrawnSplit) -> Benchmark:
+def groups(settings: DrawnSplit) -> Benchmark:
     """NICO++. Raises UserError as `nicopp.load`, and for files that are missing."""
     root = paths.root()
-    return as_benchmark(nicopp.load(root / asked.root, root / asked.splits, asked.seed))
+    return as_benchmark(nicopp.load(root / settings.root, root / settings.splits, settings.seed))
 
 
 def as_benchmark(found: ImageSet) -> Benchmark:
@@ -40,13 +40,13 @@ def as_benchmark(found: ImageSet) -> Benchmark:
     return replace(found, table=found.table.assign(split=splits)).on_files()
 
 
-def long_tailed_counts(official: Official, asked: OfficialLists) -> Tensor:
+def long_tailed_counts(official: Official, settings: OfficialLists) -> Tensor:
     """Training images by label, (c, 1): by the list where it is there, else as written down.
 
     Raises UserError for a list that was altered.
     """
     name, sha256 = official.files["train"]
-    file = _lists(asked) / name
+    file = _lists(settings) / name
     if file.is_file():
         names = longtail.class_names(paths.root() / official.classnames)
         label = longtail.read_split(file, sha256)["label"].to_numpy()
@@ -55,7 +55,7 @@ def long_tailed_counts(official: Official, asked: OfficialLists) -> Tensor:
 
 
 def published_counts(root: Path, benchmark: str) -> Tensor:
-    """Training images of every class of ImageNet-LT or Places-LT, (c,), as the project knows them.
+    """Training images of every class of ImageNet-LT or Places-LT, (c,), as kept in the project.
 
     Raises UserError without the file.
     """
@@ -65,18 +65,18 @@ def published_counts(root: Path, benchmark: str) -> Tensor:
     return torch.tensor(json.loads(known.read_text(encoding="utf-8"))[benchmark])
 
 
-def group_counts(asked: DrawnSplit) -> Tensor:
+def group_counts(settings: DrawnSplit) -> Tensor:
     """Training images by class and context, (60, 6): by a written split, which is drawn if there is none.
 
     Raises UserError as `nicopp.load` where there is neither.
     """
-    folder = paths.root() / asked.splits
-    if nicopp.split_file(folder, asked.seed).is_file():
-        counts = nicopp.written_counts(folder, asked.seed)
+    folder = paths.root() / settings.splits
+    if nicopp.split_file(folder, settings.seed).is_file():
+        counts = nicopp.written_counts(folder, settings.seed)
     else:
-        counts = nicopp.load(paths.root() / asked.root, folder, asked.seed).manifest.group_counts()
+        counts = nicopp.load(paths.root() / settings.root, folder, settings.seed).manifest.group_counts()
     return counts.reshape(-1, len(nicopp.CONTEXTS))
 
 
-def _lists(asked: OfficialLists) -> Path:
-    return paths.root() / (asked.lists or asked.root)
+def _lists(settings: OfficialLists) -> Path:
+    return paths.root() / (settings.lists or settings.root)
