@@ -142,7 +142,7 @@ def _images(
         image = generator.embed_image(grey, seeds, Dropout(method.dropout), sampling.noise_level)
     else:
         image = generator.no_image(batch)
-    plan = Plan(["a picture"] * batch, image, torch.zeros(batch, dtype=torch.long), seeds)
+    plan = Plan(["an image"] * batch, image, torch.zeros(batch, dtype=torch.long), seeds)
     cfg = sampling.cfg if method.image else sampling.cfg_text
     return resized(synthesise(generator, plan, cfg, feedback, batch=batch).images, sampling.side).numpy()
 

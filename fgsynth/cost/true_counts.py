@@ -185,7 +185,7 @@ def memory(scene: Scene, batch: int) -> dict[str, float]:
 
 
 def run(folder: Path, batches: Sequence[int] = BATCHES) -> str:
-    """Counts operations by guide and memory by batch; writes work.csv and memory.csv, returns their text."""
+    """Count operations by guide and memory by batch; write work.csv and memory.csv, return their text."""
     rows = [
         (name, kind, sum(n for dtype, n in flops.items() if dtype != torch.float32) / 1e12,
          flops[torch.float32] / 1e12)

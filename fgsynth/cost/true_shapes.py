@@ -90,7 +90,7 @@ def parameter_counts() -> dict[str, int]:
 
 
 def fill(network: nn.Module, dtype: torch.dtype, device: str = "cpu") -> nn.Module:
-    """Gives parameters on the meta device values: seconds for a billion.
+    """Give parameters on the meta device random values: seconds for a billion.
 
     Matrices and kernels are uniform with variance 1 / fan-in, so that activations neither vanish nor grow,
     scales of norms 1, biases up to 0.01.

@@ -123,7 +123,7 @@ def run(
     n_steps: int = 0,
     precision: str = "bfloat16",
 ) -> str:
-    """Measures with random weights of the published shapes; writes true_size.csv and true_size.md.
+    """Measure with random weights of the published shapes; write true_size.csv and true_size.md.
 
     Without batches and steps: 1 to 32 and 30 on a GPU, 1 and 2 on a CPU. Every row is written when it is
     there, in place of an earlier one of the same case. Raises UserError for an unknown name.
@@ -153,7 +153,7 @@ def _check(what: str, asked: Iterable[str], known: Iterable[str]) -> None:
 
 
 def write(folder: Path, row: dict[str, Any]) -> str:
-    """Puts a row into true_size.csv and writes true_size.md anew; returns its text.
+    """Put a row into true_size.csv and write true_size.md anew; return its text.
 
     Raises UserError for a table with other columns.
     """

@@ -73,7 +73,7 @@ def _second(colour: Array) -> Array:
 
 
 def _paint(image: Array, kind: str, mode: Mode, where: dict[str, Array], drawing: NDArray[np.bool_]) -> None:
-    """Draws one kind of thing in one mode into images (n, side, side, 3), in place.
+    """Draw one kind of thing in one mode into images (n, side, side, 3), in place.
 
     where: x, y, size, angle (radians), flip (+1, -1), light (radians), tone, each (n,).
     """
@@ -190,7 +190,7 @@ def _look(kind: str, mode: int) -> Mode:
 
 
 def render(factors: pd.DataFrame) -> NDArray[np.uint8]:
-    """Renders every row of a factor table: uint8 images (n, 32, 32, 3), RGB.
+    """Render every row of a factor table: uint8 images (n, 32, 32, 3), RGB.
 
     An image depends on its own row only. Objects and places may be mixed.
     """

@@ -67,7 +67,7 @@ class _Run:
                     self.average[name].lerp_(p, 1 - decay)
 
     def save(self, update: int, loss: float) -> None:
-        """Writes the checkpoint after an update, whole or not at all."""
+        """Write the checkpoint after an update, whole or not at all."""
         self.losses.append(loss)
         state = {
             "network": self.network.state_dict(),
@@ -89,7 +89,7 @@ def train(
     checkpoint: Path,
     every: int = 500,
 ) -> History:
-    """Trains in place and leaves the moving average of the weights in `network`.
+    """Train in place and leave the moving average of the weights in `network`.
 
     loss(rows, generator): mean loss of a batch of corpus rows. Batches and noise are functions of the
     update's number, so a run resumed from its checkpoint ends where an undisturbed one does.
