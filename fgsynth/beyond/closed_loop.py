@@ -8,7 +8,6 @@ together take its updates, so that K = 1 is one-shot FG.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -34,12 +33,12 @@ from fgsynth.experiments.experiment import SYNTHESIS, Experiment
 from fgsynth.generate.plan import Method
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.models.networks import Classifier
-from fgsynth.train.ranks import Ranks, ranks, started
+from fgsynth.train.ranks import ranks, started
 from fgsynth.train.run_folder import Trained, finished, load, record, store
-from fgsynth.train.train import own_randomness
+from fgsynth.train.train import reproducible
 from fgsynth.utils.cache import fingerprint, model_digest, weights_digest
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.parallel import keep_freed_memory, one_thread, spread
+from fgsynth.utils.parallel import keep_freed_memory, spread
 from fgsynth.utils.paths import atomic
 from fgsynth.utils.seeds import stable_seed
 
@@ -234,7 +233,7 @@ def _restarted(exp: Experiment, settings: LoopSettings, method: Method, seed: in
 def _grown(exp: Experiment, settings: LoopSettings, method: Method, seed: int) -> Loop:
     """One training whose set grows by parts: at equal shares of the updates, or when validation stagnates."""
     us = ranks()
-    with own_randomness(seed, us), _threads(exp, us):
+    with reproducible(exp.recipe, seed, us):
         run = Growing(exp, method, settings.cycles, seed, us)
         total, plateau = run.fit.updates, Plateau(settings.patience)
         continued = settings.kind == "continued"
@@ -249,11 +248,6 @@ def _grown(exp: Experiment, settings: LoopSettings, method: Method, seed: int) -
         run.advance(total)
         trained = run.end()
     return Loop(trained, SyntheticSet.joined(run.parts), pd.DataFrame(run.rows))
-
-
-def _threads(exp: Experiment, us: Ranks) -> AbstractContextManager[None]:
-    """As `training.train` has it: small images are faster on one core, with the same weights on any."""
-    return one_thread() if us.device.type == "cpu" and exp.recipe.side is None else nullcontext()
 
 
 def _keep(folder: Path, exp: Experiment, settings: LoopSettings, seed: int, loop: Loop) -> None:

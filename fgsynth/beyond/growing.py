@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from math import nan
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from fgsynth.train.batches import training_batches
 from fgsynth.train.loop import Fit
 from fgsynth.train.ranks import Ranks
 from fgsynth.train.run_folder import Trained
-from fgsynth.train.train import check_divisible, counted, group_counts, validation_row
+from fgsynth.train.train import check_divisible, counted, ended, group_counts, validation_row
 
 
 def part_of(
@@ -118,11 +117,9 @@ class Growing:
 
     def end(self) -> Trained:
         """End the last cycle and the training, with the weights that the recipe selects."""
-        if self.fit.weights:
-            self.fit.network.load_state_dict(self.fit.weights)
-        network = self.fit.network.eval().requires_grad_(False)
-        self._end(validation_accuracy(self.exp, network))
-        return Trained(network, pd.DataFrame(self.fit.rows), self.exp.recipe.select)
+        trained = ended(self.fit)
+        self._end(validation_accuracy(self.exp, trained.network))
+        return trained
 
     def _end(self, val: float) -> None:
         self.rows.append(cycle(self.start, self.fit.done - self.start, self.parts, val))

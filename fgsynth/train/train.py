@@ -72,9 +72,7 @@ def train(
     if folder is not None and done_before(folder, entries):
         return load(folder, us.device)
     keep_freed_memory()
-    # Small images: faster on one core each, and the same weights on any number of them.
-    small = us.device.type == "cpu" and recipe.side is None
-    with own_randomness(seed, us), one_thread() if small else contextlib.nullcontext():
+    with reproducible(recipe, seed, us):
         groups = group_counts(real, synthetic, n_classes, recipe)
         fit = Fit(recipe, counts, seed, us, n_classes, entries["updates_per_epoch"], compute, groups)
         kept = _Kept(folder, entries, compute.checkpoint)
@@ -167,6 +165,11 @@ def _run(
             kept.write(fit)
         if stop:
             raise Stopped(f"stopped after update {fit.done} of {fit.updates} in {kept.folder}, {AGAIN}")
+    return ended(fit)
+
+
+def ended(fit: Fit) -> Trained:
+    """The frozen network of a training, with the weights that the recipe selects."""
     if fit.weights:
         fit.network.load_state_dict(fit.weights)
     return Trained(fit.network.eval().requires_grad_(False), pd.DataFrame(fit.rows), fit.recipe.select)
@@ -227,9 +230,13 @@ def check_divisible(recipe: Recipe, compute: Compute, us: Ranks, val: Source | N
 
 
 @contextlib.contextmanager
-def own_randomness(seed: int, us: Ranks) -> Iterator[None]:
-    """Dropout draws from torch's global generators: they are seeded inside and as before outside."""
-    with torch.random.fork_rng(devices=[us.device] if us.device.type == "cuda" else []):
+def reproducible(recipe: Recipe, seed: int, us: Ranks) -> Iterator[None]:
+    """Seed torch's global generators, which dropout draws from, within the block; small images on one core.
+
+    Small images are faster on one core each, with the same weights on any number of them.
+    """
+    small, gpus = us.device.type == "cpu" and recipe.side is None, [us.device] * (us.device.type == "cuda")
+    with torch.random.fork_rng(devices=gpus), one_thread() if small else contextlib.nullcontext():
         # Processes have other images and draw other masks.
         torch.manual_seed(stable_seed("dropout", seed, *([us.rank] if us.rank else [])))
         yield

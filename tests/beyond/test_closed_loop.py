@@ -20,7 +20,6 @@ from fgsynth.pretrain.files import FOLDER
 from fgsynth.train import train
 from fgsynth.train.recipe import Recipe
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.parallel import one_thread
 
 GROUPS = Groups(n_max=3, n_min=2, empty=3, held_out=3, classes=2, modes=(0.5, 0.5))
 SAMPLING = Sampling(
@@ -133,7 +132,7 @@ def test_the_guide_of_a_part_is_the_classifier_as_it_stands(exp, monkeypatch):
     assert guides[0] is None
     assert not guides[1].training
     us = closed_loop.ranks("cpu")
-    with train.own_randomness(0, us), one_thread():
+    with train.reproducible(RECIPE, 0, us):
         half = growing.Growing(exp, GUIDED, 2, 0, us)
         half.advance(4)
     assert same(guides[1], half.fit.network)
