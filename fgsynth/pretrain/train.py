@@ -172,8 +172,9 @@ def pretrain(root: Path, device: str | None = None) -> None:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    for part in (clip, vae, unet, reader):
-        torch.nn.Module.to(part, "cpu")
+    parts: list[torch.nn.Module] = [clip, vae, unet, reader]
+    for part in parts:
+        part.to("cpu")
     staging = root / WORK / "folder"
     shutil.rmtree(staging, ignore_errors=True)
     save(Trained(clip, tokens, vae, unet, data.images, reader, record), staging)
