@@ -1,1 +1,1 @@
-"""Ideas that neither paper has; nothing below or beside imports them."""
+"""Methods that neither paper has; nothing below or beside imports them."""
