@@ -119,7 +119,7 @@ def grid(x: Tensor, rows: int) -> Tensor:
     return levels.unflatten(0, (rows, -1)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
 
-def main(path: str = "grid.png", rows: int = 6, columns: int = 4) -> None:
+def main(path: str, rows: int = 6, columns: int = 4) -> None:
     """Images of the `rows` rarest classes, each conditioned on a random real image of its class."""
     pipe = Generator.load("data/pretrained/mini-unclip", STEPS).pipe
     shares = (0.65, 0.2, 0.1, 0.05)  # of a class's appearances
@@ -148,4 +148,4 @@ def main(path: str = "grid.png", rows: int = 6, columns: int = 4) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else "grid.png")

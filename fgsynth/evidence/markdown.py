@@ -149,5 +149,5 @@ def _cells(printed: pd.DataFrame, ours: pd.DataFrame, method: str, column: str) 
     mine = f"{value.mean:.1f} ± {value.half_width:.1f}"
     if (method, column) not in printed.index:
         return "-", mine
-    number, verdict = printed.loc[[(method, column)], ["printed", "verdict"]].to_numpy()[0]
+    number, verdict = printed.loc[[(method, column)]][["printed", "verdict"]].to_numpy()[0]
     return f"{number:.1f}", f"{mine}, {verdict}"

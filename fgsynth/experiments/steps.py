@@ -104,4 +104,4 @@ def compared_by(stage: str, scale: str, exp: Experiment, metrics: Sequence[str])
 def headline(table: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str]) -> dict[str, float]:
     """Return the means over seeds of some methods and metrics by "method, metric"."""
     means = table.groupby("method")[list(metrics)].mean()
-    return {f"{name}, {metric}": float(means.loc[name, metric]) for name in methods for metric in metrics}
+    return {f"{name}, {metric}": float(means[metric][name]) for name in methods for metric in metrics}

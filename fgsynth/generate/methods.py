@@ -11,7 +11,8 @@ from fgsynth.generate.plan import Method
 
 def methods(sampling: Sampling) -> dict[str, Method]:
     """The methods of the papers' tables that synthesise, and dropout without feedback, by name."""
-    p, scales = sampling.dropout, sampling.scales
+    p = sampling.dropout
+    scales = {str(criterion): w for criterion, w in sampling.scales.items()}
     return {
         TEXT: Method(image=False),
         TEXT_IMAGE: Method(),

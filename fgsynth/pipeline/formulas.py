@@ -31,7 +31,7 @@ def drawn(markdown: str) -> str:
 def svg(tex: str) -> str:
     """Draw a formula of matplotlib's subset of TeX. Raises ValueError for what it lacks."""
     tex = " ".join(tex.split())
-    known = reduce(lambda text, pair: re.sub(*pair, text), _SYNONYMS.items(), tex)
+    known = reduce(lambda text, pair: re.sub(pair[0], pair[1], text), _SYNONYMS.items(), tex)
     path = TextPath((0, 0), f"${known}$", size=SIZE)
     box = path.get_extents()
     d = "".join(
