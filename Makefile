@@ -38,10 +38,10 @@ test: env cluster check  ## everything CI checks on a clean clone: format, lint,
 	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 --output-sync=line pipeline suite
 
 pipeline: env  # every stage at the smallest scale, and what becomes of interruptions
-	python -m pytest tests/test_pipeline.py
+	python -m pytest tests/pipeline/test_pipeline.py
 
 suite: env  # all other tests, then every notebook as it opens
-	python -m pytest --ignore=tests/test_pipeline.py
+	python -m pytest --ignore=tests/pipeline/test_pipeline.py
 	FGSYNTH_QUIET=1 python -m pytest --nbval-lax notebooks -p no:cacheprovider
 
 check: env  ## format, lint and types only

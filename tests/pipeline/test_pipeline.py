@@ -11,6 +11,8 @@ import time
 import nbformat
 import pytest
 
+from fgsynth.config.names import PLANE_FG
+
 ENVIRONMENT = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}  # noqa: PTH120
 
 
@@ -74,7 +76,7 @@ def test_a_second_repro_does_nothing_and_git_sees_no_rest(pipeline):
 
 
 def test_smoke_results_are_named_smoke(pipeline):
-    assert "\nsmoke,toy_2d,entropy," in (pipeline / "reports" / "results.csv").read_text()
+    assert f"\nsmoke,toy_2d,{PLANE_FG['entropy']}," in (pipeline / "reports" / "results.csv").read_text()
     assert "\nmini," not in (pipeline / "reports" / "results.csv").read_text()
     assert "at scale smoke" in (pipeline / "reports" / "index.html").read_text()
 
