@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help env cluster repro test pipeline suite check lab lock format
+.PHONY: help env cluster repro test notebooks learning others pipeline check lab lock format
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -35,14 +35,21 @@ repro: env  ## rebuild every figure, table and verdict (dvc repro)
 
 test: env cluster check  ## everything CI checks on a clean clone: format, lint, types, tests, notebooks, pipeline
 	@# Two at a time, of one thread each: tests of small networks leave a second core idle.
-	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 --output-sync=line pipeline suite
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 --output-sync=line notebooks learning others pipeline
 
-pipeline: env  # every stage at the smallest scale, and what becomes of interruptions
-	python -m pytest tests/pipeline/test_pipeline.py
+LEARNING := $(addprefix tests/,beyond experiments miniworld models pretrain train)
 
-suite: env  # all other tests, then every notebook as it opens
-	python -m pytest --ignore=tests/pipeline/test_pipeline.py
+notebooks: env  # every notebook as it opens
 	FGSYNTH_QUIET=1 python -m pytest --nbval-lax notebooks -p no:cacheprovider
+
+learning: env  # tests of the rooms that train
+	python -m pytest $(LEARNING)
+
+others: env  # all other tests
+	python -m pytest $(addprefix --ignore=,$(LEARNING) tests/pipeline/test_pipeline.py)
+
+pipeline: notebooks  # every stage at the smallest scale, and what becomes of interruptions
+	python -m pytest tests/pipeline/test_pipeline.py
 
 check: env  ## format, lint and types only
 	python -m ruff format --check

@@ -26,7 +26,7 @@ def test_comparisons_are_checked_and_get_their_scale(checkout):
     folder = checkout / "scratch/reports/comparisons"
     header, line = (folder / "toy_2d.csv").read_text().splitlines()
     assert header.split(",") == tables.COMPARED
-    assert line == "smoke,b,m,r,few,0.333333,0,1,3,test"
+    assert line == "smoke,b,ERM,IRM,few,0.333333,0,1,3,test"
     with pytest.raises(UserError, match="ends the wrong way round"):
         out.comparisons(rows.assign(low=2.0))
     assert [path.name for path in folder.iterdir()] == ["toy_2d.csv"]

@@ -87,7 +87,7 @@ def test_comparisons_are_published_where_a_notebook_made_some(small):
     path = small / "reports/comparisons/latent_probe.csv"
     assert path.read_text().splitlines() == [
         "scale,benchmark,method,reference,metric,mean,low,high,seeds,split",
-        "smoke,latent_probe,m,n,few,1,0.5,1.5,2,test",
+        "smoke,latent_probe,ERM,IRM,few,1,0.5,1.5,2,test",
     ]
     assert len(published(small)) == 8
     other = small / "reports/comparisons/nicopp.csv"

@@ -76,8 +76,8 @@ def test_kinds_of_colours_are_named(tmp_path, name, mode, kind):
 
 
 def test_transparency_by_a_palettes_entry_is_alpha(tmp_path):
-    image = Image.open(image(tmp_path / "a.png", 0, "P"))
-    image.save(tmp_path / "b.png", transparency=0)
+    opened = Image.open(image(tmp_path / "a.png", 0, "P"))
+    opened.save(tmp_path / "b.png", transparency=0)
     assert examine(tmp_path / "b.png").kind == "with alpha"
 
 
@@ -105,8 +105,8 @@ def test_a_resized_and_recompressed_copy_hashes_nearly_alike(tmp_path):
     paths = [image(tmp_path / f"{i}.png", i, size=256) for i in range(30)]
     hashes = []
     for path in paths:
-        image = Image.open(path)
-        image.resize((180, 180)).save(tmp_path / "copy.jpg", quality=80)
+        opened = Image.open(path)
+        opened.resize((180, 180)).save(tmp_path / "copy.jpg", quality=80)
         hashes.append((examine(path).dhash, examine(tmp_path / "copy.jpg").dhash))
     copies = [max((x ^ y).bit_count() for x, y in zip(a, b, strict=True)) for a, b in hashes]
     others = [(hashes[i][0][k] ^ hashes[i + 1][0][k]).bit_count() for i in range(29) for k in (0, 1)]

@@ -94,7 +94,7 @@ def test_files_become_features_by_split(images, tmp_path):
 def test_files_are_opened_only_when_needed(images, tmp_path):
     made = on_disk(folders.load(images))
     (images / "test/ant/6.png").write_bytes(b"damaged")
-    assert made.source.take(torch.tensor([0]))[0].shape == (4, 5, 3)
+    assert made.source[0][0].shape == (4, 5, 3)
     with pytest.raises(UserError, match=r"6\.png is not a readable image"):
         featurise(corner(), made, tmp_path / "cache")
 
