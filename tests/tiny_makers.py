@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from test_store import make
 
 from fgsynth.utils.errors import UserError
+from tests.generate.test_store import make
 
 
 @dataclass(frozen=True)

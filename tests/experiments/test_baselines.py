@@ -152,7 +152,7 @@ def test_the_stage_shares_its_settings_with_those_of_the_tables(root, scale):
         theirs = getattr(stages, name)
         fill_to = {"fill_to": getattr(mine.fill_to, name)}
         assert mine.sampling.model_copy(update=fill_to) == theirs.sampling
-        changed = mine.training.model_dump() | mine.changes[name]
+        changed = mine.training.model_dump() | getattr(mine.changes, name)
         assert Classification.model_validate(changed) == theirs.training
         assert getattr(mine.worlds, name) == theirs.world
         assert getattr(mine.seeds, name) == theirs.seeds

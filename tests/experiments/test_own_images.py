@@ -57,7 +57,7 @@ def test_a_folder_goes_through_the_whole_protocol(exp, tmp_path):
     after = scores(exp, {"after": Row(exp.recipe, made)}, [0, 1], "val")["after"]
     assert after.predicted.shape == (2, 4)
     index = own_images.export(exp, made, tmp_path / "out")
-    again = folders.from_csv(tmp_path / "out" / "index.csv", held_out=0.3)
+    again = folders.from_csv(tmp_path / "out" / "index.csv")
     assert again.classes == ("owl",)
     image = np.asarray(Image.open(tmp_path / "out" / index["path"][1]))
     assert np.array_equal(image, made.x[1].numpy())

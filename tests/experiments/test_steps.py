@@ -74,20 +74,20 @@ def scored(method, overall):
 
 
 def test_methods_along_a_number_rise():
-    wide = steps.along("w", {0.1: scored("b", 5.0), 0.0: scored("a", 1.0)})
+    wide = steps.along("w", {0.1: scored("IRM", 5.0), 0.0: scored("ERM", 1.0)})
     assert wide[["w", "method", "overall"]].to_numpy().tolist() == [
-        [0.0, "a", 1], [0.0, "a", 3], [0.1, "b", 5], [0.1, "b", 7],
+        [0.0, "ERM", 1], [0.0, "ERM", 3], [0.1, "IRM", 5], [0.1, "IRM", 7],
     ]  # fmt: skip
 
 
 def test_headlines_are_means_over_seeds():
-    table = study.table([scored("a", 1.0), scored("b", 5.0)])
-    assert steps.headline(table, ["b", "a"], ["overall"]) == {"b, overall": 6.0, "a, overall": 2.0}
+    table = study.table([scored("ERM", 1.0), scored("IRM", 5.0)])
+    assert steps.headline(table, ["IRM", "ERM"], ["overall"]) == {"IRM, overall": 6.0, "ERM, overall": 2.0}
 
 
 def test_differences_of_another_stage_are_those_of_scale_benchmark_and_metrics(tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "root", lambda: tmp_path)
-    row = {"scale": "mini", "benchmark": "tiny", "method": "a", "reference": "b", "metric": "few",
+    row = {"scale": "mini", "benchmark": "tiny", "method": "ERM", "reference": "IRM", "metric": "few",
            "mean": 1.0, "low": 0.0, "high": 2.0, "seeds": 2, "split": "test"}  # fmt: skip
     rows = [row, {**row, "metric": "many"}, {**row, "scale": "smoke", "mean": 1.5}, {**row, "benchmark": "o"}]
     path = tmp_path / "reports/comparisons/other.csv"

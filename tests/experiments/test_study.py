@@ -39,12 +39,12 @@ def scored(method, *hits, seeds=(0, 1), of=GROUPS, label=LABEL):
 
 
 #               group:  0  0  1  1  3  3
-A = scored("a", (1, 1, 1, 0, 1, 1), (1, 0, 1, 1, 1, 0))
-B = scored("b", (1, 0, 1, 1, 0, 0), (1, 1, 1, 1, 0, 1))
+A = scored("ERM", (1, 1, 1, 0, 1, 1), (1, 0, 1, 1, 1, 0))
+B = scored("IRM", (1, 0, 1, 1, 0, 0), (1, 1, 1, 1, 0, 1))
 
 
 def compared(metric, pair=(A, B), of=GROUPS):
-    rows = study.compare(experiment(of), {s.method: s for s in pair}, [("a", "b")], "test", [metric])
+    rows = study.compare(experiment(of), {s.method: s for s in pair}, [("ERM", "IRM")], "test", [metric])
     return rows.iloc[0]
 
 
@@ -63,8 +63,8 @@ def test_differences_by_hand(metric, difference):
     assert row["mean"] == pytest.approx(difference)
     assert row["low"] <= row["mean"] <= row["high"]
     wide = study.table([A, B]).groupby("method")[metric].mean()
-    assert wide["a"] - wide["b"] == pytest.approx(difference)  # what the table says
-    assert row[["method", "reference", "metric"]].tolist() == ["a", "b", metric]
+    assert wide["ERM"] - wide["IRM"] == pytest.approx(difference)  # what the table says
+    assert row[["method", "reference", "metric"]].tolist() == ["ERM", "IRM", metric]
     assert (row["benchmark"], row["seeds"], row["split"]) == ("tiny", 2, "test")
 
 
@@ -72,13 +72,15 @@ def test_equally_large_classes_are_drawn_from_within():
     """One class always right, the other always wrong: nothing varies but how many of each are drawn."""
     even = bench({"train": (30, 3), "test": (4, 4)})
     label = np.repeat([0, 1], 4)
-    a, b = (scored(m, hits, seeds=(0,), of=even, label=label) for m, hits in (("a", 1 - label), ("b", label)))
+    a, b = (
+        scored(m, hits, seeds=(0,), of=even, label=label) for m, hits in (("ERM", 1 - label), ("IRM", label))
+    )
     row = compared("overall", (a, b), even)
     assert (row["mean"], row["low"], row["high"]) == (0, 0, 0)
 
 
 def test_comparisons_are_ready_to_be_written_and_leave_out_empty_strata():
-    rows = study.compare(experiment(), {"a": A, "b": B}, [("a", "b"), ("b", "a")], "test")
+    rows = study.compare(experiment(), {"ERM": A, "IRM": B}, [("ERM", "IRM"), ("IRM", "ERM")], "test")
     assert rows["metric"].tolist() == ["overall", "medium", "few"] * 2
     tables.check_comparisons(rows.assign(scale="smoke"), "here")
     there, back = rows["mean"].iloc[:3].to_numpy(), rows["mean"].iloc[3:].to_numpy()
@@ -86,13 +88,18 @@ def test_comparisons_are_ready_to_be_written_and_leave_out_empty_strata():
 
 
 def test_other_seeds_cannot_be_paired():
-    with pytest.raises(UserError, match="a and b were trained with other seeds: pair them"):
+    with pytest.raises(UserError, match="ERM and IRM were trained with other seeds: pair them"):
         compared("overall", (A, replace(B, seeds=(0, 2))))
 
 
 def test_the_table_has_a_row_per_method_and_seed():
     wide = study.table([A, B])
-    assert wide[["method", "seed"]].apply(tuple, axis=1).tolist() == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    assert wide[["method", "seed"]].apply(tuple, axis=1).tolist() == [
+        ("ERM", 0),
+        ("ERM", 1),
+        ("IRM", 0),
+        ("IRM", 1),
+    ]
     assert wide["n_synthetic"].tolist() == [7.0] * 4
     assert wide["overall"].tolist() == pytest.approx([500 / 6, 400 / 6, 300 / 6, 500 / 6])
     rows = study.results(experiment(), wide, "test", "last")
@@ -159,7 +166,7 @@ def test_a_search_takes_the_draw_of_the_best_average_validation():
         return SimpleNamespace(average_val=([50, 70, 60] if synthetic else [50, 60, 70])[len(mine) - 1])
 
     ahead, made = [], object()
-    exp = SimpleNamespace(seed=0, train=train, train_all=ahead.extend)
+    exp = SimpleNamespace(seed=0, trainings=SimpleNamespace(train=train, train_all=ahead.extend))
     rows = {"real": Row(RECIPE), "both": Row(RECIPE, made)}
     found = study.searched(exp, rows, 3, [-4, -2], [3, 4])
     assert ahead == [(r, 0, s) for s in (None, made) for r in tried[s is not None]]
@@ -180,7 +187,7 @@ class Undecided(torch.nn.Module):
 
 
 def test_entropy_of_a_set_is_the_guides():
-    exp = experiment()
+    exp = replace(experiment(), generator=SimpleNamespace(device=torch.device("cpu")))
     exp.__dict__["guide"] = Undecided()
     made = SyntheticSet(pd.DataFrame({"label": [0, 1]}), torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "")
     assert study.entropy_of(exp, made) == pytest.approx(np.log(2))

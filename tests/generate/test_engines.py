@@ -5,7 +5,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_store import content, make, plan, written
 from tiny_makers import Cheap
 
 from fgsynth.generate import ray
@@ -14,6 +13,7 @@ from fgsynth.generate.pieces import PIECES
 from fgsynth.generate.store import Store
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.interrupts import Stopped
+from tests.generate.test_store import content, make, plan, written
 
 
 @pytest.fixture

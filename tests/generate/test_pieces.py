@@ -1,10 +1,10 @@
 import pytest
-from test_store import content, make, plan, written
 
 from fgsynth.generate import pieces
 from fgsynth.generate.pieces import PIECES, Step, steps
 from fgsynth.generate.store import Store
 from fgsynth.utils.errors import UserError
+from tests.generate.test_store import content, make, plan, written
 
 
 @pytest.fixture

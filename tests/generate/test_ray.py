@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_store import content, make, plan, written
 from tiny_makers import Cheap, Unclip
 from tiny_unclip import save
 
@@ -22,6 +21,7 @@ from fgsynth.generate.store import Store
 from fgsynth.generate.throughput import Speed
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.interrupts import Stopped
+from tests.generate.test_store import content, make, plan, written
 
 ray = pytest.importorskip("ray")
 from ray.exceptions import ActorDiedError, RayTaskError  # noqa: E402

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from diffusers import StableUnCLIPImg2ImgPipeline
-from test_generator import assert_diffusers_agrees
 
 from fgsynth.config.params import load
 from fgsynth.generate.generator import Generator
@@ -14,6 +13,7 @@ from fgsynth.pretrain.card import card, checks
 from fgsynth.pretrain.files import CARD, FOLDER, JUDGE, SCORES, TRAINING
 from fgsynth.pretrain.scores import MAJORITY, Setting, context_right, judged, other_contexts, right, subjects
 from fgsynth.utils.errors import UserError
+from tests.generate.test_generator import assert_diffusers_agrees
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,13 @@ import sys
 
 import pytest
 import torch
-from tiny_jobs import described, refuses_the_second
 
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.parallel import SMALL, spread, threads_for
+
+
+def described(item):
+    return item, os.getpid(), torch.get_num_threads(), os.environ.get("FGSYNTH_QUIET")
 
 
 def test_results_are_in_order_and_made_on_one_thread_each_in_other_processes():
@@ -27,6 +30,11 @@ def test_little_work_is_done_here_on_one_thread_too():
 
 def test_nothing_to_do_is_done():
     assert spread(described, [], "items") == []
+
+
+def refuses_the_second(item):
+    if item == 1:
+        raise UserError(f"Item {item} is wrong: leave it out.")
 
 
 @pytest.mark.parametrize("processes", [1, 2])

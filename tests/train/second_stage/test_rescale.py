@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from test_crt import MEANS, NETWORK, RECIPE, TAIL, TEST, images, recall
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,6 +19,7 @@ from fgsynth.train.second_stage.rescale import (
 )
 from fgsynth.train.train import outputs, predict
 from fgsynth.utils.errors import UserError
+from tests.train.second_stage.test_crt import MEANS, NETWORK, RECIPE, TAIL, TEST, images, recall
 
 
 def uneven():
