@@ -31,11 +31,11 @@ QUESTIONS = {
         ("C6", "overall, points over the same sampler without feedback"),
         ("C6", "few, points over the same sampler without feedback"),
     ],
-    "Is it better there than methods before it": [
+    "Does it beat earlier methods there": [
         ("C1", f"Few, points over {names.BALANCED_SOFTMAX}"),
         ("C1", f"Few, points over {names.FILL_UP}"),
     ],
-    f"Is the worst group of NICO++ better off than by {names.CRT}, and than without feedback": [
+    f"Is the worst group of NICO++ better off than with {names.CRT}, and than without feedback": [
         ("C4", f"worst-group accuracy, points over {names.CRT}"),
         ("C13", "w = 0.03 over 0, points"),
     ],
@@ -68,7 +68,7 @@ def tally(found: Pieces) -> str:
     counts = Counter(outcome(piece) for evidence, _ in found.values() for piece in evidence)
     whole = [claim for claim, (evidence, _) in found.items() if {outcome(e) for e in evidence} == {"yes"}]
     each = ", ".join(f"{counts[name]} {name}" for name in ("yes", "not decided", "no", "not run"))
-    return f"{counts.total()} differences: {each}; all of a claim's are yes for {', '.join(whole) or 'none'}"
+    return f"{counts.total()} differences: {each}; only yes for {', '.join(whole) or 'no claim'}"
 
 
 def answers(found: Pieces) -> str:

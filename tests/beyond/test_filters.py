@@ -67,7 +67,7 @@ def test_prototypes_are_mean_directions_of_unit_length():
         prototypes(unit_embeddings(exp, exp.real), exp.real.label, 3)
 
 
-def test_a_image_nearer_to_another_class_is_dropped():
+def test_an_image_nearer_to_another_class_is_dropped():
     made = synthetic((0, 10), (0, 44), (0, 46), (1, 50), (1, 40))
     assert by_prototype(experiment(), made).tolist() == [True, True, False, True, False]
 

@@ -97,7 +97,7 @@ def test_a_row_has_every_number(rows):
         assert row["peak_gib"] > 0.1
 
 
-def test_the_parts_of_a_image_are_its_whole_time(rows):
+def test_the_parts_of_an_image_are_its_whole_time(rows):
     for row in rows.values():
         assert sum(row[part] for part in PARTS) == pytest.approx(row["seconds"])
         assert all(row[part] > 0 for part in ("text", "image", "denoiser", "decoder", "rest"))

@@ -115,7 +115,7 @@ def test_final_and_test_are_different_images_of_the_same_groups(grouped):
 
 
 @pytest.mark.parametrize("name", ["long_tailed", "grouped"])
-def test_a_image_depends_on_its_row_alone(name, request):
+def test_an_image_depends_on_its_row_alone(name, request):
     bench = request.getfixturevalue(name)
     rows = bench.manifest.rows("test").iloc[:20]
     order = rows.sample(frac=1, random_state=0).index[:7]

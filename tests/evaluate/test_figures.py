@@ -11,7 +11,7 @@ from PIL import Image
 from fgsynth.evaluate import figures
 
 
-def test_the_slider_is_a_widget_and_a_image(monkeypatch):
+def test_the_slider_is_a_widget_and_an_image(monkeypatch):
     shown = []
     monkeypatch.setattr(figures, "display", lambda bundle, raw: shown.append(bundle))
     values = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]

@@ -90,7 +90,7 @@ def test_the_tally_counts_the_intervals_of_the_claims(root):
     evidence = pd.read_csv(root / "reports" / "claims.csv").set_index("id")["evidence"]
     sides = told_sides(evidence)
     _, told, _ = re.split("<!--/?tally-->", (root / "README.md").read_text())
-    counts, whole = told.split("; all of a claim's are yes for ")
+    counts, whole = told.split("; only yes for ")
     total, *each = map(
         int,
         re.fullmatch(
@@ -135,7 +135,7 @@ def test_what_was_not_run_is_told_so():
     assert markdown.answers(found).count("**not run**: ") == len(wanted)
     assert "scale" not in markdown.answers(found)
     assert markdown.tally(found) == (
-        "0 differences: 0 yes, 0 not decided, 0 no, 0 not run; all of a claim's are yes for none"
+        "0 differences: 0 yes, 0 not decided, 0 no, 0 not run; only yes for no claim"
     )
 
 

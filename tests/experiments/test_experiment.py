@@ -164,7 +164,7 @@ def test_a_killed_synthesis_goes_on_with_the_same_images(exp, asked, monkeypatch
     assert resumed.index.equals(whole.index)
 
 
-def test_a_image_does_not_depend_on_the_piece_it_is_made_in(exp, monkeypatch, tmp_path):
+def test_an_image_does_not_depend_on_the_piece_it_is_made_in(exp, monkeypatch, tmp_path):
     whole = exp.synthetic(COMBINED)
     other = replace(exp, work=tmp_path / "pieces")
     other.__dict__["guide"] = exp.guide

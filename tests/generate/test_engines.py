@@ -130,7 +130,7 @@ def test_unfit_settings_are_refused(settings, sentence):
         Engine(**settings)
 
 
-def test_a_piece_holds_a_image(store):
+def test_a_piece_holds_an_image(store):
     with pytest.raises(UserError, match="Pieces of 0 images"):
         fill(store, lambda: make, piece=0)
 

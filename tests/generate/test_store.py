@@ -112,7 +112,7 @@ def test_two_runs_give_the_same_bytes_whatever_the_piece(whole, tmp_path):
     }
 
 
-def test_a_tensor_is_a_image_too(tmp_path):
+def test_a_tensor_is_an_image_too(tmp_path):
     # Here, as the process that is killed imports this file and has no time to lose.
     import torch
 

@@ -58,7 +58,7 @@ def test_the_criterion_rises(tiny, plan, classifier, criterion, through_network)
 
 
 @pytest.mark.parametrize("on", [False, True])
-def test_a_image_does_not_depend_on_its_batch(tiny, plan, classifier, on):
+def test_an_image_does_not_depend_on_its_batch(tiny, plan, classifier, on):
     guided = feedback(classifier, {"entropy": entropy, "loss": loss}, scale=0.05) if on else None
     together = synthesise(tiny, plan, 3.0, guided)
     alone = synthesise(tiny, plan, 3.0, guided, batch=1)
@@ -136,7 +136,7 @@ def test_a_single_image_larger_than_memory(tiny, plan, monkeypatch):
         synthesise(tiny, plan, 3.0, batch=1)
 
 
-def test_a_image_that_is_not_finite_is_named_not_black(tiny, plan, monkeypatch):
+def test_an_image_that_is_not_finite_is_named_not_black(tiny, plan, monkeypatch):
     decode = tiny.decode
     monkeypatch.setattr(
         tiny, "decode", lambda z: decode(z) / torch.tensor([1.0, 0.0, 1.0])[:, None, None, None]

@@ -36,7 +36,7 @@ def test_every_kind_has_four_different_appearances():
 
 @given(st.permutations(range(12)), st.integers(1, 12))
 @settings(max_examples=10, deadline=None)
-def test_a_image_is_a_function_of_its_row(order, size):
+def test_an_image_is_a_function_of_its_row(order, size):
     factors = many(12)
     whole = render(factors)
     part = factors.iloc[list(order)[:size]]

@@ -162,7 +162,7 @@ def test_what_cannot_be_trained_on_is_named():
         train(REAL, Images(MADE.x[:0], MADE.label[:0]), 3, BRIEF, 0)
 
 
-def test_a_share_without_a_image_is_refused():
+def test_a_share_without_an_image_is_refused():
     with pytest.raises(
         UserError, match="a batch of 8 has no image for each of 1 processes times 9 micro-batc"
     ):

@@ -180,7 +180,7 @@ def test_a_feature_that_is_not_finite_names_its_image(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_image_that_cannot_be_read_is_one_sentence(tmp_path, workers):
+def test_an_image_that_cannot_be_read_is_one_sentence(tmp_path, workers):
     broken = Counting(source(), stop=4, error=UserError)
     with pytest.raises(UserError) as caught:
         extract(corner(), broken, tmp_path, workers=workers)

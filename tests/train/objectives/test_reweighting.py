@@ -58,7 +58,7 @@ def test_focal_loss_by_hand_and_without_gamma_cross_entropy():
     torch.testing.assert_close(Focal(0.0).loss(says(LOGITS), BATCH, moment()), -P.log().mean())
 
 
-def test_focal_loss_is_finite_where_a_image_is_certain():
+def test_focal_loss_is_finite_where_an_image_is_certain():
     sure = torch.tensor([[200.0, 0.0, 0.0]]).requires_grad_()
     loss = Focal().loss(says(sure), BATCH._replace(label=LABEL[:1]), moment())
     loss.backward()
