@@ -4,7 +4,7 @@
 
 trains a classifier f on a long-tailed set and writes images of its rarest classes, unguided on the left and
 guided by f's entropy on the right, from the same seeds. The generator is a small Stable unCLIP and the real
-images are rendered, so it takes less than a minute on a CPU; both are all that is imported from `fgsynth`.
+images are rendered, so it takes less than a minute on a CPU; nothing else is imported from `fgsynth`.
 """
 
 import hashlib

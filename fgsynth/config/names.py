@@ -100,7 +100,7 @@ LOSS_FIFTH = _named(f"{FG_LOSS}, exact, every 5th", "path", "FG")
 HARDNESS_FIFTH = _named(f"{FG_HARDNESS}, exact, every 5th", "path", "FG")
 
 MARGIN = _named("margin", "set", "Scheffer et al. 2001")
-LEAST_CONFIDENCE = _named("least confidence", "set", "Culotta and McCallum 2005")
+LEAST_CONFIDENCE = _named("least confidence", "set", "Lewis and Gale 1994")
 BALD_ENSEMBLE = _named("BALD, ensemble", "set", "Houlsby et al. 2011")
 BALD_HEADS = _named("BALD, epistemic heads", "set", "Hayden et al. 2025")
 NEAR_EXEMPLARS = _named("entropy near exemplars", "set")

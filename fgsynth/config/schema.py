@@ -239,7 +239,7 @@ class BeyondSettings(Frozen):
 
     members: Annotated[int, Field(ge=2)]
     heads: Annotated[int, Field(ge=2)]
-    level: Share
+    level: Annotated[float, Field(gt=0, lt=1)]
     pilot: Count
     grid: Annotated[tuple[Positive, ...], ListOf, Field(min_length=1)]
     worth: Annotated[float, Field(gt=0, le=1)]

@@ -59,12 +59,14 @@ class Stopwatch:
         pipe = generator.pipe
         timed = {
             "text": pipe.text_encoder,
-            "image": pipe.image_encoder,
+            "image": getattr(pipe, "image_encoder", None),  # of unCLIP alone
             "denoiser": pipe.unet,
             "decoder": pipe.vae.decoder,
             "guide": classifier,
         }
-        self._hooks = [hook for name, part in timed.items() for hook in self._watch(name, part)]
+        self._hooks = [
+            hook for name, part in timed.items() if part is not None for hook in self._watch(name, part)
+        ]
         self._since = self._now()
 
     def __enter__(self) -> "Stopwatch":

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fgsynth.utils.errors import UserError, missing
 from fgsynth.data.images import ImageLike
+from fgsynth.utils.errors import UserError, missing
 
 COLUMNS = ["key", "split", "label", "context"]
 SPLITS = ("train", "val", "test", "final")
@@ -102,9 +102,7 @@ class Manifest:
                 )
         twice = table["key"][table["key"].duplicated()]
         if len(twice):
-            raise UserError(
-                f"{name}: image {twice.iloc[0]} is there twice; splits must not share images."
-            )
+            raise UserError(f"{name}: image {twice.iloc[0]} is there twice; splits must not share images.")
         train = set(table["label"][table["split"] == "train"])
         unseen = sorted(set(table["label"]) - train)
         if unseen:

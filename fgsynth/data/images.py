@@ -1,4 +1,4 @@
-"""Images at the door: whatever a file or an array holds becomes 8-bit RGB, or raises a sentence of why not."""
+"""Images at the door: whatever a file or an array holds becomes 8-bit RGB, or a sentence says why not."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,11 +26,7 @@ def as_rgb(image: ImageLike, name: str = "the image") -> Image.Image:
     if isinstance(image, Tensor):
         image = image.cpu().numpy()
     if isinstance(image, np.ndarray):
-        if (
-            image.dtype != np.uint8
-            or image.ndim not in (2, 3)
-            or (image.ndim == 3 and image.shape[2] != 3)
-        ):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
             raise UserError(
                 f"{name} is an array of {image.dtype} and shape {image.shape}: a uint8 array of shape "
                 "(height, width, 3) or (height, width) is needed."

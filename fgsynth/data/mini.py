@@ -7,16 +7,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from fgsynth.data.benchmark import Benchmark, Manifest
-from fgsynth.utils.errors import UserError
-from fgsynth.data.benchmark import FEW_BELOW, MANY_ABOVE
+from fgsynth.config.schema import Groups, LongTail
+from fgsynth.data.benchmark import FEW_BELOW, MANY_ABOVE, Benchmark, Manifest
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.places import PLACES
 from fgsynth.miniworld.render import render
 from fgsynth.miniworld.scenery import CONTEXTS
 from fgsynth.miniworld.world import BENCHMARK, Draw, sample
+from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import stable_seed
-from fgsynth.config.schema import Groups, LongTail
 
 IMAGENET_LT, PLACES_LT, NICOPP = "imagenet_lt", "places_lt", "nicopp"
 

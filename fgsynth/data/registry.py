@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from fgsynth.data import mini
-from fgsynth.data.disk import longtail, real
-from fgsynth.data.benchmark import Benchmark
-from fgsynth.utils.errors import UserError
 from fgsynth.config.schema import DrawnSplit, Frozen, Groups, LongTail, OfficialLists, is_on_disk, validated
+from fgsynth.data import mini
+from fgsynth.data.benchmark import Benchmark
+from fgsynth.data.disk import longtail, real
+from fgsynth.utils.errors import UserError
 
 WORLDS: dict[str, tuple[type[Frozen], Callable[[Any], Benchmark]]] = {
     mini.IMAGENET_LT: (LongTail, mini.imagenet_lt),

@@ -105,7 +105,7 @@ def _read(folder: Path, columns: list[str], checked: Callable[[pd.DataFrame, str
 def _read_file(path: Path, checked: Callable[[pd.DataFrame, str], None]) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not a readable CSV file; run its stage again.") from error
     checked(rows, str(path))
     return rows

@@ -35,7 +35,7 @@ def decide(rule: Rule, results: pd.DataFrame, compared: pd.DataFrame) -> tuple[s
 def claims(folder: Path, results: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """One row per claim of data/paper/claims.csv with evidence and verdict.
 
-    results: tidy; compared: comparisons of methods (`results.COMPARED`).
+    results: tidy; compared: comparisons of methods (`tables.COMPARED`).
     Raises UserError if the file is missing or a rule names a claim that is not in it.
     """
     path = folder / "claims.csv"

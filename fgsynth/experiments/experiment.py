@@ -84,7 +84,7 @@ class Experiment:
         sampling = self.sampling.model_copy(update=changes)
         schedule = Schedule.from_scheduler(self.generator.pipe.scheduler, sampling.n_steps)
         generator = replace(self.generator, schedule=schedule)
-        return replace(self, sampling=sampling, generator=generator, guided_by=self.guide)
+        return replace(self, sampling=sampling, generator=generator, guided_by=self.guide, remote_maker=None)
 
     @property
     def guide_recipe(self) -> Recipe:

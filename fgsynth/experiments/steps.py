@@ -95,7 +95,10 @@ def along(x: str, scored: Mapping[float, study.Scored]) -> pd.DataFrame:
 
 
 def compared_by(stage: str, scale: str, exp: Experiment, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return another stage's differences of methods on the same benchmark; no rows where it was not run."""
+    """Return another stage's differences on the same benchmark, no rows at a scale that was not run.
+
+    Raises UserError where the stage has left none.
+    """
     path = root() / f"reports/comparisons/{stage}.csv"
     rows = tables.compared_by(path, scale, exp.bench.manifest.name)
     return rows.loc[rows["metric"].isin(metrics), ["method", "reference", "metric", "mean", "low", "high"]]

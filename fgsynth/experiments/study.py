@@ -154,7 +154,7 @@ def compare(
     """Differences of methods over paired seeds, with 95 % bootstrap intervals over seeds and images.
 
     pairs: (method, reference). metrics: a stratum, overall, average_accuracy or worst_group_accuracy.
-    Columns as in results.COMPARED without scale, in points of accuracy. Raises UserError for unequal seeds.
+    Columns as in tables.COMPARED without scale, in points of accuracy. Raises UserError for unequal seeds.
     """  # fmt: skip
     rows = []
     for method, reference in pairs:

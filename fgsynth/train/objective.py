@@ -103,7 +103,7 @@ class Moment:
 class Objective(Protocol):
     """A method: frozen dataclasses of its hyper-parameters, of which only the loss has no default.
 
-    name: in recipe.json and `fgsynth.train.objectives.OBJECTIVES`. grouped: whether it needs groups.
+    name: in recipe.json and `fgsynth.train.objectives.registry.OBJECTIVES`. grouped: whether it needs groups.
     """
 
     name: ClassVar[str]

@@ -1,10 +1,12 @@
 import pandas as pd
 import pytest
+import tiny_sd
 import torch
 from tiny_unclip import save
+from torch import nn
 
 from fgsynth.cost import table5
-from fgsynth.cost.meter import peak, start_peak
+from fgsynth.cost.meter import Stopwatch, peak, start_peak
 from fgsynth.generate.generator import Generator
 
 
@@ -25,6 +27,13 @@ def test_every_row_at_every_batch(table):
     assert (table.loc[table["method"] == "LDM (txt, img, dropout)", "relative"] == 1).all()
     # Thirteen passes of the decoder against one: the clock must see it.
     assert (table.loc[table["method"] == "LDM-FG (Entropy), exact, every step", "relative"] > 1.5).all()
+
+
+def test_a_model_that_takes_text_only_is_timed_too(tmp_path):
+    generator = Generator.load(tiny_sd.save(tmp_path), n_steps=6)
+    with Stopwatch(generator, nn.Identity()) as watch:
+        generator.embed_text(["a cat"])
+    assert watch.passes["text"] == 1
 
 
 def test_the_peak_is_that_of_the_row():

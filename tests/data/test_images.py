@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fgsynth.utils.errors import UserError
 from fgsynth.data.images import as_rgb, as_rgb_all
+from fgsynth.utils.errors import UserError
 
 
 def ramp(h=4, w=6):

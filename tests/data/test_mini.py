@@ -4,13 +4,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fgsynth.config.schema import Groups, LongTail
 from fgsynth.data import mini
-from fgsynth.data.benchmark import COLUMNS
-from fgsynth.utils.errors import UserError
-from fgsynth.data.benchmark import strata
+from fgsynth.data.benchmark import COLUMNS, strata
 from fgsynth.miniworld.kinds import CLASSES
 from fgsynth.miniworld.places import PLACES
-from fgsynth.config.schema import Groups, LongTail
+from fgsynth.utils.errors import UserError
 
 TAIL = LongTail(n_max=120, n_min=4, strata=(3, 9, 12), n_val=2, n_test=3, modes=(0.5, 0.5))
 GROUPS = Groups(n_max=12, n_min=1, empty=5, held_out=9, classes=4, modes=(0.9, 0.1))

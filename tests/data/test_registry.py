@@ -1,9 +1,9 @@
 import pytest
 
+from fgsynth.config.schema import Groups, LongTail
 from fgsynth.data import mini
 from fgsynth.data.registry import WORLDS, draw
 from fgsynth.utils.errors import UserError
-from fgsynth.config.schema import Groups, LongTail
 
 TAIL = {"n_max": 101, "n_min": 2, "n_val": 1, "n_test": 1, "modes": [0.5, 0.5]}
 GROUPS = {"n_max": 3, "n_min": 1, "empty": 1, "held_out": 3, "classes": 2, "modes": [1.0]}

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from tiny_bench import bench
 
-from fgsynth.data.sources import Rendered, ImageFiles, Images, digest, take
+from fgsynth.data.sources import ImageFiles, Images, Rendered, digest, take
 from fgsynth.utils.errors import UserError
 
 

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fgsynth.data.benchmark import SPLITS, strata
 from fgsynth.data.disk import folders, longtail, nicopp
 from fgsynth.data.disk.duplicates import NEAR_BITS, Group, equal_groups, near_groups
 from fgsynth.data.disk.examine import Examined, examine_all
 from fgsynth.data.disk.image_set import ImageSet
-from fgsynth.data.benchmark import SPLITS
 from fgsynth.utils.errors import UserError
-from fgsynth.data.benchmark import strata
 
 FOLDER = "folder"
 NAMES = (*longtail.BY_NAME, nicopp.NAME, FOLDER)

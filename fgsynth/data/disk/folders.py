@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fgsynth.data.disk.image_set import SUFFIXES, ImageSet, as_table, require_folder, safe_path
 from fgsynth.data.benchmark import SPLITS
+from fgsynth.data.disk.image_set import SUFFIXES, ImageSet, as_table, require_folder, safe_path
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import stable_seed
 

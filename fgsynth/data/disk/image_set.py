@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fgsynth.data.augment import plain
 from fgsynth.data.benchmark import COLUMNS, Benchmark, Manifest

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fgsynth.utils import paths
 from fgsynth.data.disk.image_set import ImageSet, as_table, require_folder, safe_path
+from fgsynth.utils import paths
 from fgsynth.utils.errors import UserError, missing
 
 CLASSNAMES = Path("data/classnames")

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fgsynth.utils import paths
-from fgsynth.data.disk.image_set import ImageSet, as_table, require_folder, safe_path
 from fgsynth.data.benchmark import SPLITS
+from fgsynth.data.disk.image_set import ImageSet, as_table, require_folder, safe_path
 from fgsynth.data.mini import held_out_split
+from fgsynth.utils import paths
 from fgsynth.utils.errors import UserError, missing
 from fgsynth.utils.seeds import stable_seed
 
@@ -71,8 +71,7 @@ def draw_split(root: Path, seed: int = 0) -> ImageSet:
                 rows.append((key, str(split), label_of[name], c, str(files[key].relative_to(root))))
     if not rows:
         raise UserError(
-            f"{root / base} has no image as <context>/<class>/*.jpg of a class of NICO++: get it from "
-            f"{SITE}."
+            f"{root / base} has no image as <context>/<class>/*.jpg of a class of NICO++: get it from {SITE}."
         )
     left = f"{len(odd)} folder{'s are' if len(odd) > 1 else ' is'} no class of NICO++ and "
     left += f"{'are' if len(odd) > 1 else 'is'} left out ({', '.join(odd[:3])})."

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fgsynth.utils import paths
-from fgsynth.data.disk import longtail, nicopp
-from fgsynth.data.disk.longtail import Official
-from fgsynth.data.disk.image_set import ImageSet
-from fgsynth.data.benchmark import Benchmark
-from fgsynth.utils.errors import missing
 from fgsynth.config.schema import DrawnSplit, OfficialLists
+from fgsynth.data.benchmark import Benchmark
+from fgsynth.data.disk import longtail, nicopp
+from fgsynth.data.disk.image_set import ImageSet
+from fgsynth.data.disk.longtail import Official
+from fgsynth.utils import paths
+from fgsynth.utils.errors import missing
 
 COUNTS = Path("data/splits/train_counts.json")
 """Of the project: training images by label, as the official lists have them."""

@@ -45,7 +45,7 @@ def extract(
     ----------
     extractor : Extractor
         By `features.extractors.extractor`.
-    source : Images or Described
+    source : a source of images, with a `digest` unless in memory
         n labelled images.
     folder : path
         Of the finished features.

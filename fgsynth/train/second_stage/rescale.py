@@ -50,7 +50,7 @@ class Rescaled(nn.Module):
 def lws(network: Classifier, real: Source, recipe: Recipe, seed: int, *, workers: int = 0) -> Classifier:
     """LWS: a learnt scale for every class's logit, classes drawn equally often (Kang et al. 2020, 4.1).
 
-    Embedding and last layer stay as they are; what is used of the recipe and raised is as in `twostage.crt`.
+    Embedding and last layer stay as they are; what is used of the recipe and raised is as in `crt.crt`.
     The bias is scaled along with its class vector, our reading. Returns a new frozen network.
     """
     new = Rescaled(last_layer(network), shifted=False)

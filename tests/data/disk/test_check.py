@@ -1,8 +1,8 @@
 import shutil
 
 import pytest
-from PIL import Image
 from data.disk.test_longtail import LINES, NAMES, relist
+from PIL import Image
 from tiny_files import class_folders, image
 
 from fgsynth.data.disk import longtail, nicopp

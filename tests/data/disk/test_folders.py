@@ -66,9 +66,7 @@ def test_what_is_left_out_is_said(tmp_path):
 
 
 def test_a_folder_without_train_is_refused(tmp_path):
-    with pytest.raises(
-        UserError, match=r"has no image as train/<class>/<name>.jpg: put a folder per class"
-    ):
+    with pytest.raises(UserError, match=r"has no image as train/<class>/<name>.jpg: put a folder per class"):
         from_folders(class_folders(tmp_path, {"val/a": 2}))
     with pytest.raises(UserError, match="There is no folder"):
         from_folders(tmp_path / "none")

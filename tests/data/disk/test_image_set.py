@@ -8,9 +8,9 @@ from PIL import Image
 from tiny_files import image
 
 from fgsynth.data.disk.image_set import ImageSet, as_table, require_folder, safe_path
-from fgsynth.utils.errors import UserError
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.train import predict, train
+from fgsynth.utils.errors import UserError
 
 ROWS = [
     ("a/2.png", "train", 1, 0, "data/a/2.png"),
@@ -64,9 +64,7 @@ def test_missing_files_are_found_by_listing_folders(found):
     found.require_files()
     (found.root / "data/a/1.png").unlink()
     assert found.present().tolist() == [True, False, True]
-    with pytest.raises(
-        UserError, match=r"tiny: 1 of 3 images are not below .*\(data/a/1.png is the first\)"
-    ):
+    with pytest.raises(UserError, match=r"tiny: 1 of 3 images are not below .*\(data/a/1.png is the first\)"):
         found.require_files()
     with pytest.raises(UserError, match=re.escape(f"no image at {found.root / 'data/a/1.png'}")):
         found.source("train")[0]

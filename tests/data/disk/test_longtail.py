@@ -7,9 +7,9 @@ import pytest
 from timm.data import ImageNetInfo
 from tiny_files import SPLIT_NAMES, image
 
+from fgsynth.data.benchmark import strata
 from fgsynth.data.disk.longtail import IMAGENET_LT, PLACES_LT, class_names, load, read_split, survey
 from fgsynth.utils.errors import UserError
-from fgsynth.data.benchmark import strata
 
 LINES = {
     "train": ["train/field-wild/1.jpg 0", "train/field-wild/2.jpg 0", "train/desert_road/3.jpg 1"],
