@@ -197,7 +197,7 @@ def test_what_is_committed_is_what_was_run(root):
         for change in changes:
             for kind in ("changed deps", "changed outs"):
                 files |= change.get(kind, {}) if isinstance(change, dict) else {}
-        cached = [f for f in files if f.startswith(("data/runs/", "data/notebooks/"))]
+        cached = [f for f in files if f.startswith(("data/runs/", "data/notebooks"))]
         absent = {f for f in cached if files[f] in ("deleted", "not in cache")}
         if set(files) - absent or any(not isinstance(change, dict) for change in changes):
             stale[stage] = changes
