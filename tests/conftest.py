@@ -53,7 +53,7 @@ def checkout(tmp_path, root, monkeypatch) -> Path:
     """A small copy of the tree to break: sources and printed numbers, no results."""
     for name in ("fgsynth", "notebooks", "data/paper"):
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("scratch", "__pycache__"))
-    for name in ("params.yaml", "dvc.yaml"):
+    for name in ("params.yaml", "dvc.yaml", "README.md"):
         shutil.copy(root / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path

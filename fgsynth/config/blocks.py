@@ -12,7 +12,8 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
-from fgsynth.utils.errors import UserError, missing
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import read_text
 
 Key = tuple[str, ...]
 EXTENDS, BLOCKS = "extends", "blocks"
@@ -60,22 +61,14 @@ class Node:
 
 def read(path: Path) -> dict[str, Any]:
     """params.yaml as it stands. Raises UserError naming the file, and the key that stands twice."""
+    text = read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
         if ALIAS.search(text) and any(isinstance(e, AliasEvent) for e in YAML(typ="safe").parse(text)):
             raise UserError(
                 f"{path}: an alias (*name) repeats a block, which `dvc exp run -S` misses: "
                 f"move the block to `{BLOCKS}` and write `{EXTENDS}: NAME`."
             )
         raw = YAML(typ="safe").load(text)
-    except FileNotFoundError as error:
-        raise missing(path) from error
-    except IsADirectoryError as error:
-        raise UserError(
-            f"{path} is a folder: move it away and restore the file with git checkout."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8: save the file in UTF-8.") from error
     except DuplicateKeyError as error:
         name = str(error.problem).split('"')[1]
         line = error.problem_mark.line + 1

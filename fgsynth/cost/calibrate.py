@@ -24,7 +24,7 @@ from fgsynth.guidance.criteria import entropy
 from fgsynth.models.networks import Classifier
 from fgsynth.train.train import Images, Recipe, train
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import write_text
+from fgsynth.utils.paths import read_json, write_text
 from fgsynth.utils.seeds import generator as seeded
 
 LARGEST = 256
@@ -101,10 +101,10 @@ def calibrate_training(recipe: Recipe, n_classes: int, side: int, *, seconds: fl
 
 def read(path: Path) -> dict[str, Calibration]:
     """Calibrations that `write` kept, by key; none where there is no such file."""
-    if not path.is_file():
+    if not path.exists():
         return {}
+    kept = read_json(path, "remove it and calibrate again")
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
         return {
             key: Calibration(**{**one, "seconds": {int(b): s for b, s in one["seconds"].items()}})
             for key, one in kept.items()

@@ -23,6 +23,7 @@ from fgsynth.data.disk.real import published_counts
 from fgsynth.generate.methods import methods, sets, table_4_rows
 from fgsynth.generate.plan import Method, missing_per_group
 from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import read_csv
 
 SHARE = 0.25
 """Of a data sheet's operations per second that are assumed to be reached: a guess of ours, not measured."""
@@ -74,7 +75,7 @@ class Counted:
         found = {}
         for name, columns in wanted.items():
             path = folder / f"{name}.csv"
-            found[name] = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=columns)
+            found[name] = read_csv(path) if path.is_file() else pd.DataFrame(columns=columns)
             if list(found[name].columns) != columns:
                 raise UserError(f"{path} has other columns than {', '.join(columns)}: write it anew.")
         if found["work"].empty or found["memory"].empty:

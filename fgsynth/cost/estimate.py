@@ -157,7 +157,7 @@ def _stage(name: str, scale: str | None) -> _Stage:
     block = given.model_copy(update={"scale": scale}).overrides(name)
     sampling: Sampling = validated(Sampling, block["sampling"], "sampling")
     recipe = Recipe.of(validated(Classification, block["training"], "training"))
-    counts, kept = train_counts(name, block["world"]), paths.root() / block["work"] / KEPT
+    counts, kept = train_counts(name, block["world"]), paths.place(block["work"]) / KEPT
     made = sets(name, block, sampling)
     return _Stage(f"{name} at scale {scale}", counts, recipe.side or SIDE, sampling, recipe, made, kept)
 

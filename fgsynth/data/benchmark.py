@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fgsynth.data.images import ImageLike
-from fgsynth.utils.errors import UserError, missing
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import read_json
 
 COLUMNS = ["key", "split", "label", "context"]
 SPLITS = ("train", "val", "test", "final")
@@ -173,9 +174,7 @@ def verify(manifest: Manifest, digests: Path, scale: str) -> None:
     UserError where they differ: numbers of another data set must not stand beside the printed ones; and
     where there is no such file.
     """
-    if not digests.is_file():
-        raise missing(digests)
-    known = json.loads(digests.read_text(encoding="utf-8")).get(manifest.name, {}).get(scale)
+    known = read_json(digests).get(manifest.name, {}).get(scale)
     if known not in (None, manifest.digest):
         raise UserError(
             f"The manifest of {manifest.name} at scale {scale} has digest {manifest.digest[:12]}, "

@@ -8,6 +8,7 @@ import pandas as pd
 
 from fgsynth.config import names
 from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import read_csv
 
 COLUMNS = ["scale", "benchmark", "method", "seed", "metric", "value", "split", "selection"]
 KEY = ["scale", "benchmark", "method", "seed", "metric", "split", "selection"]
@@ -103,9 +104,6 @@ def _read(folder: Path, columns: list[str], checked: Callable[[pd.DataFrame, str
 
 
 def _read_file(path: Path, checked: Callable[[pd.DataFrame, str], None]) -> pd.DataFrame:
-    try:
-        rows = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: not a readable CSV file; run its stage again.") from error
+    rows = read_csv(path, "run its stage again")
     checked(rows, str(path))
     return rows

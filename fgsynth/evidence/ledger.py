@@ -1,17 +1,16 @@
 """The ledger: every printed number beside ours, with a verdict derived from tidy results."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from fgsynth.config.blocks import read
 from fgsynth.config.names import check
-from fgsynth.config.schema import Frozen
+from fgsynth.config.schema import Frozen, validated
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate.metrics import Interval, interval
-from fgsynth.utils.errors import UserError, missing
+from fgsynth.utils.paths import read_csv
 
 OTHERS = "baselines"
 """The stage that makes the rows of `Table.others`."""
@@ -43,13 +42,9 @@ class Table(Frozen):
 def tables(folder: Path) -> dict[str, Table]:
     """The descriptions of data/paper/tables.yaml. Raises UserError naming the table and key or method."""
     path = folder / "tables.yaml"
-    try:
-        raw: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        described = {name: Table.model_validate(value) for name, value in raw.items()}
-    except FileNotFoundError as error:
-        raise missing(path) from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}.") from error
+    described: dict[str, Table] = {
+        name: validated(Table, value, f"{path}, {name}") for name, value in read(path).items()
+    }
     for name, table in described.items():
         check((*table.methods.values(), table.baseline, table.headline, *table.others), f"{path}, {name}")
     return described
@@ -61,12 +56,8 @@ def printed_numbers(folder: Path, name: str, table: Table) -> pd.DataFrame:
     Raises UserError naming the file for a missing file or column, or a method that there is not.
     """
     path = folder / f"{name}.csv"
-    if not path.is_file():
-        raise missing(path)
-    wide = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    absent = [c for c in (*table.key, *table.numbers) if c not in wide.columns]
-    if absent:
-        raise UserError(f"{path} has no column '{absent[0]}', which tables.yaml names.")
+    needs, advice = (*table.key, *table.numbers), "tables.yaml names it, so add it there or here"
+    wide = read_csv(path, advice, needs, keep_default_na=False, na_values=[""])
     rows = []
     for _, line in wide.iterrows():
         row = line[table.key[0]] if len(table.key) == 1 else ", ".join(f"{k} {line[k]}" for k in table.key)

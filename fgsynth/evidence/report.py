@@ -49,7 +49,7 @@ def build(root: Path) -> None:
         claims=verdicts.fillna("").to_dict("records"),
         summary=verdicts["verdict"].value_counts().to_dict(),
         stages=[_stage(reports, stage, name, rows) for stage, name in NOTEBOOKS.items()],
-        cost=cost.read_text(encoding="utf-8") if cost.is_file() else "",
+        cost=paths.read_text(cost) if cost.is_file() else "",
         true_size=_measured(reports / "true_size" / "true_size.csv"),
         tables=[_table(book, name, t.title, t.stage) for name, t in tables(printed).items()],
     )
@@ -66,7 +66,7 @@ def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict
         relative = image.relative_to(reports)
         figures.append(Figure(str(relative), str(relative.with_suffix(".csv")), caption, width, height))
     file = reports / "results" / f"{stage}.csv"
-    benchmarks = set(pd.read_csv(file)["benchmark"]) if file.is_file() else set()
+    benchmarks = set(paths.read_csv(file)["benchmark"]) if file.is_file() else set()
     mine = rows[rows["benchmark"].isin(benchmarks)]
     if len(benchmarks) > 1:
         mine = mine.assign(method=mine["benchmark"] + ": " + mine["method"])
@@ -85,7 +85,7 @@ def _measured(path: Path) -> list[dict[str, str]]:
     """Rows of the table of true size as text, none where nothing was measured."""
     if not path.is_file():
         return []
-    table = pd.read_csv(path).dropna(axis=1, how="all")
+    table = paths.read_csv(path).dropna(axis=1, how="all")
     shown = table.map(lambda x: x if isinstance(x, str) else "-" if pd.isna(x) else f"{x:.3g}")
     return [{str(k): str(v) for k, v in row.items()} for row in shown.to_dict("records")]
 

@@ -6,7 +6,8 @@ import pandas as pd
 
 from fgsynth.evidence.ledger import DIRECTION, FAILS, NOT_RUN, REPRODUCED, largest_scale
 from fgsynth.evidence.rules import RULES, Evidence, Ours, Rule
-from fgsynth.utils.errors import UserError, missing
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import read_csv
 
 COLUMNS = ["id", "paper", "claim", "quantity", "printed", "where", "evidence", "verdict", "scale", "stage"]
 
@@ -39,9 +40,8 @@ def claims(folder: Path, results: pd.DataFrame, compared: pd.DataFrame) -> pd.Da
     Raises UserError if the file is missing or a rule names a claim that is not in it.
     """
     path = folder / "claims.csv"
-    if not path.is_file():
-        raise missing(path)
-    table = pd.read_csv(path, dtype=str).rename(columns={"value": "printed"})
+    needs = [{"printed": "value"}.get(c, c) for c in COLUMNS[:6]]
+    table = read_csv(path, needs=needs, dtype=str).rename(columns={"value": "printed"})
     unknown = sorted(set(RULES) - set(table["id"]))
     if unknown:
         raise UserError(f"{path} has no claim {unknown[0]}, but there is a rule for it.")

@@ -17,7 +17,7 @@ from fgsynth.generate.plan import Method
 from fgsynth.generate.store import Make
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import from_root, root
+from fgsynth.utils.paths import from_root, place, root
 
 
 def planned(stage: str) -> params.Params:
@@ -92,7 +92,7 @@ def of_benchmark(
             "sizes, so say at how many pixels classifiers see them."
         )
     more |= {"workers": t.workers, "compute": Compute(t.precision, t.accumulate)}
-    return Experiment(bench, generator_of(s), s, Recipe.of(t), root() / work, seed, **more)
+    return Experiment(bench, generator_of(s), s, Recipe.of(t), place(work), seed, **more)
 
 
 def generator_of(s: Sampling) -> Generator:

@@ -20,7 +20,7 @@ from fgsynth.experiments.study import Scored
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.train.recipe import Recipe
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import atomic, write_text
+from fgsynth.utils.paths import atomic, file_name, home, write_text
 from fgsynth.utils.progress import progress
 
 
@@ -38,7 +38,7 @@ def experiment(
     than IN_MEMORY bytes are read from their files in every epoch. Raises UserError for wrong settings and
     for images that are missing.
     """
-    found = folders.with_test(folders.load(Path(place)))
+    found = folders.with_test(folders.load(place))
     found.require_files()
     small = float(found.manifest.counts().sum()) * 3 * side**2 <= IN_MEMORY
     bench = found.benchmark(side) if small else found.on_files(side)
@@ -91,11 +91,12 @@ def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
     The index can be read as a data set again (path, label, split). Images that are there, of the same set,
     are left. Returns the index. Raises UserError for a folder that holds another set.
     """
-    classes = [name.replace(" ", "_").replace("/", "-") for name in exp.bench.manifest.classes]
+    classes = [folders.class_folder(name) for name in exp.bench.manifest.classes]
     names = [classes[y] for y in made.index["label"]]
-    paths = [f"train/{name}/{key}.png" for name, key in zip(names, made.index["key"], strict=True)]
+    paths = [f"train/{name}/{file_name(key)}.png" for name, key in zip(names, made.index["key"], strict=True)]
     notes = made.index[["prompt", "condition", "seed", "criterion", "before", "after"]]
     index = pd.concat([pd.DataFrame({"path": paths, "label": names, "split": "train"}), notes], axis=1)
+    folder = home(folder)
     text, there = index.to_csv(index=False), folder / "index.csv"
     if there.is_file() and there.read_text(encoding="utf-8") != text:
         raise UserError(f"{folder} holds another synthetic set: give another folder or remove it.")
@@ -111,7 +112,7 @@ def as_folder(bench: Benchmark, folder: Path, splits: tuple[str, ...] = ("train"
     for split in splits:
         rows = bench.manifest.rows(split)
         for i, (y, image) in enumerate(zip(rows["label"], bench.images(rows).numpy(), strict=True)):
-            name = bench.manifest.classes[y].replace(" ", "_")
+            name = folders.class_folder(bench.manifest.classes[y])
             _keep(folder / split / name / f"{i:05d}.png", image)
 
 

@@ -106,7 +106,7 @@ def _scored(
     nested = tuple(evaluate(exp.bench, one, split) for one in predicted)
     name = f"scores-{split}-{method}.json" if second else f"scores-{split}.json"
     for folder, one in zip(folders, nested, strict=True):
-        paths.write_text(folder / name, to_json(one))
+        paths.write_text(folder / paths.file_name(name), to_json(one))
     n = len(row.synthetic.index) if row.synthetic else 0
     return Scored(method, tuple(seeds), n, np.stack(predicted), nested)
 

@@ -18,6 +18,7 @@ from fgsynth.data.images import ImageLike, as_rgb_all
 from fgsynth.generate import pipelines
 from fgsynth.guidance.schedule import Predict, Schedule, model_function
 from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import home
 from fgsynth.utils.seeds import generator, noise, stable_seed
 
 LARGE = 32
@@ -90,10 +91,10 @@ class Generator:
         id of an AutoencoderTiny for guidance. Raises UserError where a model cannot be loaded, and for a tiny
         decoder of other latents.
         """
-        pipe = pipelines.pipeline(model, revision, dtype)
+        pipe = pipelines.pipeline(home(model), revision, dtype)
         tiny = None
         if tiny_decoder is not None:
-            tiny = pipelines.tiny_decoder(tiny_decoder, pipe.unet.config.in_channels)
+            tiny = pipelines.tiny_decoder(home(tiny_decoder), pipe.unet.config.in_channels)
         return cls.of(pipe, n_steps, device=device, tiny=tiny)
 
     @classmethod

@@ -8,10 +8,10 @@ from typing import Any
 import nbformat
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from nbformat.reader import NotJSONError
 
 from fgsynth.pipeline import formulas
-from fgsynth.utils.errors import UserError, missing
+from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import read_text, write_text
 
 PARAMETERS = "parameters"
 CHECKED = "nbval-check-output"
@@ -21,14 +21,21 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 def read(path: Path) -> NotebookNode:
     """Read a notebook. Raises UserError naming the file if it is missing or damaged."""
+    text = read_text(path)
     try:
-        return nbformat.read(path, as_version=4)
-    except FileNotFoundError as error:
-        raise missing(path) from error
-    except (IsADirectoryError, NotJSONError, nbformat.ValidationError, KeyError, AttributeError) as error:
+        # `nbformat.read` only logs what is not valid.
+        notebook = nbformat.convert(nbformat.reader.reads(text), 4)
+        nbformat.validate(notebook)
+    except (ValueError, nbformat.ValidationError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
             f"{path} is not a readable notebook: restore it with 'git checkout {path}'."
         ) from error
+    return notebook
+
+
+def write_clean(path: Path, to: Path, *, keep_checked: bool = False) -> None:
+    """Write the cleaned copy of a notebook, see `clean`."""
+    write_text(to, to_text(clean(read(path), keep_checked=keep_checked)))
 
 
 def clean(notebook: NotebookNode, *, keep_checked: bool = False) -> NotebookNode:

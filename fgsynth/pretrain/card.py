@@ -11,8 +11,7 @@ from fgsynth.miniworld.world import WEB
 from fgsynth.models.clip import Clip
 from fgsynth.pretrain.files import CARD, FOLDER, JUDGE, SCORES, TRAINING
 from fgsynth.pretrain.scores import scores
-from fgsynth.utils.errors import missing
-from fgsynth.utils.paths import write_text
+from fgsynth.utils.paths import read_json, write_text
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,7 @@ Places recognised:
 def model_card(root: Path) -> None:
     """Measure the mini unCLIP; write its scores and its model card."""
     folder = root / FOLDER
-    if not (folder / TRAINING).is_file():
-        raise missing(folder / TRAINING)
-    record = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+    record = read_json(folder / TRAINING)
     measured = scores(Generator.load(folder), judge.load(folder / JUDGE), Clip(str(folder)))
     write_text(root / SCORES, json.dumps(measured, indent=2))
     write_text(root / CARD, card(record, measured))

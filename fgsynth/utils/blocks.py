@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from fgsynth.utils.paths import write_text
+from fgsynth.utils.paths import read_text, write_text
 
 
 def with_block(text: str, mark: str, block: str) -> str:
@@ -20,9 +20,8 @@ def with_block(text: str, mark: str, block: str) -> str:
 
 
 def fill(path: Path, blocks: Mapping[str, str]) -> None:
-    """Put every block between its marks in a file; a file that is not there stays away."""
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        for mark, block in blocks.items():
-            text = with_block(text, mark, block)
-        write_text(path, text)
+    """Put every block between its marks in a file. Raises UserError where it cannot be read."""
+    text = read_text(path)
+    for mark, block in blocks.items():
+        text = with_block(text, mark, block)
+    write_text(path, text)

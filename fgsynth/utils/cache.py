@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fgsynth.utils.paths import root
+from fgsynth.utils.paths import place
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -43,7 +43,7 @@ def files_digest(files: Iterable[Path]) -> str:
 
 def model_digest(model: str) -> str:
     """Digest of a local model folder's files; a hub id stands for itself."""
-    folder = root() / model
+    folder = place(model)
     return files_digest(sorted(p for p in folder.rglob("*") if p.is_file())) if folder.is_dir() else model
 
 

@@ -25,6 +25,11 @@ class UserValueError(UserError, ValueError):
     """The same, where scikit-learn's conventions need a ValueError."""
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks, and with escapes for what no terminal shows."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split("\n")))
+
+
 def missing(path: Path) -> UserError:
     """The sentence for a file that belongs to the project and is not there."""
     advice = renamed(path.stem) or f"restore it with 'git checkout {path}'."

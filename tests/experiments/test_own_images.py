@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 from fgsynth.config.names import FG_ENTROPY
 from fgsynth.config.schema import LongTail
 from fgsynth.data import mini
+from fgsynth.data.benchmark import Benchmark, Manifest
 from fgsynth.data.disk import folders
 from fgsynth.data.sources import read
 from fgsynth.experiments import own_images
@@ -76,6 +79,28 @@ def test_an_export_is_finished_and_never_mixed_with_another(exp, tmp_path):
     other = SyntheticSet(made.index.assign(seed=[1, 3]), grey, "e")
     with pytest.raises(UserError, match="holds another synthetic set"):
         own_images.export(exp, other, tmp_path / "out")
+
+
+NAMES = ("a/b", "a-b", "..", ".hidden", "a\\b", "a b", "a_b", "a%2Fb", "cat ", "a:b*?", "é", ".", "x\ny")
+
+
+@pytest.mark.parametrize("place", ["", "index.csv"])
+def test_any_class_name_is_exported_below_train_and_read_again(exp, tmp_path, place):
+    n = len(NAMES)
+    table = pd.DataFrame({"key": map(str, range(n)), "split": "train", "label": range(n), "context": 0})
+    bench = Benchmark(Manifest("odd", table, NAMES), lambda rows: None)
+    columns = {"label": range(n), "key": map(str, range(n)), "prompt": "p", "condition": "", "seed": range(n)}
+    index = pd.DataFrame(columns | {"criterion": "", "before": np.nan, "after": np.nan})
+    x = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 8, 8, 3)
+    odd = replace(exp, bench=bench)
+    own_images.export(odd, SyntheticSet(index, x, "d"), tmp_path / "out")
+    files = {p for p in tmp_path.rglob("*.png") if not p.is_relative_to(tmp_path / "images")}
+    assert {p.parent.parent for p in files} == {tmp_path / "out" / "train"}
+    found = folders.load(tmp_path / "out" / place)
+    assert set(found.classes) == set(NAMES)
+    for path, y in zip(found.table["file"], found.table["label"], strict=True):
+        shown = np.asarray(Image.open(tmp_path / "out" / path))
+        assert NAMES[shown[0, 0, 0]] == found.classes[y]
 
 
 def test_the_weakest_classes_are_those_of_the_lowest_accuracy_then_of_fewer_images(exp):

@@ -119,7 +119,7 @@ def test_missing_and_damaged_notebooks(tmp_path):
             notebook.read(path)
     with pytest.raises(UserError, match="`07_own_pictures` is `07_own_images` now"):
         notebook.read(tmp_path / "07_own_pictures.ipynb")
-    with pytest.raises(UserError, match="not a readable notebook"):
+    with pytest.raises(UserError, match="is a folder, where a file is needed"):
         notebook.read(tmp_path)
 
 

@@ -1,4 +1,7 @@
+import pytest
+
 from fgsynth.utils.blocks import fill, with_block
+from fgsynth.utils.errors import UserError
 
 START, END = "<!--table-->", "<!--/table-->"
 
@@ -12,10 +15,10 @@ def test_only_what_stands_between_the_marks_is_replaced():
         assert with_block(unmarked, "table", "| new |") == unmarked
 
 
-def test_a_file_is_filled_and_one_that_is_not_there_stays_away(tmp_path):
+def test_a_file_is_filled_and_one_that_is_not_there_is_named(tmp_path):
     file = tmp_path / "README.md"
-    fill(file, {"table": "2 %"})
-    assert not file.exists()
+    with pytest.raises(UserError, match=r"README\.md is missing"):
+        fill(file, {"table": "2 %"})
     file.write_text(f"a {START}{END} b <!--other-->1<!--/other-->\n")
     fill(file, {"table": "2 %", "unknown": "3"})
     assert file.read_text() == f"a {START}2 %{END} b <!--other-->1<!--/other-->\n"

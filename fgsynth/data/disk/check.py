@@ -70,45 +70,41 @@ def check_data(name: str, root: Path, splits: Path | None = None) -> Report:
     """
     if name not in NAMES:
         raise UserError(f"No data set '{name}': choose one of {', '.join(NAMES)}.")
-    report = Report(name, root)
     try:
-        found, report = _listed(report, splits)
+        found, warnings = _listed(name, root, splits)
     except UserError as error:
-        return report.plus(problems=[str(error)])
-    report = report.plus(there=_counts(found), notes=found.notes)
-    if not report.problems:
+        return Report(name, root, problems=(str(error),))
+    problems = list(found.faults)
+    if not problems:
         try:
             found.manifest  # noqa: B018
         except UserError as error:
-            report = report.plus(problems=[str(error)])
+            problems.append(str(error))
     present = found.present()
-    report = report.plus(problems=_missing(found, present, SITES.get(name)))
+    problems += _missing(found, present, SITES.get(name))
     table = found.table[present].reset_index(drop=True)
     examined = examine_all([found.root / file for file in table["file"]])
+    report = Report(name, root, tuple(_counts(found)), tuple(problems), tuple(warnings), found.notes)
     return _examined(report, table, examined, fixed=name != FOLDER)
 
 
-def _listed(report: Report, splits: Path | None) -> tuple[ImageSet, Report]:
-    """The set as far as it can be listed, with what is wrong with its lists."""
-    name, root = report.name, report.root
+def _listed(name: str, root: Path, splits: Path | None) -> tuple[ImageSet, list[str]]:
+    """The set as far as it can be listed, and warnings."""
     if name in longtail.BY_NAME:
-        found, errors = longtail.survey(longtail.BY_NAME[name], root, splits)
-        return found, report.plus(problems=map(str, errors))
+        return longtail.survey(longtail.BY_NAME[name], root, splits), []
     if name == FOLDER:
-        return folders.load(root), report
-    found = nicopp.draw_split(root)
+        return folders.load(root), []
+    drawn = nicopp.draw_split(root)
     written = nicopp.split_file(splits or root, 0)
     if not written.is_file():
         note = f"There is no {written}: the split of seed 0 is looked at, and written when it is first used."
-        return found, report.plus(warnings=nicopp.differences(found), notes=[note])
-    drawn, found = found, nicopp.read_split(written, root)
-    changed = set(found.table["key"]) ^ set(drawn.table["key"])
-    odd = (
-        [f"{written} and the folders differ in {_number(len(changed), 'image')} ({min(changed)} is one)."]
-        if changed
-        else []
-    )
-    return found, report.plus(warnings=[*nicopp.differences(found), *odd])
+        return replace(drawn, notes=(*drawn.notes, note)), nicopp.differences(drawn)
+    found = replace(nicopp.read_split(written, root), faults=drawn.faults)
+    warnings = nicopp.differences(found)
+    if changed := set(found.table["key"]) ^ set(drawn.table["key"]):
+        differ = _number(len(changed), "image")
+        warnings.append(f"{written} and the folders differ in {differ} ({min(changed)} is one).")
+    return found, warnings
 
 
 def _counts(found: ImageSet) -> list[str]:

@@ -1,58 +1,91 @@
 """Any folder of images: train/<class>/, or a CSV of paths, labels, groups and splits; val held out."""
 
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 
 from fgsynth.data.benchmark import SPLITS
-from fgsynth.data.disk.image_set import SUFFIXES, ImageSet, as_table, require_folder, safe_path
-from fgsynth.utils.errors import UserError
+from fgsynth.data.disk.image_set import SUFFIXES, ImageSet, as_table, in_utf8, require_folder, safe_path
+from fgsynth.utils.errors import UserError, one_line
+from fgsynth.utils.paths import file_name, home, read_csv
 from fgsynth.utils.seeds import stable_seed
 
 HELD_OUT = 0.2
 """Share of the training images of every class (in every group) that becomes val where there is none."""
 
 
-def load(place: Path) -> ImageSet:
+def load(place: str | Path) -> ImageSet:
     """A folder by its class folders, or a CSV file by its rows."""
-    return (from_csv if place.suffix == ".csv" else from_folders)(place)
+    path = home(place)
+    return (from_csv if path.suffix == ".csv" else from_folders)(path)
 
 
 def from_folders(root: Path) -> ImageSet:
     """Images below <split>/<class>/, the split one of train, val, test, final; only train is needed.
 
-    Classes are the folders' names in sorted order, "_" read as a space. Raises UserError for a root without
-    training images, and for two folders that are one class.
+    Classes are the folders' names in sorted order, as `class_name` reads them. Raises UserError for a root
+    without training images, and for two folders that are one class.
     """
-    rows, odd = [], 0
+    rows, faults, bare, left = [], [], {}, Counter[str]()
     for split in SPLITS:
         for folder in _folders(require_folder(root) / split):
-            files = sorted(_files(folder))
+            files, odd = in_utf8(_files(folder), root)
             images = [f for f in files if f.suffix.lower() in SUFFIXES]
-            odd += len(files) - len(images)
+            others = Counter(f.suffix.lower() or "no ending" for f in files if f not in images)
             rows += [(f.relative_to(root).as_posix(), split, folder.name, "") for f in images]
+            faults += odd
+            left += others
+            if not images:
+                bare[f"{split}/{one_line(folder.name)}"] = _counted(others) or "empty"
+    endings = ", ".join(SUFFIXES)
     if not any(row[1] == "train" for row in rows):
+        why = "".join(f" ({name} holds {what})" for name, what in list(bare.items())[:1])
         raise UserError(
-            f"{root} has no image as train/<class>/<name>{SUFFIXES[0]}: put a folder per class into "
+            f"{root} has no image as train/<class>/<name>{SUFFIXES[0]}{why}: put a folder per class into "
             f"{root / 'train'}."
         )
-    unused = sorted(p.name for p in _folders(root) if p.name not in SPLITS)
+    unused = sorted(one_line(p.name) for p in _folders(root) if p.name not in SPLITS)
     notes = []
     if unused:
         notes.append(f"Folders {', '.join(unused)} are not used: only {', '.join(SPLITS)} are.")
-    if odd:
-        some = f"{odd:,} files do" if odd > 1 else "1 file does"
-        notes.append(f"{some} not end like an image ({', '.join(SUFFIXES)}): left out.")
-    return _as_set(root, root, rows, notes)
+    if n := left.total():
+        some = f"{n:,} files do" if n > 1 else "1 file does"
+        notes.append(f"{some} not end like an image ({endings}): left out ({_counted(left)}).")
+    if bare:
+        told = (
+            f"Class folders without an image: {', '.join(f'{name} ({what})' for name, what in bare.items())}"
+        )
+        if any(name.startswith("train/") for name in bare):
+            faults.append(f"{told}: add images that end in {endings}, or remove the folders.")
+        else:
+            notes.append(f"{told}.")
+    return _as_set(root, root, rows, notes, faults)
+
+
+def class_name(folder: str) -> str:
+    """The class of a folder or label: "_" is a space, and percent-encoded characters are themselves."""
+    return unquote(folder.replace("_", " "))
+
+
+def class_folder(name: str) -> str:
+    """The folder of a class, from which `class_name` makes the class again."""
+    return file_name(name).replace("_", "%5F").replace(" ", "_")
+
+
+def _counted(endings: Counter[str]) -> str:
+    return ", ".join(f"{n:,} {ending}" for ending, n in endings.most_common())
 
 
 def from_csv(path: Path) -> ImageSet:
     """Images by the rows of a CSV file: path, label and, if there, group and split.
 
-    path: below the folder of the CSV. label: a name, "_" read as a space, or a number.
+    path: below the folder of the CSV. label: a name, as `class_name` reads it, or a number.
     group: a context, like the place or the camera. split: train, val, test or final; without it all are
     train. Raises UserError naming file and line, for a path outside the root, a value that is missing and
     an unknown split.
@@ -76,31 +109,29 @@ def from_csv(path: Path) -> ImageSet:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    require_folder(path.parent)
     if not path.is_file():
         raise UserError(
             f"There is no file {path}: give a CSV with the columns path, label[, group][, split]."
         )
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{path} is no readable CSV ({reason}): write it as UTF-8, with one row per image."
-        ) from error
-    for column in ("path", "label"):
-        if column not in table.columns:
-            raise UserError(f"{path} has no column '{column}': path, label[, group][, split] are needed.")
+    as_text = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}
+    advice = "write it as UTF-8, with columns path, label[, group][, split] and one row per image"
+    table = read_csv(path, advice, ("path", "label"), **as_text)
     return table[[c for c in ("path", "label", "group", "split") if c in table.columns]]
 
 
-def _as_set(named: Path, root: Path, rows: list[tuple[str, str, str, str]], notes: list[str]) -> ImageSet:
+def _as_set(
+    named: Path,
+    root: Path,
+    rows: list[tuple[str, str, str, str]],
+    notes: list[str],
+    faults: Iterable[str] = (),
+) -> ImageSet:
     """Rows of (path, split, class, context) as a set, with val held out where there is none."""
     classes, contexts = _sorted(row[2] for row in rows), _sorted(row[3] for row in rows)
-    names = tuple(name.replace("_", " ") for name in classes)
-    for name, first in zip(names, classes, strict=True):
-        same = [c for c in classes if c.replace("_", " ") == name]
-        if len(same) > 1:
-            raise UserError(f"{named}: classes '{first}' and '{same[1]}' have one name: join or rename them.")
+    _require_distinct("classes", classes, named)
+    _require_distinct("groups", contexts, named)
+    names = tuple(map(class_name, classes))
     label = {name: i for i, name in enumerate(classes)}
     context = {name: i for i, name in enumerate(contexts)}
     table = as_table([(path, split, label[y], context[c], path) for path, split, y, c in rows])
@@ -111,7 +142,20 @@ def _as_set(named: Path, root: Path, rows: list[tuple[str, str, str, str]], note
             f"There is no val: {moved:,} images, {HELD_OUT:.0%} of every class (seed 0), are held out of "
             "train for it; single images stay in train.",
         ]
-    return ImageSet(named.resolve().stem, root, table, names, tuple(contexts), tuple(notes))
+    return ImageSet(named.resolve().stem, root, table, names, tuple(contexts), tuple(notes), tuple(faults))
+
+
+def _require_distinct(what: str, names: Iterable[str], source: Path) -> None:
+    """Raises UserError for two names that look alike: in case, spaces or the encoding of accents alone."""
+    first: dict[str, str] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFC", class_name(name)).casefold()
+        other = first.setdefault(" ".join(plain.split()), name)
+        if other != name:
+            # Of one look in Unicode's composed form: escapes tell them apart.
+            same = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name)
+            pair = (ascii(other), ascii(name)) if same else (repr(other), repr(name))
+            raise UserError(f"{source}: {what} {' and '.join(pair)} have one name: join or rename them.")
 
 
 def with_test(found: ImageSet) -> ImageSet:

@@ -1,7 +1,7 @@
 """Data sets whose images are files: a table of paths, its manifest, sources that open them one by one."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fgsynth.data.augment import plain
 from fgsynth.data.benchmark import COLUMNS, Benchmark, Manifest
 from fgsynth.data.sources import ImageFiles, read
-from fgsynth.utils.errors import UserError
+from fgsynth.utils.errors import UserError, one_line
 
 THREADS = 16
 """For reading: a network file system answers many questions at a time."""
@@ -27,7 +27,7 @@ class ImageSet:
     """A data set on disk, as it is listed; `manifest` checks it.
 
     table: a manifest's columns and `file`, the path below root; the key is a path that stays the same in
-    every published layout. notes: what a user should know, in sentences.
+    every published layout. notes: what a user should know; faults: what must be put right; both in sentences.
     """
 
     name: str
@@ -36,10 +36,13 @@ class ImageSet:
     classes: tuple[str, ...]
     contexts: tuple[str, ...] = ("",)
     notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest. Raises UserError for all that `Manifest` refuses."""
+        """The manifest. Raises UserError for faults, and for all that `Manifest` refuses."""
+        if self.faults:
+            raise UserError(" ".join(self.faults))
         return Manifest(self.name, self.table[COLUMNS], self.classes, self.contexts)
 
     @cached_property
@@ -80,7 +83,8 @@ class ImageSet:
         return np.array([name in inside[folder] for folder, name in places], dtype=bool)
 
     def require_files(self) -> None:
-        """Raises UserError, with the number and the first of them, where files are missing."""
+        """Raises UserError for faults, and with the number and the first of them, where files are missing."""
+        self.manifest  # noqa: B018, raises
         absent = ~self.present()
         if absent.any():
             raise UserError(
@@ -109,10 +113,29 @@ def safe_path(text: str, where: str) -> str:
 
 
 def require_folder(root: Path) -> Path:
-    """The root. Raises UserError where it is no folder."""
+    """The root. Raises UserError where it is no folder, or its name is not UTF-8."""
     if not root.is_dir():
         raise UserError(f"There is no folder {root}: give the folder that holds the images.")
+    if not _is_utf8(root.resolve()):
+        raise UserError(f"The name of {root} is not UTF-8: rename the folder.")
     return root
+
+
+def in_utf8(found: Iterable[Path], root: Path) -> tuple[list[Path], list[str]]:
+    """Paths in sorted order, but for those whose names are not UTF-8: a fault, in a sentence."""
+    every = sorted(found)
+    good, bad = [p for p in every if _is_utf8(p)], [p for p in every if not _is_utf8(p)]
+    if not bad:
+        return good, []
+    first = one_line(str(bad[0].relative_to(root)))
+    return good, [
+        f"{root}: {len(bad):,} file names are not UTF-8 ({first} is the first): rename files or folders."
+    ]
+
+
+def _is_utf8(path: Path) -> bool:
+    # Other bytes are surrogates in Python's text.
+    return str(path).isascii() or not any("\ud800" <= c <= "\udfff" for c in str(path))
 
 
 def as_table(rows: Sequence[tuple[str, str, int, int, str]]) -> pd.DataFrame:

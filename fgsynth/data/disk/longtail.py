@@ -9,7 +9,7 @@ import pandas as pd
 
 from fgsynth.data.disk.image_set import ImageSet, as_table, require_folder, safe_path
 from fgsynth.utils import paths
-from fgsynth.utils.errors import UserError, missing
+from fgsynth.utils.errors import UserError
 
 CLASSNAMES = Path("data/classnames")
 """Of the project: one line per class, see the README there."""
@@ -92,38 +92,34 @@ def load(official: Official, root: Path, splits: Path | None = None) -> ImageSet
     whether all are there. Raises UserError for a missing or altered split file, and for class names that
     are not those of its folders.
     """
-    found, errors = survey(official, root, splits)
-    if errors:
-        raise errors[0]
+    found = survey(official, root, splits)
+    if found.faults:
+        raise UserError(found.faults[0])
     return found
 
 
-def survey(
-    official: Official, root: Path, splits: Path | None = None
-) -> tuple[ImageSet, tuple[UserError, ...]]:
-    """What can be had of a set, and for the rest the errors."""
+def survey(official: Official, root: Path, splits: Path | None = None) -> ImageSet:
+    """What can be had of a set; its faults tell of the rest."""
     names = class_names(paths.root() / official.classnames)
     parts: list[pd.DataFrame] = []
-    errors: list[UserError] = []
+    faults: list[str] = []
     for split, (file, sha256) in official.files.items():
         try:
             part = read_split((splits or root) / file, sha256).assign(split=split)
             _require_folders_of(part, names, official)
             parts.append(part)
         except UserError as error:
-            errors.append(error)
+            faults.append(str(error))
     listed = pd.concat(parts) if parts else pd.DataFrame(columns=["key", "label", "split"])
     located = _locate(require_folder(root), listed["key"].tolist(), official.layouts)
     rows = zip(listed["key"], listed["split"], listed["label"], [0] * len(listed), located, strict=True)
     classes = tuple(name for _, name in names)
-    return ImageSet(official.name, root, as_table(list(rows)), classes), tuple(errors)
+    return ImageSet(official.name, root, as_table(list(rows)), classes, faults=tuple(faults))
 
 
 def class_names(path: Path) -> list[tuple[str, str]]:
     """(folder, readable name) of every label; without a name, the folder's own words are the name."""
-    if not path.is_file():
-        raise missing(path)
-    parts = [line.partition(" ") for line in path.read_text(encoding="utf-8").splitlines()]
+    parts = [line.partition(" ") for line in paths.read_text(path).splitlines()]
     return [
         (folder, name or folder.replace("_", " ").replace("-", " ")) for folder, _, name in parts if folder
     ]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fgsynth.data.benchmark import SPLITS
-from fgsynth.data.disk.image_set import ImageSet, as_table, require_folder, safe_path
+from fgsynth.data.disk.image_set import ImageSet, as_table, in_utf8, require_folder, safe_path
 from fgsynth.data.mini import held_out_split
 from fgsynth.utils import paths
-from fgsynth.utils.errors import UserError, missing
+from fgsynth.utils.errors import UserError, one_line
 from fgsynth.utils.seeds import stable_seed
 
 NAME = "nicopp"
@@ -58,14 +58,16 @@ def draw_split(root: Path, seed: int = 0) -> ImageSet:
     """
     base, names = _base(require_folder(root)), class_names()
     label_of = {name: i for i, name in enumerate(names)}
-    rows, odd = [], []
+    rows, odd, faults = [], [], []
     for c, context in enumerate(CONTEXTS):
         for folder in sorted(p for p in (root / base / context).iterdir() if p.is_dir()):
             name = folder.name.replace("_", " ")
             if name not in label_of:
-                odd.append(f"{context}/{folder.name}")
+                odd.append(f"{context}/{one_line(folder.name)}")
                 continue
-            files = {f"{context}/{name}/{p.name}": p for p in folder.glob("*.jpg")}
+            found, bad = in_utf8(folder.glob("*.jpg"), root)
+            faults += bad
+            files = {f"{context}/{name}/{p.name}": p for p in found}
             keys = sorted(files, key=lambda key: (stable_seed("nicopp split", seed, key), key))
             for key, split in zip(keys, held_out_split(len(keys), HELD_OUT), strict=True):
                 rows.append((key, str(split), label_of[name], c, str(files[key].relative_to(root))))
@@ -75,7 +77,7 @@ def draw_split(root: Path, seed: int = 0) -> ImageSet:
         )
     left = f"{len(odd)} folder{'s are' if len(odd) > 1 else ' is'} no class of NICO++ and "
     left += f"{'are' if len(odd) > 1 else 'is'} left out ({', '.join(odd[:3])})."
-    return ImageSet(NAME, root, as_table(rows), names, CONTEXTS, (left,) if odd else ())
+    return ImageSet(NAME, root, as_table(rows), names, CONTEXTS, (left,) if odd else (), tuple(faults))
 
 
 def write_split(drawn: ImageSet, path: Path) -> None:
@@ -134,10 +136,7 @@ def written_counts(splits: Path, seed: int) -> Tensor:
 
 def class_names() -> tuple[str, ...]:
     """The 60 classes in the order of their labels."""
-    path = paths.root() / CLASSNAMES
-    if not path.is_file():
-        raise missing(path)
-    return tuple(path.read_text(encoding="utf-8").splitlines())
+    return tuple(paths.read_text(paths.root() / CLASSNAMES).splitlines())
 
 
 def differences(found: ImageSet) -> list[str]:
@@ -169,7 +168,7 @@ def _verified(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path} is missing: draw the split anew with fgsynth.data.disk.nicopp.load.")
     data, beside = path.read_bytes(), _digest_of(path)
-    known = beside.read_text(encoding="utf-8").split() if beside.is_file() else []
+    known = paths.read_text(beside).split() if beside.is_file() else []
     if known[:1] != [hashlib.sha256(data).hexdigest()]:
         raise UserError(
             f"{path} is not the file that {beside.name} was written for: restore both, or remove both and "

@@ -1,6 +1,5 @@
 """The real sets as benchmarks: files opened one by one, the official test split as `final`."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from fgsynth.data.disk import longtail, nicopp
 from fgsynth.data.disk.image_set import ImageSet
 from fgsynth.data.disk.longtail import Official
 from fgsynth.utils import paths
-from fgsynth.utils.errors import missing
 
 COUNTS = Path("data/splits/train_counts.json")
 """Of the project: training images by label, as the official lists have them."""
@@ -21,13 +19,12 @@ COUNTS = Path("data/splits/train_counts.json")
 
 def long_tailed(official: Official, settings: OfficialLists) -> Benchmark:
     """ImageNet-LT or Places-LT. Raises UserError as `longtail.load`, and for files that are missing."""
-    return as_benchmark(longtail.load(official, paths.root() / settings.root, _lists(settings)))
+    return as_benchmark(longtail.load(official, paths.place(settings.root), _lists(settings)))
 
 
 def groups(settings: DrawnSplit) -> Benchmark:
     """NICO++. Raises UserError as `nicopp.load`, and for files that are missing."""
-    root = paths.root()
-    return as_benchmark(nicopp.load(root / settings.root, root / settings.splits, settings.seed))
+    return as_benchmark(_drawn(settings))
 
 
 def as_benchmark(found: ImageSet) -> Benchmark:
@@ -59,10 +56,7 @@ def published_counts(root: Path, benchmark: str) -> Tensor:
 
     Raises UserError without the file.
     """
-    known = root / COUNTS
-    if not known.is_file():
-        raise missing(known)
-    return torch.tensor(json.loads(known.read_text(encoding="utf-8"))[benchmark])
+    return torch.tensor(paths.read_json(root / COUNTS)[benchmark])
 
 
 def group_counts(settings: DrawnSplit) -> Tensor:
@@ -70,13 +64,17 @@ def group_counts(settings: DrawnSplit) -> Tensor:
 
     Raises UserError as `nicopp.load` where there is neither.
     """
-    folder = paths.root() / settings.splits
+    folder = paths.place(settings.splits)
     if nicopp.split_file(folder, settings.seed).is_file():
         counts = nicopp.written_counts(folder, settings.seed)
     else:
-        counts = nicopp.load(paths.root() / settings.root, folder, settings.seed).manifest.group_counts()
+        counts = _drawn(settings).manifest.group_counts()
     return counts.reshape(-1, len(nicopp.CONTEXTS))
 
 
 def _lists(settings: OfficialLists) -> Path:
-    return paths.root() / (settings.lists or settings.root)
+    return paths.place(settings.lists or settings.root)
+
+
+def _drawn(settings: DrawnSplit) -> ImageSet:
+    return nicopp.load(paths.place(settings.root), paths.place(settings.splits), settings.seed)

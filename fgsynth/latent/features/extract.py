@@ -18,7 +18,7 @@ from fgsynth.data.sources import Source, digest, take
 from fgsynth.latent.features.extractors import Extractor
 from fgsynth.utils.cache import files_digest, fingerprint
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import atomic, write_text
+from fgsynth.utils.paths import atomic, home, write_text
 from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import generator
 
@@ -63,7 +63,7 @@ def extract(
         For no image, one that cannot be read, a feature that is not finite (naming the image), and a
         finished file that does not fit its JSON.
     """
-    n, folder = len(source.label), Path(folder)
+    n, folder = len(source.label), home(folder)
     for name, value in {"images": n, "images per batch": batch, "images per shard": shard}.items():
         if value < 1:
             raise UserError(f"Features of {value} {name}: at least 1 is needed.")

@@ -16,7 +16,7 @@ from fgsynth.latent.features.extractors import Extractor, extractor
 from fgsynth.latent.features.feature_set import FeatureSet
 from fgsynth.latent.features.sets import LONG_TAILED, ImageSet, featurise, mini_long_tail, places_lt
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import from_root, root
+from fgsynth.utils.paths import from_root, place
 
 DIGITS, CIFAR, PLACES = "digits_lt", "cifar100_lt", "places365_lt"
 FEATURES = "_features"
@@ -59,7 +59,7 @@ def load(name: str, seed: int, settings: LatentSets, work: str) -> Drawn:
         For an unknown name, and for data that are not on disk.
     """
     kind, _, value = name.partition(":")
-    folder, short = root() / work / "features", name.removesuffix(FEATURES)
+    folder, short = place(work) / "features", name.removesuffix(FEATURES)
     if name == DIGITS:
         return Drawn(_digits(settings, seed))
     if short in LONG_TAILED and short != name:

@@ -18,6 +18,7 @@ from fgsynth.latent.features.extract import extract
 from fgsynth.latent.features.extractors import Extractor
 from fgsynth.latent.features.feature_set import REST, FeatureSet, Strings
 from fgsynth.utils.errors import UserError
+from fgsynth.utils.paths import home
 
 LONG_TAILED = (mini.IMAGENET_LT, mini.PLACES_LT)
 
@@ -83,4 +84,4 @@ def places_lt(lists: Path | str, root: Path | str) -> ImageSet:
     lists: the folder of the lists; root: of Places365's images, in any of the published layouts. There is
     no rest: the balanced set is not a list. Raises UserError for a missing or altered list.
     """
-    return on_disk(longtail.load(longtail.PLACES_LT, Path(root), Path(lists)))
+    return on_disk(longtail.load(longtail.PLACES_LT, home(root), home(lists)))

@@ -1,9 +1,12 @@
+import os
 import re
+import shutil
 
 import pytest
 from tiny_files import class_folders
 
 from fgsynth.data.disk.folders import from_csv, from_folders, load, with_test
+from fgsynth.pipeline.commands import main
 from fgsynth.utils.errors import UserError
 
 
@@ -61,7 +64,7 @@ def test_what_is_left_out_is_said(tmp_path):
     assert found.notes == (
         "Folders valid are not used: only train, val, test, final are.",
         "1 file does not end like an image (.jpg, .jpeg, .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm): "
-        "left out.",
+        "left out (1 .txt).",
     )
 
 
@@ -81,6 +84,101 @@ def test_a_class_that_train_lacks_is_named(tmp_path):
 def test_two_folders_of_one_name_are_refused(tmp_path):
     with pytest.raises(UserError, match="classes 'sea lion' and 'sea_lion' have one name: join or rename"):
         from_folders(class_folders(tmp_path, {"train/sea_lion": 1, "train/sea lion": 1}))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("train/cat", "train/Cat"),
+        ("train/cat", "train/cat "),
+        ("train/cat", "val/Cat"),
+        ("train/a b", "val/a  b"),
+        ("train/caf\u00e9", "train/cafe\u0301"),
+        ("train/caf\u00e9", "val/cafe\u0301"),
+        ("train/a_b", "train/a%20b"),
+    ],
+)
+def test_two_classes_of_one_look_are_refused(tmp_path, first, second):
+    pair = [ascii(name.partition("/")[2]) for name in (first, second)]
+    with pytest.raises(UserError, match="have one name: join or rename them") as caught:
+        load(class_folders(tmp_path, {first: 1, second: 1, "train/dog": 1}))
+    assert all(name in str(caught.value) for name in pair)
+    lines = [
+        f"{i}.png,{name[1:-1]},{f.split('/')[0]}"
+        for i, (f, name) in enumerate(zip((first, second), pair, strict=True))
+    ]
+    table = "path,label,split\n9.png,dog,train\n" + "\n".join(lines).encode().decode("unicode_escape")
+    (tmp_path / "list.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(UserError, match=r"list\.csv: classes .* have one name"):
+        load(tmp_path / "list.csv")
+
+
+def test_two_groups_of_one_look_are_refused(tmp_path):
+    with pytest.raises(UserError, match="groups 'Dim' and 'dim' have one name"):
+        load(csv(tmp_path, "path,label,group", "1.jpg,a,dim", "2.jpg,a,Dim"))
+
+
+def test_a_class_without_an_image_is_counted_and_named(tmp_path):
+    root = class_folders(tmp_path, {"train/a": 3, "val/a": 2})
+    for name in ("train/owl", "train/yak", "val/owl"):
+        (root / name).mkdir()
+    found = load(root)
+    with pytest.raises(UserError, match=r"train/owl \(empty\), train/yak \(empty\), val/owl \(empty\): add"):
+        _ = found.manifest
+    for name in ("1.heic", "2.HEIC", "note"):
+        (root / "train/owl" / name).touch()
+    found = load(root)
+    with pytest.raises(UserError, match=r"train/owl \(2 \.heic, 1 no ending\), train/yak \(empty\)"):
+        found.require_files()
+    assert "3 files do not end like an image" in found.notes[0]
+    assert found.notes[0].endswith("left out (2 .heic, 1 no ending).")
+    for name in ("train/owl", "train/yak"):
+        for file in (root / name).iterdir():
+            file.unlink()
+        (root / name).rmdir()
+    found = load(root)
+    assert found.manifest.classes == ("a",)
+    assert found.notes == ("Class folders without an image: val/owl (empty).",)
+
+
+def test_only_unreadable_images_are_told_of_a_folder_without_any_other(tmp_path):
+    (tmp_path / "train/cat").mkdir(parents=True)
+    (tmp_path / "train/cat/1.heic").touch()
+    with pytest.raises(UserError, match=r"has no image .* \(train/cat holds 1 \.heic\)"):
+        load(tmp_path)
+
+
+LATIN = os.fsdecode("caf\xe9".encode("latin-1"))
+
+
+@pytest.mark.parametrize("name", [f"train/cat/{LATIN}.png", f"train/{LATIN}/9.png", f"val/{LATIN}/9.png"])
+def test_a_name_that_is_not_utf8_is_one_printable_sentence(tmp_path, name, capsys):
+    root = class_folders(tmp_path / "pets", {"train/cat": 3, "train/dog": 2})
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(root / "train/cat/0.png", root / name)
+    with pytest.raises(UserError, match="file names are not UTF-8") as caught:
+        _ = load(root).manifest
+    assert name.replace(LATIN, r"caf\udce9") in str(caught.value)
+    str(caught.value).encode()
+    assert main(["check-data", "folder", "--root", str(root)]) == 1
+    said = capsys.readouterr()
+    assert "file names are not UTF-8" in said.out
+    assert "Traceback" not in said.err
+
+
+def test_a_root_whose_name_is_not_utf8_is_refused(tmp_path, capsys):
+    root = class_folders(tmp_path / LATIN, {"train/cat": 3})
+    (root / "list.csv").write_text("path,label\ntrain/cat/0.png,cat\n")
+    for place in (root, root / "list.csv"):
+        assert main(["check-data", "folder", "--root", str(place)]) == 1
+        assert r"caf\udce9 is not UTF-8" in capsys.readouterr().out
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    class_folders(tmp_path / "pics", {"train/cat": 3})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load("~/pics").manifest.classes == ("cat",)
+    assert main(["check-data", "folder", "--root", "~/pics"]) == 0
 
 
 def csv(tmp_path, *lines):
@@ -122,7 +220,10 @@ def test_a_csv_that_leaves_the_root_is_refused(tmp_path, path):
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        (["path,class", "1.jpg,a"], "list.csv has no column 'label': path, label[, group][, split]"),
+        (
+            ["path,class", "1.jpg,a"],
+            "list.csv has no column 'label': write it as UTF-8, with columns path, label[, group][, split]",
+        ),
         (["path,label", "1.jpg,a", "2.jpg,"], "list.csv, line 3 has no label: give one or leave the row out"),
         (["path,label,split", "1.jpg,a,"], "list.csv, line 2 has no split"),
         (["path,label,split", "1.jpg,a,valid"], "list.csv, line 2 has split 'valid': choose one of train"),

@@ -93,16 +93,16 @@ def test_an_altered_split_file_is_refused(official, tmp_path):
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     with pytest.raises(UserError, match=r"Tiny_val.txt has SHA-256 .* the official file has .*: download it"):
         load(official, tmp_path / "root", tmp_path / "splits")
-    found, errors = survey(official, tmp_path / "root", tmp_path / "splits")
-    assert len(errors) == 1
+    found = survey(official, tmp_path / "root", tmp_path / "splits")
+    assert len(found.faults) == 1
     assert set(found.table["split"]) == {"train", "test"}
 
 
 def test_a_missing_split_file_says_where_to_get_it(official, tmp_path):
     with pytest.raises(UserError, match=r"root/Tiny_train.txt is missing: get it from .*liuziwei7.*--splits"):
         load(official, tmp_path / "root")
-    found, errors = survey(official, tmp_path / "root")
-    assert len(errors) == 3
+    found = survey(official, tmp_path / "root")
+    assert len(found.faults) == 3
     assert found.table.empty
 
 
@@ -187,9 +187,9 @@ def test_places_lt_is_as_published(root, shared, tmp_path):
 
 
 def test_imagenet_lt_is_as_published_as_far_as_its_files_are_there(shared, tmp_path):
-    found, errors = survey(IMAGENET_LT, tmp_path, shared / "splits")
+    found = survey(IMAGENET_LT, tmp_path, shared / "splits")
     sizes = found.table.groupby(["split", "label"]).size()
     assert set(sizes["val"]) == {20}
     assert set(sizes["test"]) == {50}
     assert sizes.index.levels[1].tolist() == list(range(1000))
-    assert all("ImageNet_LT_train.txt" in str(error) for error in errors)
+    assert all("ImageNet_LT_train.txt" in fault for fault in found.faults)
