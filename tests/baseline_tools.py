@@ -12,7 +12,7 @@ BATCH = Batch(X, LABEL)
 
 
 def moment(update=0, counts=COUNTS, key=0, updates=100):
-    return Moment(update, updates, 10, counts, None, {}, lambda values: values, (key,))
+    return Moment(update, updates, counts, None, {}, lambda values: values, (key,))
 
 
 def says(logits, embedding=None):

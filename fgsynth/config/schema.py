@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,6 +20,7 @@ from fgsynth.config.blocks import Key
 from fgsynth.utils.errors import RENAMED, UserError, renamed
 
 Count = Annotated[int, Field(ge=1)]
+NotNegativeCount = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -28,8 +30,20 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _with_name(sentence: str) -> str:
+    if "{}" not in sentence:
+        raise ValueError("must hold {} where the name of the class goes")
+    return sentence
+
+
 ListOf = BeforeValidator(_as_tuple)
 """YAML and notebooks write lists, frozen models hold tuples."""
+Sentence = Annotated[str, AfterValidator(_with_name)]
+"""A sentence about a class, with {} for its name."""
+Optimiser = Literal["sgd", "adamw"]
+Counts = Literal["real", "real+synthetic", "batch"]
+Precision = Literal["no", "fp16", "bf16"]
+Augment = Annotated[tuple[Literal["crop", "flip", "jitter", "blur", "grey"], ...], ListOf]
 
 
 class Frozen(BaseModel):
@@ -174,18 +188,18 @@ class Classification(Frozen):
 
     network: str
     pretrained: bool
-    optimiser: Literal["sgd", "adamw"]
+    optimiser: Optimiser
     rate: Positive
     weight_decay: NotNegative
     epochs: Count
     updates_per_epoch: Count | None
     batch: Annotated[int, Field(ge=2)]
     balanced: Share
-    counts: Literal["real", "real+synthetic", "batch"]
-    augment: Annotated[tuple[Literal["crop", "flip", "jitter", "blur", "grey"], ...], ListOf]
+    counts: Counts
+    augment: Augment
     side: Count | None = None
-    workers: Annotated[int, Field(ge=0)] = 0
-    precision: Literal["no", "fp16", "bf16"] | None = None
+    workers: NotNegativeCount = 0
+    precision: Precision | None = None
     accumulate: Count = 1
 
 
@@ -282,4 +296,10 @@ def _sentences(error: ValidationError, written: Callable[[Key], Key]) -> Iterato
         elif of_many:
             yield f"'{name}': {message}." if name else f"{message}."
         else:
-            yield f"key '{name}' is {value!r}: {message[0].lower()}{message[1:]}."
+            yield f"key '{name}' is {_shown(value)}: {message[0].lower()}{message[1:]}."
+
+
+def _shown(value: Any) -> str:
+    """A value as it was given; by its type where it would fill the screen."""
+    whole = repr(value)
+    return whole if len(whole) <= 80 and "\n" not in whole else f"a {type(value).__name__}"

@@ -19,6 +19,7 @@ from fgsynth.config.schema import (
     Positive,
     Sampling,
     Search,
+    Sentence,
     Share,
     is_on_disk,
     validated,
@@ -124,7 +125,7 @@ class Baselines(Frozen):
     inversion: Inversion
     clip: str
     clip_rate: Positive
-    sentences: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+    sentences: Annotated[tuple[Sentence, ...], ListOf, Field(min_length=1)]
 
     @model_validator(mode="after")
     def _changes_fit(self) -> "Baselines":

@@ -15,6 +15,7 @@ from PIL import Image
 from fgsynth.config.schema import Sampling
 from fgsynth.cost.meter import hardware
 from fgsynth.data import tars
+from fgsynth.data.sources import Images
 from fgsynth.generate.compose import guidance_of
 from fgsynth.generate.generator import Dropout, Generator
 from fgsynth.generate.plan import Method
@@ -22,7 +23,8 @@ from fgsynth.generate.resize import at_resolution, resized
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise
 from fgsynth.guidance.criteria import entropy
 from fgsynth.models.networks import Classifier
-from fgsynth.train.train import Images, Recipe, train
+from fgsynth.train.recipe import Recipe
+from fgsynth.train.train import train
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import read_json, write_text
 from fgsynth.utils.seeds import generator as seeded

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ IN_MEMORY = 4e9
 """Bytes of images that a set may take in memory; of a larger one they are read when they are needed."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Labelled images, in memory or opened one by one.
 

@@ -12,14 +12,11 @@ from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.second_stages import normalised, refitted, retrained
 from fgsynth.experiments.study import Row
 from fgsynth.generate.synthetic_set import SyntheticSet
-from fgsynth.train.objectives.cmo import CMO
-from fgsynth.train.objectives.glmc import GLMC
+from fgsynth.train.objectives.branches import CMO, ResLT
 from fgsynth.train.objectives.grouped import IRM, LISA, RWG, SUBG, GroupDRO
-from fgsynth.train.objectives.ldam import LDAM
-from fgsynth.train.objectives.mixing import Mixup, Remix
-from fgsynth.train.objectives.reslt import ResLT
-from fgsynth.train.objectives.reweighting import ClassBalanced, Focal, LogitAdjustment
-from fgsynth.train.objectives.vl_ltr import SENTENCE, VLLTR
+from fgsynth.train.objectives.mixing import GLMC, Mixup, Remix
+from fgsynth.train.objectives.reweighting import LDAM, ClassBalanced, Focal, LogitAdjustment
+from fgsynth.train.objectives.vl_ltr import VLLTR
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.second_stage import rescale
 from fgsynth.utils.cache import model_digest
@@ -40,7 +37,7 @@ class Options:
     inversion: Inversion
     clip: str
     clip_rate: float
-    sentences: tuple[str, ...] = (SENTENCE, f"a photo of {SENTENCE}")
+    sentences: tuple[str, ...] = VLLTR.sentences
 
 
 def imagenet_lt(exp: Experiment, options: Options, guided: SyntheticSet) -> dict[str, Row]:

@@ -11,9 +11,9 @@ from fgsynth.data.sources import Source, count
 from fgsynth.generate.plan import Method
 from fgsynth.models.networks import Classifier, last_layer
 from fgsynth.train.batches import training_batches
+from fgsynth.train.loop import finite
 from fgsynth.train.losses import balanced_softmax, prior_counts
 from fgsynth.train.recipe import Recipe
-from fgsynth.train.train import finite
 from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import stable_seed
 

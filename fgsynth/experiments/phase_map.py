@@ -26,7 +26,8 @@ from fgsynth.generate.plan import Method
 from fgsynth.miniworld import judge
 from fgsynth.models.networks import Classifier
 from fgsynth.pretrain.files import JUDGE
-from fgsynth.train.train import Recipe, predict
+from fgsynth.train.recipe import Recipe
+from fgsynth.train.train import predict
 from fgsynth.utils import paths
 from fgsynth.utils.progress import progress
 

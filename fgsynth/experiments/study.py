@@ -27,8 +27,9 @@ from fgsynth.guidance.criteria import entropy
 from fgsynth.miniworld import judge
 from fgsynth.models.networks import Classifier
 from fgsynth.train.predict import refine_and_predict
-from fgsynth.train.search import best, random_search
-from fgsynth.train.train import Recipe, load, outputs
+from fgsynth.train.recipe import Recipe, random_search
+from fgsynth.train.run_folder import best, load
+from fgsynth.train.train import outputs
 from fgsynth.utils import paths
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.parallel import spread

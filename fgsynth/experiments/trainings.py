@@ -13,10 +13,11 @@ from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.sources import ImageFiles, Images, Source
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.models.networks import Classifier
-from fgsynth.train import distributed
+from fgsynth.train import launch
 from fgsynth.train.predict import ImagesAt, predict_classes, train_and_predict
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import Trained, finished
+from fgsynth.train.train import train
 from fgsynth.utils.cache import fingerprint
 from fgsynth.utils.parallel import spread
 
@@ -82,7 +83,7 @@ class Trainings:
         work = [(self.deferred(*job), images, _file(folder, split)) for folder, job in todo.items()]
         bar = f"{self.bench.manifest.name}, classifiers"
         if torch.cuda.is_available():
-            distributed.each(train_and_predict, work, bar)
+            launch.each(train_and_predict, work, bar)
         else:
             spread(train_and_predict, work, bar, processes=self.processes(todo.values()))
 
@@ -98,8 +99,8 @@ class Trainings:
         made, val = synthetic.images if synthetic else None, recipe.select != "last"
         held_out = self.images("val") if val else None
         n_classes = len(self.bench.manifest.classes)
-        of = partial(distributed.train, self.images("train"), made, n_classes, recipe, seed, val=held_out)
-        return partial(of, folder=folder, workers=self.workers, compute=self.compute)
+        of = partial(train, self.images("train"), made, n_classes, recipe, seed, val=held_out)
+        return partial(of, folder=folder, workers=self.workers, compute=self.compute, processes=None)
 
     def folder(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Path:
         """Where a classifier's run is kept."""

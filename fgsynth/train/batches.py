@@ -10,10 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from fgsynth.data.augment import augment, plain
 from fgsynth.data.sources import Images, Source, context_of, contexts, take
-from fgsynth.train.objective import Batch as Batch
+from fgsynth.train.objective import Batch
 from fgsynth.train.recipe import Recipe
-from fgsynth.train.sampling import Rows, Step
-from fgsynth.train.sampling import steps as steps
+from fgsynth.train.sampling import Rows, Step, steps
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator, stable_seed
 
@@ -58,10 +57,8 @@ class _Views(Dataset[Batch]):
             # Images of one size are drawn for together, so all are made for some of them.
             return augment(take(source, rows), names, seed, side)[mine]
         # Files are opened by the process that needs them alone: each has its own seed.
-        views = [
-            augment([source[int(rows[i])][0]], names, stable_seed(seed, i), side)
-            for i in range(len(rows))[mine]
-        ]
+        some = range(len(rows))[mine]
+        views = [augment([source[int(rows[i])][0]], names, stable_seed(seed, i), side) for i in some]
         return torch.cat(views) if views else torch.empty(0, side, side, 3, dtype=torch.uint8)
 
 

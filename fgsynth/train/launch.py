@@ -6,7 +6,7 @@ import pickle
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -19,6 +19,7 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
+from fgsynth.train.ranks import started
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.interrupts import AGAIN, Stopped, listening
 from fgsynth.utils.paths import write_text
@@ -57,6 +58,7 @@ def apart(function: Callable[[T], object], items: Sequence[T], processes: int, b
     bars, shown = iter(progress(range(len(items)), bar)), 0
 
     def look() -> None:
+        """Show how many are taken."""
         nonlocal shown
         while shown < min(taken.value, len(items)):
             shown = next(bars) + 1
@@ -65,6 +67,22 @@ def apart(function: Callable[[T], object], items: Sequence[T], processes: int, b
         folder = Path(name)
         (folder / WORK).write_bytes(cloudpickle.dumps((function, list(items))))
         _watched(_taker, (processes, gpus, taken, folder), processes, folder, look)
+
+
+def each(function: Callable[[T], object], items: Iterable[T], bar: str) -> None:
+    """`function` of every item: one job per GPU at a time, or one after another, each on all GPUs.
+
+    With as many jobs as GPUs or more, each GPU takes the next job when it is done with one, as independent
+    jobs need not wait for each other; with fewer jobs, or a single GPU, they are done here one after another,
+    and a job that trains with `processes=None` uses all GPUs. function: leaves what it makes in files.
+    Raises as `apart` or as `function`.
+    """
+    todo, count = list(items), torch.cuda.device_count()
+    if count < 2 or len(todo) < count or started():
+        for item in progress(todo, bar):
+            function(item)
+    else:
+        apart(function, todo, count, bar)
 
 
 def _free_port() -> int:
@@ -89,6 +107,7 @@ def _taker(rank: int, size: int, gpus: list[str], taken: Any, folder: Path) -> N
     function, items = pickle.loads((folder / WORK).read_bytes())
 
     def take() -> None:
+        """Take item after item until there is none."""
         with listening() as stopping:
             while not stopping():
                 with taken.get_lock():
@@ -131,34 +150,24 @@ def _watched(
     """Start processes and wait for them; when one fails the others are ended."""
     with listening() as stopping:
         context = start_processes(main, arguments, processes, join=False, start_method="spawn")
+        sent = False
         try:
-            _waited(context, stopping, look)
+            while not context.join(POLL):
+                look()
+                if stopping() and not sent:
+                    sent = True
+                    for process in context.processes:
+                        process.terminate()
+            look()
         except ProcessException as error:
             _explain(error, context, folder, stopping())
         finally:
-            _killed(context)
+            # What is left would go on behind a second signal.
+            for process in context.processes:
+                process.kill()
+                process.join()
     if (folder / STOPPED).exists():
         raise Stopped((folder / STOPPED).read_text(encoding="utf-8").rstrip())
-
-
-def _waited(context: ProcessContext, stopping: Callable[[], bool], look: Callable[[], object]) -> None:
-    sent = False
-    while not context.join(POLL):
-        look()
-        if stopping() and not sent:
-            sent = True
-            for process in context.processes:
-                if process.is_alive():
-                    process.terminate()
-    look()
-
-
-def _killed(context: ProcessContext) -> None:
-    """Kill the processes that are left, so that nothing goes on behind a second signal."""
-    for process in context.processes:
-        if process.is_alive():
-            process.kill()
-            process.join()
 
 
 def _explain(error: ProcessException, context: ProcessContext, folder: Path, stopping: bool) -> NoReturn:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -34,9 +35,9 @@ def finite(loss: Tensor, update: int, rate: float) -> float:
 
 
 class Fit:
-    """Network, optimiser, schedule, averaged weights, history: all that a training is in the midst of.
+    """Network, optimiser, schedule, history: all that a training is in the midst of.
 
-    group_counts: training images by group, for a method that asks. per_epoch: updates of an epoch. done:
+    group_counts: training images by group, for a grouped method. per_epoch: updates of an epoch. done:
     updates so far. rows: of whole epochs, for the history. memory: tensors that the method keeps. best,
     weights: the highest validation accuracy so far and the state that had it, where one is chosen.
     Raises UserError for batch norm in several processes without GPUs.
@@ -117,7 +118,7 @@ class Fit:
 
     def _moment(self, piece: int) -> Moment:
         key = (self.seed, self.done, self.ranks.rank, piece)
-        known = (self.done, self.updates, self.per_epoch, self.counts, self.group_counts, self.memory)
+        known = (self.done, self.updates, self.counts, self.group_counts, self.memory)
         return Moment(*known, self.ranks.total, key)
 
     def epoch(self, feed: Iterator[Batch], stopping: Callable[[], bool]) -> dict[str, float] | None:
@@ -151,43 +152,30 @@ class Fit:
         self.total, self.seconds, self.waited = 0.0, 0.0, 0.0
         return {"epoch": self.done // self.per_epoch, **row, **times}
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def state(self) -> dict[str, Any]:
         """Everything that going on needs, as `checkpoint.write` takes it; to be called by all processes."""
-        optimiser, groups = checkpoint.optimiser_state(self.optimiser)
-        random = self.ranks.all(checkpoint.random_state(self.ranks.device))
-        parts = {
-            "network": self.network.state_dict(),
-            "best": self.weights,
-            "objective": self.memory,
-            "optimiser": optimiser,
-            "random": {f"{i}.{j}": s for i, states in enumerate(random) for j, s in enumerate(states)},
-        }
-        tensors = {k: v for name, part in parts.items() for k, v in checkpoint.under(name, part).items()}
-        notes = {key: getattr(self, key) for key in _NOTED}
-        return tensors, notes | {
-            "groups": groups,
-            "scaler": self.scaler.state_dict(),
-            "processes": len(random),
+        parts: dict[str, Any] = {"network": self.network, "optimiser": self.optimiser, "scaler": self.scaler}
+        return {
+            **{name: part.state_dict() for name, part in parts.items()},
+            **{name: getattr(self, name) for name in _NOTED},
+            "random": self.ranks.all(checkpoint.random_state(self.ranks.device)),
         }
 
-    def restore(self, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """The opposite of `state`. With as many processes as before, to the bit on one kind of CPU."""
-        self.network.load_state_dict(checkpoint.of("network", tensors))
-        self.weights = checkpoint.of("best", tensors)
-        found = checkpoint.of("objective", tensors)
-        self.memory = {name: value.to(self.ranks.device) for name, value in found.items()}
-        checkpoint.restore_optimiser(self.optimiser, checkpoint.of("optimiser", tensors), notes["groups"])
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
         # Another precision than before has another scaler, which finds its scale itself.
-        if self.scaler.is_enabled() and notes["scaler"]:
-            self.scaler.load_state_dict(notes["scaler"])
-        for key in _NOTED:
-            setattr(self, key, notes[key])
-        if notes["processes"] == self.ranks.size:
-            mine = checkpoint.of(f"random.{self.ranks.rank}", tensors)
-            checkpoint.restore_random([mine[key] for key in sorted(mine)], self.ranks.device)
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        for name in _NOTED:
+            setattr(self, name, state[name])
+        self.memory = {name: value.to(self.ranks.device) for name, value in self.memory.items()}
+        if len(state["random"]) == self.ranks.size:
+            checkpoint.restore_random(state["random"][self.ranks.rank], self.ranks.device)
 
 
-_NOTED = ("done", "total", "seconds", "waited", "rows", "best")
+_NOTED = ("done", "total", "seconds", "waited", "rows", "best", "weights", "memory")
 
 
 def _as_input(batch: Batch) -> Batch:
@@ -198,12 +186,10 @@ def _as_input(batch: Batch) -> Batch:
 
 def _created(recipe: Recipe, n_classes: int, seed: int, ranks: Ranks) -> Classifier:
     """The network before training. Pretrained weights are fetched by the first process, then found."""
-    if ranks.first:
-        network = create(recipe.network, n_classes, stable_seed("weights", seed), recipe.pretrained)
+    build = partial(create, recipe.network, n_classes, stable_seed("weights", seed), recipe.pretrained)
+    network = build() if ranks.first else None
     ranks.wait()
-    if not ranks.first:
-        network = create(recipe.network, n_classes, stable_seed("weights", seed), recipe.pretrained)
-    return network
+    return build() if network is None else network
 
 
 def _synchronised(network: Classifier, ranks: Ranks, name: str) -> Classifier:

@@ -1,13 +1,10 @@
 """Losses of long-tailed learning."""
 
-from typing import Literal
-
 from torch import Tensor
 from torch.nn import functional as F
 
+from fgsynth.config.schema import Counts
 from fgsynth.utils.errors import UserError
-
-Counts = Literal["real", "real+synthetic", "batch"]
 
 
 def balanced_softmax(

@@ -1,18 +1,17 @@
 """The contract of a method of imbalanced learning: how rows are drawn, a network's heads, a loss."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, get_args
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fgsynth.config.checked import Checked
 from fgsynth.models.networks import Classifier
-from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator
 
-Kind = Literal["passes", "balanced", "inverse", "effective number", "subsampled"]
-By = Literal["class", "group"]
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """A network under training, in the precision it is computed in: x -> logits, embedding, both float32."""
 
@@ -38,28 +37,17 @@ def mapped(batch: Batch, each: Callable[[Tensor], Tensor]) -> Batch:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Drawing(Checked):
     """How a mini-batch's rows are drawn from a set.
 
     "passes": every image once per pass, in a new order each. "balanced": a class (or group) that has any
     image, all equally likely, then one of its images. "inverse": the same, class k as likely as 1 / n_k
-    (Zhou et al. 2020, BBN). "effective number": as likely as 1 / E_k, E_k = (1 - beta^n_k) / (1 - beta) (Cui
-    et al. 2019, eq. 2). "subsampled": passes over as many images of each class (group) as the smallest
+    (Zhou et al. 2020, BBN). "subsampled": passes over as many images of each class (group) as the smallest
     has, chosen once (Idrissi et al. 2022, SUBG). Classes without images are never drawn.
-    Raises UserError naming the key.
     """
 
-    kind: Kind = "passes"
-    by: By = "class"
-    beta: float = 0.999
-
-    def __post_init__(self) -> None:
-        for key, choices in (("kind", get_args(Kind)), ("by", get_args(By))):
-            if getattr(self, key) not in choices:
-                named = " or ".join(f"'{c}'" for c in choices)
-                raise UserError(f"Drawing: unknown {key} '{getattr(self, key)}': choose {named}.")
-        if not 0 <= self.beta < 1:
-            raise UserError(f"Drawing: beta is {self.beta}, must be at least 0 and below 1.")
+    kind: Literal["passes", "balanced", "inverse", "subsampled"] = "passes"
+    by: Literal["class", "group"] = "class"
 
 
 PASSES = Drawing()
@@ -69,26 +57,20 @@ PASSES = Drawing()
 class Moment:
     """Where a training is, and what else a loss may know.
 
-    update: updates done before this one, of `updates` in all, `per_epoch` of them in an epoch.
-    counts: n_c, (c,) float32, as the recipe counts (real images by default). group_counts: training
-    images by group, (g,) float32, g = c * contexts, 0 for an empty group; None for an objective that is
-    not grouped. state: the objective's tensors, in which a loss keeps what the next update needs.
-    total: sum of a tensor over all processes, to be called by all of them. key: of this micro-batch's draws.
+    update: updates done before this one, of `updates` in all. counts: n_c, (c,) float32, as the recipe
+    counts (real images by default). group_counts: training images by group, (g,) float32, g = c * contexts,
+    0 for an empty group; None for an objective that is not grouped. state: the objective's tensors, in
+    which a loss keeps what the next update needs. total: sum of a tensor over all processes, to be called
+    by all of them. key: of this micro-batch's draws.
     """
 
     update: int
     updates: int
-    per_epoch: int
     counts: Tensor
     group_counts: Tensor | None
     state: dict[str, Tensor]
     total: Callable[[Tensor], Tensor]
     key: tuple[int, ...]
-
-    @property
-    def epoch(self) -> int:
-        """The epoch of this update, from 0."""
-        return self.update // self.per_epoch
 
     @property
     def progress(self) -> float:
@@ -100,7 +82,7 @@ class Moment:
         return generator("objective", what, *self.key)
 
 
-class Objective(Protocol):
+class Objective(Checked, ABC):
     """A method: frozen dataclasses of its hyper-parameters, of which only the loss has no default.
 
     name: in recipe.json and `fgsynth.train.objectives.registry.OBJECTIVES`. grouped: whether it needs groups.
@@ -109,6 +91,7 @@ class Objective(Protocol):
     name: ClassVar[str]
     grouped: ClassVar[bool] = False
 
+    @abstractmethod
     def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
         """Mean over a micro-batch, a scalar; `network` is to be called once, as processes exchange gradients.
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fgsynth.data.sources import Source
 from fgsynth.models.networks import Classifier
-from fgsynth.train.train import Trained, outputs
+from fgsynth.train.run_folder import Trained
+from fgsynth.train.train import outputs
 from fgsynth.utils.paths import atomic
 
 

@@ -2,12 +2,27 @@
 
 import os
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import PlainValidator
 from torch import Tensor
 
+from fgsynth.utils.errors import UserError
+
 T = TypeVar("T")
+
+
+def _device(value: Any) -> Any:
+    try:
+        torch.device(value or "cpu")
+    except (RuntimeError, TypeError) as error:
+        raise ValueError("must be 'cpu', 'cuda' or one GPU, as 'cuda:1'") from error
+    return value
+
+
+Device = Annotated[str | torch.device | None, PlainValidator(_device)]
+"""A device or its name; None is a GPU if there is one."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +91,11 @@ def ranks(device: str | torch.device | None = None) -> Ranks:
     """Who this process is among those started by torchrun, `accelerate launch` or `train.launch`, or alone.
 
     device: None is a GPU if there is one, each process its own. They talk by NCCL on GPUs, by gloo on CPUs.
+    Raises UserError for a GPU where there is none.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"There is no GPU for device '{where}' here: choose 'cpu', or leave it out.")
     if not started():
         return Ranks(0, 1, where)
     # Imported only here: it takes a second, and a process alone has no use for it.

@@ -1,27 +1,42 @@
-"""Settings of a classifier's training, checked at the door: recipe, optimiser, schedule, computation."""
+"""Settings of a classifier's training: recipe, optimiser, schedule, computation; random search."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
+import numpy as np
 import torch
+from pydantic import Field
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
-from fgsynth.config.schema import Classification
-from fgsynth.data.augment import check_names
-from fgsynth.train.losses import Counts
+from fgsynth.config.checked import Checked, checked
+from fgsynth.config.schema import (
+    Augment,
+    Classification,
+    Count,
+    Counts,
+    ListOf,
+    NotNegative,
+    Optimiser,
+    Positive,
+    Precision,
+    Share,
+)
 from fgsynth.train.objective import Objective
 from fgsynth.utils.errors import UserError
+from fgsynth.utils.seeds import stable_seed
 
 MOMENTUM = 0.9
+Exponent = Annotated[float, Field(allow_inf_nan=False)]
+Range = Annotated[tuple[Exponent, Exponent], ListOf]
+"""The exponents that are drawn between."""
 Select = Literal["last", "best_average_val"]
-Precision = Literal["no", "fp16", "bf16"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Checked):
     """Settings of training on real and synthetic images (FG step 5; rates are *not printed* there).
 
     network: "small", "slim", "thin" or the name of a timm network; pretrained: start from timm's weights.
@@ -33,49 +48,29 @@ class Recipe:
     objective: another method than balanced softmax (of `train.objectives`); `balanced` is not used then.
     select: the weights of the last epoch, or of the best by average validation accuracy (SubpopBench's rule).
     augment: names, see fgsynth.data.augment; side: the input's, for images from files; None keeps their size.
-    Raises UserError naming the key.
     """
 
     network: str = "small"
     pretrained: bool = False
-    optimiser: Literal["sgd", "adamw"] = "adamw"
-    rate: float = 4e-3
-    weight_decay: float = 0.05
-    epochs: int = 10
-    updates_per_epoch: int | None = None
-    batch: int = 64
-    warmup: float = 0.05
-    real_share: float = 0.5
-    balanced: float = 1.0
+    optimiser: Optimiser = "adamw"
+    rate: Positive = 4e-3
+    weight_decay: NotNegative = 0.05
+    epochs: Count = 10
+    updates_per_epoch: Count | None = None
+    batch: Annotated[int, Field(ge=2)] = 64
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    real_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    balanced: Share = 1.0
     counts: Counts = "real"
     select: Select = "last"
-    augment: tuple[str, ...] = ("crop", "flip")
-    side: int | None = None
+    augment: Augment = ("crop", "flip")
+    side: Count | None = None
     objective: Objective | None = None
 
     @classmethod
     def of(cls, settings: Classification) -> "Recipe":
         """The recipe of a stage's settings, which hold besides how a machine computes it."""
         return cls(**settings.model_dump(exclude={"workers", "precision", "accumulate"}))
-
-    def __post_init__(self) -> None:
-        # A list is what a YAML or JSON file holds.
-        object.__setattr__(self, "augment", tuple(self.augment))
-        check_names(self.augment)
-        named = {"optimiser": ("sgd", "adamw"), "counts": get_args(Counts), "select": get_args(Select)}
-        for key, choices in named.items():
-            if getattr(self, key) not in choices:
-                raise UserError(f"Recipe: unknown {key} '{getattr(self, key)}': choose {_or(choices)}.")
-        _at_least(self, "epochs", 1)
-        _at_least(self, "batch", 2)
-        _at_least(self, "weight_decay", 0)
-        for key in ("updates_per_epoch", "side"):
-            if getattr(self, key) is not None:
-                _at_least(self, key, 1)
-        _require(self, 0 < self.rate < float("inf"), "rate", "positive and finite")
-        _require(self, 0 <= self.warmup < 1, "warmup", "at least 0 and below 1")
-        _require(self, 0 < self.real_share <= 1, "real_share", "above 0 and at most 1")
-        _require(self, 0 <= self.balanced <= 1, "balanced", "from 0 to 1")
 
     @property
     def grouped(self) -> bool:
@@ -120,7 +115,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Compute:
+class Compute(Checked):
     """Computation of a training on a machine; no part of the recipe, and no reason to train anew.
 
     What is trained changes by rounding only, but for what batch norm sees under `accumulate`.
@@ -129,34 +124,27 @@ class Compute:
     batches that do not fit the memory; batch norm then sees the statistics of a micro-batch.
     checkpoint: seconds after which an epoch's end is kept on disk. A kill costs at most so many and an
     epoch; a training of seconds, of which the mini scale has many, writes none. 0 keeps every epoch.
-    Raises UserError naming the key.
     """
 
     precision: Precision | None = None
-    accumulate: int = 1
-    checkpoint: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.precision not in (None, *get_args(Precision)):
-            raise UserError(
-                f"Compute: unknown precision '{self.precision}': choose {_or(get_args(Precision))}."
-            )
-        _at_least(self, "accumulate", 1)
-        _at_least(self, "checkpoint", 0)
+    accumulate: Count = 1
+    checkpoint: NotNegative = 60.0
 
     def on(self, device: torch.device) -> Precision:
         """The precision on a device."""
         return self.precision or ("bf16" if device.type == "cuda" else "no")
 
 
-def _at_least(settings: "Recipe | Compute", key: str, bound: int) -> None:
-    _require(settings, getattr(settings, key) >= bound, key, f"at least {bound}")
+@checked
+def random_search(
+    draws: Count, seed: int, rate: Range = (-4, -2), batch: Range = (6, 6.75)
+) -> list[tuple[float, int]]:
+    """Log-uniform draws of (rate, batch): 10^U(rate) and int(2^U(batch)) (Yang et al. 2023, SubpopBench).
 
-
-def _require(settings: "Recipe | Compute", holds: bool, key: str, what: str) -> None:
-    if not holds:
-        raise UserError(f"{type(settings).__name__}: {key} is {getattr(settings, key)}, must be {what}.")
-
-
-def _or(choices: Iterable[str]) -> str:
-    return " or ".join(f"'{c}'" for c in choices)
+    A longer search begins with the draws of a shorter one.
+    """
+    pairs = []
+    for i in range(draws):
+        random = np.random.default_rng(stable_seed("search", seed, i))
+        pairs.append((float(10 ** random.uniform(*rate)), int(2 ** random.uniform(*batch))))
+    return pairs

@@ -1,15 +1,17 @@
 """A trained classifier, and the folder that its training leaves: recipe, history, weights."""
 
-import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -53,6 +55,17 @@ class Trained:
         return float(self.history["val_overall"][self.history["epoch"] == self.epoch].iloc[0])
 
 
+def best(runs: Sequence[Trained]) -> int:
+    """Index of the run with the best average validation accuracy, the first of equal ones.
+
+    Raises UserError for no runs, or a run without validation.
+    """
+    values = [run.average_val for run in runs]
+    if not values or np.isnan(values).any():
+        raise UserError("The best of these runs is not known: train at least one, all of them with val.")
+    return int(np.argmax(values))
+
+
 def finished(folder: Path) -> bool:
     """Whether a folder holds a finished training."""
     return (folder / NETWORK).is_file()
@@ -62,16 +75,27 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Trained:
     """Load a finished training. Raises UserError where it is not finished."""
     if not finished(folder):
         raise UserError(f"{folder} holds no finished training ({NETWORK} is missing): train into it first.")
-    record = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-    settings = record["recipe"]
-    recipe = Recipe(**settings | {"objective": of_json(settings.get("objective"))})
-    network = create(recipe.network, record["n_classes"], pretrained=recipe.pretrained, fetch=False)
-    if recipe.objective is not None:
-        network = recipe.objective.wrap(network, record["n_classes"], 0)
-    network.load_state_dict(load_file(folder / NETWORK))
+    try:
+        record = _read(folder / RECIPE)
+        settings = record["recipe"]
+        recipe = Recipe(**settings | {"objective": of_json(settings.get("objective"))})
+        network = create(recipe.network, record["n_classes"], pretrained=recipe.pretrained, fetch=False)
+        if recipe.objective is not None:
+            network = recipe.objective.wrap(network, record["n_classes"], 0)
+        network.load_state_dict(load_file(folder / NETWORK))
+        history = pd.read_csv(folder / EPOCHS)
+    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"The training in {folder} is damaged: remove it, and it is trained anew.") from error
     network.to(torch.device(device)).to(memory_format=torch.channels_last)
-    history = pd.read_csv(folder / EPOCHS)
     return Trained(network.eval().requires_grad_(False), history, recipe.select)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found | {}
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: remove its folder, and the training starts anew.") from error
 
 
 def record(
@@ -81,7 +105,7 @@ def record(
     real, synthetic = sources["real"], sources["synthetic"]
     assert real is not None
     # Recipes of the default method are as they were before there were others.
-    settings = {k: v for k, v in dataclasses.asdict(recipe).items() if k != "objective"}
+    settings = {k: v for k, v in vars(recipe).items() if k != "objective"}
     method = {} if recipe.objective is None else {"objective": to_json(recipe.objective)}
     return {
         "recipe": settings | {"augment": list(recipe.augment)} | method,
@@ -91,7 +115,7 @@ def record(
         "real_per_batch": recipe.real_per_batch(synthetic is not None),
         "counts_used": counts.tolist(),
         "images": {k: fingerprint(s, recipe.grouped) if s is not None else None for k, s in sources.items()},
-        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+        "versions": {"torch": str(torch.__version__), "timm": timm.__version__},
     }
 
 
@@ -107,8 +131,8 @@ def done_before(folder: Path, wanted: dict[str, Any]) -> bool:
     path = folder / RECIPE
     if not path.is_file():
         return False
-    same(path, json.loads(path.read_text(encoding="utf-8")), wanted)
-    return (folder / NETWORK).is_file()
+    same(path, _read(path), wanted)
+    return finished(folder)
 
 
 def same(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:

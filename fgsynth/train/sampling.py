@@ -65,10 +65,7 @@ def _stream(
 
 
 def drawn(rows: Rows, drawing: Drawing, size: int, draw: torch.Generator) -> Iterator[Tensor]:
-    """Endless batches of `size` row numbers, as `drawing` says.
-
-    Raises UserError for a drawing by group of rows without groups.
-    """
+    """Endless batches of `size` row numbers. Raises UserError for groups of rows that have none."""
     if drawing.kind == "passes":
         return _passes(torch.arange(len(rows.label)), size, draw)
     key = rows.group if drawing.by == "group" else rows.label
@@ -82,28 +79,23 @@ def drawn(rows: Rows, drawing: Drawing, size: int, draw: torch.Generator) -> Ite
 def shares(drawing: Drawing, counts: Tensor) -> Tensor:
     """Probability of drawing each class (group) of `counts` images, (c,) float64; they sum to 1."""
     n = counts.double()
-    weight = torch.ones_like(n)
-    if drawing.kind == "inverse":
-        weight = 1 / n
-    if drawing.kind == "effective number":
-        weight = 1 / effective_number(n, drawing.beta)
-    weight = torch.where(n > 0, weight, 0)
+    weight = torch.where(n > 0, 1 / n if drawing.kind == "inverse" else torch.ones_like(n), 0)
     return weight / weight.sum()
-
-
-def effective_number(counts: Tensor, beta: float) -> Tensor:
-    """E_n = (1 - beta^n) / (1 - beta) of classes of n images (Cui et al. 2019, eq. 2)."""
-    return (1 - beta**counts) / (1 - beta)
 
 
 def subsampled(key: Tensor, draw: torch.Generator) -> Tensor:
     """Draw as many rows of each class (group) as the smallest has, (m,), in order."""
     counts = key.bincount()
-    smallest = int(counts[counts > 0].min())
+    rows, place = mixed_by(key, draw)
+    return rows[place < counts[counts > 0].min()].sort().values
+
+
+def mixed_by(key: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rows in a random order within their class (group), (n,), and their places in it, from 0, (n,)."""
+    counts = key.bincount()
     mixed = torch.randperm(len(key), generator=draw)
     mixed = mixed[key[mixed].argsort(stable=True)]
-    place = torch.arange(len(key)) - (counts.cumsum(0) - counts)[key[mixed]]
-    return mixed[place < smallest].sort().values
+    return mixed, torch.arange(len(key)) - (counts.cumsum(0) - counts)[key[mixed]]
 
 
 def _passes(chosen: Tensor, size: int, draw: torch.Generator) -> Iterator[Tensor]:

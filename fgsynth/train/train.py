@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,24 +12,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fgsynth.config.checked import checked
+from fgsynth.config.schema import Count, NotNegativeCount
 from fgsynth.data.images import from_uint8
-from fgsynth.data.sources import Images as Images
 from fgsynth.data.sources import Source, contexts, count
 from fgsynth.evaluate.metrics import long_tail_accuracy
-from fgsynth.models.networks import Classifier
-from fgsynth.train import checkpoint
+from fgsynth.models.networks import OWN, Classifier
+from fgsynth.train import checkpoint, launch
 from fgsynth.train.batches import keys, plain_batches, training_batches
 from fgsynth.train.loop import Fit
-from fgsynth.train.loop import finite as finite
 from fgsynth.train.losses import prior_counts
 from fgsynth.train.objective import Batch
-from fgsynth.train.ranks import Ranks, ranks
-from fgsynth.train.recipe import Compute as Compute
-from fgsynth.train.recipe import Recipe as Recipe
-from fgsynth.train.run_folder import Trained as Trained
-from fgsynth.train.run_folder import computed, done_before, record, same, store
-from fgsynth.train.run_folder import finished as finished
-from fgsynth.train.run_folder import load as load
+from fgsynth.train.ranks import Device, Ranks, ranks, started
+from fgsynth.train.recipe import Compute, Recipe
+from fgsynth.train.run_folder import Trained, computed, done_before, finished, load, record, same, store
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.interrupts import AGAIN, Stopped, listening
 from fgsynth.utils.parallel import keep_freed_memory, one_thread
@@ -36,20 +33,24 @@ from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import stable_seed
 
 COMPUTE = Compute()
+AT_ONCE = 512
+"""Images that a network is applied to at once."""
 
 
+@checked
 def train(
     real: Source,
     synthetic: Source | None,
-    n_classes: int,
+    n_classes: Count,
     recipe: Recipe,
     seed: int,
     *,
     val: Source | None = None,
     folder: Path | None = None,
-    device: str | torch.device | None = None,
-    workers: int = 0,
+    device: Device = None,
+    workers: NotNegativeCount = 0,
     compute: Compute = COMPUTE,
+    processes: Count | None = 1,
 ) -> Trained:
     """Minimise balanced softmax, or the recipe's objective, on batches with a share of synthetic images.
 
@@ -57,13 +58,23 @@ def train(
     equal weights. A GPU repeats a run up to rounding. device: None is a GPU if there is one. folder: gets
     recipe.json, epochs.csv and network.safetensors; if they are there, of the same recipe, images and seed,
     they are loaded instead; a run that was stopped or killed goes on from its checkpoint there. workers:
-    processes that read files ahead. Called in every process that torchrun, `accelerate launch` or
-    `train.distributed` started, with the same arguments, they train one network data-parallel: each takes
-    its share of every batch, the first writes, all return equal weights.
+    processes that read files ahead. processes: to train one network data-parallel, each with its share of
+    every batch and the same weights up to rounding, whatever their number; None is one per visible GPU,
+    but this one alone with a device or for the networks of `networks.OWN`, which take less time than
+    processes to start, and so it is without a folder, through which processes hand over their result. Called
+    in every process that torchrun or `accelerate launch` started, they train together and all return.
     Raises UserError for a class without images, labels out of range, a folder of another recipe, a loss
-    that is not finite, selection by validation without validation images, a damaged checkpoint, and batches
-    too small for the processes; Stopped after SIGTERM or SIGINT where there is a folder to go on from.
+    that is not finite, selection by validation without validation images, a damaged checkpoint, batches
+    too small for the processes, and as `launch.together`; Stopped after SIGTERM or SIGINT, with a folder.
     """
+    if (processes or 1) > 1 and folder is None:
+        raise UserError(f"train: {processes} processes hand over their result through a folder: pass folder.")
+    alone = recipe.network in OWN or device is not None
+    size = processes or (1 if alone else torch.cuda.device_count())
+    if size > 1 and folder is not None and not started() and not finished(folder):
+        of = partial(train, real, synthetic, n_classes, recipe, seed, val=val, folder=folder)
+        launch.together(partial(of, device=device, workers=workers, compute=compute), size)
+    # Finished by now, or to be trained here.
     real_counts, counts = counted(real, synthetic, val, n_classes, recipe)
     us = ranks(device)
     check_divisible(recipe, compute, us, val)
@@ -81,7 +92,8 @@ def train(
         feed = training_batches(
             real, synthetic, recipe, fit.updates, seed, workers, pin, start=fit.done, **part
         )
-        with listening() if folder is not None else contextlib.nullcontext(_never) as stopping:
+        # Without a folder a stopped training could not go on: signals are as they were.
+        with listening() if folder is not None else contextlib.nullcontext(lambda: False) as stopping:
             trained = _run(fit, feed, val, real_counts, workers, kept, stopping)
             if folder is not None and us.first:
                 store(folder, trained, entries)
@@ -92,17 +104,22 @@ def train(
 
 
 @torch.no_grad()
+@checked
 def outputs(
     network: Classifier,
     images: Source,
-    batch: int = 512,
-    side: int | None = None,
-    workers: int = 0,
+    side: Count | None = None,
+    workers: NotNegativeCount = 0,
     rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (n, c) and embeddings (n, k) of the plain view of images, or of some rows, on the CPU."""
+    """Logits (n, c) and embeddings (n, k) of the plain view of images, or of some rows, on the CPU.
+
+    side: of the network's input, for files. Raises UserError for no images.
+    """
+    if not len(images):
+        raise UserError("There are no images to predict: give at least one.")
     device = next(network.parameters()).device
-    views = plain_batches(images, batch, side, workers, rows)
+    views = plain_batches(images, AT_ONCE, side, workers, rows)
     parts = [network(from_uint8(x.to(device, non_blocking=True))) for x in views]
     return torch.cat([p[0].cpu() for p in parts]), torch.cat([p[1].cpu() for p in parts])
 
@@ -110,13 +127,12 @@ def outputs(
 def predict(
     network: Classifier,
     images: Source,
-    batch: int = 512,
     side: int | None = None,
     workers: int = 0,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """Logits (n, c) of images in their plain view (side: of the network's input, for files)."""
-    return outputs(network, images, batch, side, workers, rows)[0]
+    """Logits (n, c) of images in their plain view; arguments and errors as of `outputs`."""
+    return outputs(network, images, side, workers, rows)[0]
 
 
 class _Kept:
@@ -127,11 +143,9 @@ class _Kept:
 
     def restore(self, fit: Fit) -> None:
         """Go on from the checkpoint, if there is one. Raises UserError if it is of another training."""
-        found = checkpoint.read(self.folder) if self.folder is not None else None
-        if self.folder is not None and found is not None:
-            tensors, notes = found
-            same(self.folder / checkpoint.NAME, notes["record"], self.record)
-            fit.restore(tensors, notes)
+        if self.folder is not None and (found := checkpoint.read(self.folder)) is not None:
+            same(self.folder / checkpoint.NAME, found["record"], self.record)
+            fit.restore(found)
 
     def due(self, fit: Fit) -> bool:
         """Whether enough time has passed in any process."""
@@ -139,9 +153,9 @@ class _Kept:
 
     def write(self, fit: Fit) -> None:
         """Keep where the training is; to be called by all processes, the first writes."""
-        tensors, notes = fit.state()
+        state = fit.state()
         if self.folder is not None and fit.ranks.first:
-            checkpoint.write(self.folder, tensors, notes | {"record": self.record})
+            checkpoint.write(self.folder, state | {"record": self.record})
         fit.ranks.wait()
         self.written = monotonic()
 
@@ -184,11 +198,6 @@ def validation_row(fit: Fit, val: Source, real_counts: Tensor, workers: int) -> 
     if fit.recipe.select == "best_average_val" and accuracy["overall"] > fit.best:
         fit.best, fit.weights = accuracy["overall"], deepcopy(fit.network.state_dict())
     return {f"val_{name}": accuracy[name] for name in ("overall", "many", "medium", "few")}
-
-
-def _never() -> bool:
-    """Without a folder a stopped training could not go on: signals are as they were."""
-    return False
 
 
 def counted(

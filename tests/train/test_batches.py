@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from fgsynth.data.sources import Images, fingerprint
-from fgsynth.train.batches import steps, training_batches
+from fgsynth.train.batches import training_batches
 from fgsynth.train.recipe import Recipe
-from fgsynth.train.sampling import Rows
+from fgsynth.train.sampling import Rows, steps
 from fgsynth.utils.errors import UserError
 
 RECIPE = Recipe(batch=8, augment=())

@@ -69,7 +69,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(recipe, tmp_path):
     for at in (2 * 40 + 3, 1):
         with pytest.raises(Killed):
             run(tmp_path / "run", {at: kill}, recipe)
-        assert checkpoint.read(tmp_path / "run")[1]["done"] == 10
+        assert checkpoint.read(tmp_path / "run")["done"] == 10
     again = run(tmp_path / "run", recipe=recipe)
     assert equal(undisturbed, again)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
@@ -127,9 +127,9 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_named(tmp_path):
 def test_what_a_killed_writer_left_goes_with_the_checkpoint(tmp_path):
     (tmp_path / ".partial-x.checkpoint").touch()
     (tmp_path / ".partial-x.csv").touch()
-    checkpoint.write(tmp_path, {"x": torch.ones(2, 3).T}, {"best": float("-inf")})
-    tensors, notes = checkpoint.read(tmp_path)
-    assert torch.equal(tensors["x"], torch.ones(3, 2))
-    assert notes == {"best": float("-inf")}
+    checkpoint.write(tmp_path, {"x": {"y": torch.ones(2, 3).T}, "best": float("-inf")})
+    found = checkpoint.read(tmp_path)
+    assert torch.equal(found["x"]["y"], torch.ones(3, 2))
+    assert found["best"] == float("-inf")
     checkpoint.remove(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".partial-x.csv"]

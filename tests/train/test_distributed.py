@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fgsynth.data.sources import Images
-from fgsynth.train import checkpoint, distributed, train
+from fgsynth.train import checkpoint, launch, train
 from fgsynth.train.launch import together
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.utils.cache import weights_digest
@@ -85,8 +85,8 @@ def test_two_processes_train_the_network_of_one(alone, tmp_path):
 def test_a_process_that_dies_gives_a_sentence_and_one_process_goes_on(alone, tmp_path):
     with pytest.raises(UserError, match="Process 1 of 2 died by SIGKILL"):
         together(lambda: watched(tmp_path, dies=True), 2)
-    _, notes = checkpoint.read(tmp_path / "run")
-    assert (notes["done"], notes["processes"]) == (8, 2)
+    found = checkpoint.read(tmp_path / "run")
+    assert (found["done"], len(found["random"])) == (8, 2)
     same(alone.network, run(tmp_path / "run").network)
     assert not (tmp_path / "run" / checkpoint.NAME).exists()
 
@@ -95,21 +95,33 @@ def test_a_process_that_dies_gives_a_sentence_and_one_process_goes_on(alone, tmp
 def launched(monkeypatch):
     """Launches that would be made."""
     made = []
-    monkeypatch.setattr(distributed.launch, "together", lambda work, n: made.append(n))
-    monkeypatch.setattr(distributed.launch, "apart", lambda function, items, n, bar: made.append((items, n)))
+    monkeypatch.setattr(launch, "together", lambda work, n: made.append(n))
+    monkeypatch.setattr(launch, "apart", lambda function, items, n, bar: made.append((items, n)))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(train, "train", lambda *_, **__: None)
+    monkeypatch.setattr(train, "counted", here)
     return made
 
 
+class Here(Exception):
+    """The training in this process begins."""
+
+
+def here(*_):
+    raise Here
+
+
 def test_a_large_network_is_trained_on_all_gpus(launched, tmp_path, monkeypatch):
-    def ask(recipe=RECIPE, folder=tmp_path, **kwargs):
-        distributed.train(REAL, None, 3, recipe, 0, folder=folder, **kwargs)
+    def ask(recipe=RECIPE, folder=tmp_path, processes=None, **kwargs):
+        with pytest.raises(Here):
+            train.train(REAL, None, 3, recipe, 0, folder=folder, processes=processes, **kwargs)
 
     ask()
     ask(processes=2)
     assert launched == [4, 2]
     ask(folder=None)
+    ask(processes=1)
+    with pytest.raises(UserError, match="2 processes hand over their result through a folder: pass folder"):
+        train.train(REAL, None, 3, RECIPE, 0, processes=2)
     ask(replace(RECIPE, network="slim"))
     ask(device="cuda:1")
     (tmp_path / "network.safetensors").touch()
@@ -121,12 +133,12 @@ def test_a_large_network_is_trained_on_all_gpus(launched, tmp_path, monkeypatch)
 
 def test_as_many_jobs_as_gpus_are_shared_out_and_fewer_follow_each_other(launched, monkeypatch):
     done = []
-    distributed.each(done.append, range(5), "jobs")
-    distributed.each(done.append, range(4), "jobs")
+    launch.each(done.append, range(5), "jobs")
+    launch.each(done.append, range(4), "jobs")
     assert launched == [([0, 1, 2, 3, 4], 4), ([0, 1, 2, 3], 4)]
-    distributed.each(done.append, range(3), "jobs")
+    launch.each(done.append, range(3), "jobs")
     assert done == [0, 1, 2]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    distributed.each(done.append, range(3, 8), "jobs")
+    launch.each(done.append, range(3, 8), "jobs")
     assert done == list(range(8))
     assert len(launched) == 2

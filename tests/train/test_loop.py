@@ -50,9 +50,9 @@ def test_float16_has_a_scaled_loss_that_is_kept():
     fit.network.train()
     fit.update(Batch(X, LABEL))
     assert fit.scaler.get_scale() > 1
-    tensors, notes = fit.state()
-    notes["scaler"]["scale"] = 8.0
-    fit.restore(tensors, notes)
+    state = fit.state()
+    state["scaler"]["scale"] = 8.0
+    fit.restore(state)
     assert fit.scaler.get_scale() == 8
 
 

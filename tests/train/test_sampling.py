@@ -9,7 +9,7 @@ from fgsynth.data.sources import Images
 from fgsynth.train.batches import keys, training_batches
 from fgsynth.train.objective import PASSES, Drawing, Objective
 from fgsynth.train.recipe import Recipe
-from fgsynth.train.sampling import Rows, drawn, effective_number, shares, steps, subsampled
+from fgsynth.train.sampling import Rows, drawn, shares, steps, subsampled
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator
 
@@ -25,9 +25,9 @@ def frequencies(drawing, key, n=200):
     return key[rows].bincount(minlength=int(key.max()) + 1) / len(rows), rows
 
 
-@pytest.mark.parametrize("kind", ["balanced", "inverse", "effective number"])
+@pytest.mark.parametrize("kind", ["balanced", "inverse"])
 def test_classes_are_drawn_as_often_as_they_are_said_to_be(kind):
-    drawing = Drawing(kind, beta=0.95)
+    drawing = Drawing(kind)
     expected = shares(drawing, LABEL.bincount())
     found, rows = frequencies(drawing, LABEL)
     torch.testing.assert_close(found.double(), expected, atol=0.015, rtol=0)
@@ -40,14 +40,6 @@ def test_shares_by_hand():
     counts = torch.tensor([6, 0, 3, 1])
     assert shares(Drawing("balanced"), counts).tolist() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
     assert shares(Drawing("inverse"), counts).tolist() == pytest.approx([1 / 9, 0, 2 / 9, 6 / 9])
-    # E_n = 2 - 2 / 2^n for beta 1/2.
-    assert effective_number(torch.tensor([1.0, 2.0, 3.0]), 0.5).tolist() == pytest.approx([1, 1.5, 1.75])
-    found = shares(Drawing("effective number", beta=0.5), torch.tensor([1, 2]))
-    assert found.tolist() == pytest.approx([0.6, 0.4])
-    # Without overlap every image counts as one, with full overlap every class.
-    assert shares(Drawing("effective number", beta=0), counts).tolist() == pytest.approx(
-        [1 / 3, 0, 1 / 3, 1 / 3]
-    )
 
 
 def test_groups_are_drawn_equally_often():

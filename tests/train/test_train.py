@@ -10,7 +10,8 @@ from fgsynth.data.sources import Images
 from fgsynth.train.losses import balanced_softmax, prior_counts
 from fgsynth.train.ranks import Ranks
 from fgsynth.train.recipe import Compute, Recipe
-from fgsynth.train.train import check_divisible, load, outputs, predict, train
+from fgsynth.train.run_folder import load
+from fgsynth.train.train import check_divisible, outputs, predict, train
 from fgsynth.utils.errors import UserError
 
 COLOURS = torch.tensor([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
@@ -48,11 +49,12 @@ def same(a, b):
     )
 
 
-def test_it_learns_is_frozen_and_keeps_a_history():
+def test_it_learns_is_frozen_and_keeps_a_history(monkeypatch):
+    monkeypatch.setattr("fgsynth.train.train.AT_ONCE", 7)
     state = torch.get_rng_state()
     trained = train(REAL, MADE, 3, RECIPE, 0, val=images(seed=2), device="cpu")
     assert torch.equal(torch.get_rng_state(), state)
-    assert (predict(trained.network, images(seed=3), batch=7).argmax(1) == REAL.label).all()
+    assert (predict(trained.network, images(seed=3)).argmax(1) == REAL.label).all()
     assert not trained.network.training
     assert not any(p.requires_grad for p in trained.network.parameters())
     h = trained.history

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fgsynth.guidance.schedule import Schedule
 from fgsynth.latent.covariance import pooled, with_spread
-from fgsynth.train.train import finite
+from fgsynth.train.loop import finite
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import generator, stable_seed

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fgsynth.config.schema import NotNegative, Positive, Share
 from fgsynth.train.objective import Batch, Drawing, Forward, Moment, Objective
-from fgsynth.train.objectives.mixing import mixed_cross_entropy, ratio
+from fgsynth.train.objectives.mixing import Mixup
+from fgsynth.train.objectives.reweighting import ERM
 from fgsynth.utils.errors import UserError
 
 
@@ -27,7 +29,7 @@ class GroupDRO(Objective):
 
     name: ClassVar[str] = "GroupDRO"
     grouped: ClassVar[bool] = True
-    step: float = 0.01
+    step: NotNegative = 0.01
 
     def drawing(self) -> Drawing:
         """All groups equally likely."""
@@ -66,13 +68,13 @@ class IRM(Objective):
 
     name: ClassVar[str] = "IRM"
     grouped: ClassVar[bool] = True
-    weight: float = 100.0
-    start: float = 0.1
+    weight: NotNegative = 100.0
+    start: Share = 0.1
 
     def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
         """Risk and penalty, means over the contexts in the batch."""
         logits = network(batch.x)[0]
-        context = _of_groups(batch.group) % (len(_of_groups(at.group_counts)) // len(at.counts))
+        context = _contexts(batch, at)
         risk, penalty = [], []
         for one in context.unique():
             mine = context == one
@@ -94,7 +96,7 @@ def invariance_penalty(logits: Tensor, label: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LISA(Objective):
+class LISA(Mixup):
     """LISA: mixup within a class across contexts, or in a context across classes (Yao et al. 2022, alg. 1).
 
     Each batch is mixed in one way, the first with probability `within_class`, by one lambda ~ Beta(alpha,
@@ -104,18 +106,15 @@ class LISA(Objective):
 
     name: ClassVar[str] = "LISA"
     grouped: ClassVar[bool] = True
-    alpha: float = 2.0
-    within_class: float = 0.5
+    alpha: Positive = 2.0
+    within_class: Share = 0.5
 
-    def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
-        """Cross entropy of mixed images, mixed alike."""
-        share = ratio(self.alpha, at.draw("share"))
+    def others(self, batch: Batch, at: Moment) -> Tensor:
+        """Whom each image is mixed with, (n,): of its class or of its context."""
         by_class = float(torch.rand((), generator=at.draw("way"))) < self.within_class
-        context = _of_groups(batch.group) % (len(_of_groups(at.group_counts)) // len(at.counts))
-        same, differs = (batch.label, context) if by_class else (context, batch.label)
-        other = fitting(same.cpu(), differs.cpu(), at.draw("partners")).to(batch.label.device)
-        logits = network(share * batch.x + (1 - share) * batch.x[other])[0]
-        return mixed_cross_entropy(logits, batch.label, batch.label[other], share).mean()
+        label, context = batch.label.cpu(), _contexts(batch, at).cpu()
+        same, differs = (label, context) if by_class else (context, label)
+        return fitting(same, differs, at.draw("partners")).to(batch.label.device)
 
 
 def fitting(same: Tensor, differs: Tensor, draw: torch.Generator) -> Tensor:
@@ -127,7 +126,7 @@ def fitting(same: Tensor, differs: Tensor, draw: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RWG(Objective):
+class RWG(ERM):
     """RWG: groups drawn equally often, plain cross entropy (Idrissi et al. 2022, section 2)."""
 
     name: ClassVar[str] = "RWG"
@@ -136,10 +135,6 @@ class RWG(Objective):
     def drawing(self) -> Drawing:
         """All groups equally likely."""
         return Drawing("balanced", "group")
-
-    def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
-        """Cross entropy."""
-        return cross_entropy(network(batch.x)[0], batch.label)
 
 
 @dataclass(frozen=True)
@@ -151,6 +146,11 @@ class SUBG(RWG):
     def drawing(self) -> Drawing:
         """The same few images of every group, again and again."""
         return Drawing("subsampled", "group")
+
+
+def _contexts(batch: Batch, at: Moment) -> Tensor:
+    """Contexts of a batch, (n,), as groups are label * contexts + context."""
+    return _of_groups(batch.group) % (len(_of_groups(at.group_counts)) // len(at.counts))
 
 
 def _of_groups(value: Tensor | None) -> Tensor:

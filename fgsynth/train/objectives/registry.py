@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from fgsynth.train.objective import Objective
-from fgsynth.train.objectives.cmo import CMO
-from fgsynth.train.objectives.glmc import GLMC
+from fgsynth.train.objectives.branches import CMO, ResLT
 from fgsynth.train.objectives.grouped import IRM, LISA, RWG, SUBG, GroupDRO
-from fgsynth.train.objectives.ldam import LDAM
-from fgsynth.train.objectives.mixing import Mixup, Remix
-from fgsynth.train.objectives.reslt import ResLT
-from fgsynth.train.objectives.reweighting import ERM, BalancedSoftmax, ClassBalanced, Focal, LogitAdjustment
+from fgsynth.train.objectives.mixing import GLMC, Mixup, Remix
+from fgsynth.train.objectives.reweighting import (
+    ERM,
+    LDAM,
+    BalancedSoftmax,
+    ClassBalanced,
+    Focal,
+    LogitAdjustment,
+)
 from fgsynth.train.objectives.vl_ltr import VLLTR
 from fgsynth.utils.errors import UserError
 
@@ -29,10 +32,8 @@ def to_json(objective: Objective | None) -> dict[str, Any] | None:
     """Its name and hyper-parameters, tuples as lists; None, the default of a recipe, stays None."""
     if objective is None:
         return None
-    # Every objective is a dataclass, which a Protocol cannot say.
-    settings = asdict(objective)  # type: ignore[call-overload]
     # Through JSON, so that what a file holds is equal to what is asked for.
-    return {"name": objective.name, **json.loads(json.dumps(settings))}
+    return {"name": objective.name, **json.loads(json.dumps(vars(objective)))}
 
 
 def of_json(values: Mapping[str, Any] | None) -> Objective | None:

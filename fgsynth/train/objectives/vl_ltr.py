@@ -3,12 +3,14 @@
 from copy import deepcopy
 from dataclasses import dataclass
 from math import log, sqrt
-from typing import ClassVar, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
+from fgsynth.config.schema import ListOf, Sentence, Share
 from fgsynth.models.clip import Clip
 from fgsynth.models.networks import Classifier
 from fgsynth.train.losses import balanced_softmax
@@ -20,8 +22,6 @@ TEMPERATURE = 0.07
 """Of similarities at first, as CLIP's before its training (Radford et al. 2021); it is learned."""
 LARGEST = 100.0
 """The scale 1 / temperature goes no higher, as in CLIP."""
-SENTENCE = "{}"
-"""Stands for the class's name in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -36,31 +36,16 @@ class VLLTR(Objective):
     sentences are templates around the class's name, not texts of the web, few enough that all are anchors, so
     that there is none to select; balanced softmax in place of class-balanced draws.
     clip: hub id or folder, below the root too; it takes the place of the recipe's network. classes: names.
-    sentences: templates with {} for the name. draws: sentences per class and update, None for all of them;
-    evaluation uses all. digest: of the CLIP's files, to tell trainings apart.
-    Raises UserError naming the key.
+    sentences: templates with {} for the name. digest: of the CLIP's files, to tell trainings apart.
     """
 
     name: ClassVar[str] = "VL-LTR"
     clip: str
-    classes: tuple[str, ...]
-    sentences: tuple[str, ...] = (SENTENCE, f"a photo of {SENTENCE}")
-    pretraining: float = 0.5
-    mix: float = 0.5
-    draws: int | None = None
+    classes: Annotated[tuple[str, ...], ListOf]
+    sentences: Annotated[tuple[Sentence, ...], ListOf, Field(min_length=1)] = ("{}", "a photo of {}")
+    pretraining: Share = 0.5
+    mix: Share = 0.5
     digest: str = ""
-
-    def __post_init__(self) -> None:
-        # Lists are what a JSON file holds.
-        object.__setattr__(self, "classes", tuple(self.classes))
-        object.__setattr__(self, "sentences", tuple(self.sentences))
-        if not self.sentences or any(SENTENCE not in one for one in self.sentences):
-            raise UserError(f"VL-LTR: sentences are {self.sentences}: give some, each with '{SENTENCE}'.")
-        for key in ("pretraining", "mix"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"VL-LTR: {key} is {getattr(self, key)}, must be from 0 to 1.")
-        if self.draws is not None and not 1 <= self.draws <= len(self.sentences):
-            raise UserError(f"VL-LTR: draws is {self.draws}, must be from 1 to {len(self.sentences)}.")
 
     def wrap(self, network: Classifier, n_classes: int, seed: int) -> Classifier:
         """The CLIP with its recognition head. Raises UserError for names of other classes."""
@@ -69,11 +54,11 @@ class VLLTR(Objective):
                 f"VL-LTR: {len(self.classes)} names for {n_classes} classes: give the name of each."
             )
         clip = Clip(from_root(self.clip))
-        filled = [[one.format(name) for one in self.sentences] for name in self.classes]
+        filled = [[one.replace("{}", name) for one in self.sentences] for name in self.classes]
         ids = torch.stack([clip.ids(of_class) for of_class in filled])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return VisualLinguistic(clip, ids, self.draws or len(self.sentences))
+            return VisualLinguistic(clip, ids)
 
     def loss(self, network: Forward, batch: Batch, at: Moment) -> Tensor:
         """Of the pre-training, or of the recognition."""
@@ -112,16 +97,16 @@ class VisualLinguistic(Classifier):
     """A CLIP that is trained, the sentences of its classes, and the head that recognises by both.
 
     clip: before its training, as its teacher stays; ids: token ids of sentences, (c, m, length).
-    While it trains it returns logits (n, c) and, as pairs (n, c, draws, 2), its own and the teacher's
+    While it trains it returns logits (n, c) and, as pairs (n, c, m, 2), its own and the teacher's
     similarities of images and sentences, over the temperature; evaluated, logits and the embeddings (n, d)
     of images.
     """
 
     ids: Tensor
 
-    def __init__(self, clip: Clip, ids: Tensor, draws: int) -> None:
+    def __init__(self, clip: Clip, ids: Tensor) -> None:
         super().__init__(clip)
-        self.draws, n = draws, clip.width
+        n = clip.width
         # In a tuple, so that its weights, which are the model's own, are no part of the state.
         self._teacher = (deepcopy(clip).eval().requires_grad_(False),)
         self._anchors: Tensor | None = None
@@ -150,34 +135,19 @@ class VisualLinguistic(Classifier):
             if self._anchors is None:
                 self._anchors = _read(self.clip, self.ids)
             return self._logits(image, self._anchors, _cosines(image, self._anchors)), image
-        ids = self._drawn()
-        text = _read(self.clip, ids)
+        text = _read(self.clip, self.ids)
         cosine = _cosines(image, text)
         with torch.no_grad():
             teacher = self._teacher[0].to(x.device)
-            theirs = _cosines(teacher.see(x), self._of_teacher(teacher, ids)) / TEMPERATURE
+            if self._taught is None:
+                self._taught = _read(teacher, self.ids)
+            theirs = _cosines(teacher.see(x), self._taught) / TEMPERATURE
         logits = self._logits(image, text.detach(), _cosines(image, text.detach()))
         return logits, torch.stack([self._scale * cosine, theirs], -1)
 
     @property
     def _scale(self) -> Tensor:
         return self.log_scale.exp().clamp(max=LARGEST)
-
-    def _drawn(self) -> Tensor:
-        """Token ids (c, draws, length) of some sentences of every class, or all."""
-        classes, sentences, length = self.ids.shape
-        if self.draws == sentences:
-            return self.ids
-        chosen = torch.rand(classes, sentences, device=self.ids.device).argsort(1)[:, : self.draws]
-        return self.ids.gather(1, chosen[..., None].expand(-1, -1, length))
-
-    def _of_teacher(self, teacher: Clip, ids: Tensor) -> Tensor:
-        """The teacher's embeddings of sentences: read once where they are always the same."""
-        if ids is not self.ids:
-            return _read(teacher, ids)
-        if self._taught is None:
-            self._taught = _read(teacher, ids)
-        return self._taught
 
     def _logits(self, image: Tensor, text: Tensor, cosine: Tensor) -> Tensor:
         """Logits (n, c): a linear layer's, plus cosines with what an image attends to in each class's text.

@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, one_hot
 
+from fgsynth.config.checked import checked
+from fgsynth.config.schema import NotNegativeCount
 from fgsynth.data.sources import Source, count
 from fgsynth.models.networks import Classifier, last_layer, with_last_layer
+from fgsynth.train.loop import finite
 from fgsynth.train.losses import balanced_softmax, prior_counts
 from fgsynth.train.recipe import Recipe
-from fgsynth.train.train import finite, outputs
+from fgsynth.train.train import outputs
 from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import generator, stable_seed
 
@@ -22,7 +25,10 @@ RATES_RATE, RATES_BETAS, TEMPERATURE = 0.01, (0.9, 0.99), 1.0
 """Adam's settings for the sampling rates, and the Gumbel-softmax's temperature: our choice."""
 
 
-def crt(network: Classifier, real: Source, recipe: Recipe, seed: int, *, workers: int = 0) -> Classifier:
+@checked
+def crt(
+    network: Classifier, real: Source, recipe: Recipe, seed: int, *, workers: NotNegativeCount = 0
+) -> Classifier:
     """cRT: a new last layer, plain cross entropy, classes drawn equally often (Kang et al. 2020, 4.1).
 
     The embedding stays as it is; it is computed once, of the plain views. Of the recipe: optimiser, rate,
@@ -30,18 +36,15 @@ def crt(network: Classifier, real: Source, recipe: Recipe, seed: int, *, workers
     Raises UserError for a class without real images.
     """
     layer = last_layer(network)
-    n_classes = layer.out_features
-    pool = Pool.of(network, real, n_classes, recipe, workers)
-    prior_counts("real", pool.count)
+    pool = Pool.of(network, real, recipe, workers)
     with torch.random.fork_rng():
         torch.manual_seed(stable_seed("cRT weights", seed))
-        new = nn.Linear(layer.in_features, n_classes)
-    draw = generator("cRT batches", seed)
-    updates = recipe.epochs * recipe.updates(len(real), False)
-    fit_layer(new, lambda _: pool.balanced(recipe.batch, draw), cross_entropy, recipe, updates)
+        new = nn.Linear(layer.in_features, layer.out_features)
+    fit_balanced(new, pool, cross_entropy, recipe, generator("cRT batches", seed))
     return with_last_layer(network, new)
 
 
+@checked
 def meta_sampler(
     network: Classifier,
     real: Source,
@@ -49,7 +52,7 @@ def meta_sampler(
     recipe: Recipe,
     seed: int,
     *,
-    workers: int = 0,
+    workers: NotNegativeCount = 0,
 ) -> tuple[Classifier, Tensor]:
     """Meta Sampler: the last layer under balanced softmax, learning how often to draw each class.
 
@@ -62,10 +65,9 @@ def meta_sampler(
     Returns a new frozen network, and the last rates (c,), which sum to 1.
     Raises UserError for a class without images.
     """
-    layer = last_layer(network)
-    pools = [
-        Pool.of(network, s, layer.out_features, recipe, workers) for s in (real, synthetic) if s is not None
-    ]
+    layer, pools = last_layer(network), [Pool.of(network, real, recipe, workers)]
+    if synthetic is not None:
+        pools.append(Pool.of(network, synthetic, recipe, workers, whole=False))
     sampler = _MetaSampler(pools, recipe, seed)
     new = nn.Linear(layer.in_features, layer.out_features)
     new.load_state_dict(layer.state_dict())
@@ -84,9 +86,13 @@ class Pool:
     count: Tensor
 
     @classmethod
-    def of(cls, network: Classifier, source: Source, n_classes: int, recipe: Recipe, workers: int) -> "Pool":
-        """Of the plain views of a source. Raises UserError as `count`."""
-        counts = count(source, n_classes, "training")
+    def of(
+        cls, network: Classifier, source: Source, recipe: Recipe, workers: int, whole: bool = True
+    ) -> "Pool":
+        """Of the plain views of a source. Raises UserError as `count`; if `whole`, for an empty class."""
+        counts = count(source, last_layer(network).out_features, "training")
+        if whole:
+            prior_counts("real", counts)
         _, embedding = outputs(network, source, side=recipe.side, workers=workers)
         return cls(embedding, source.label.argsort(stable=True), counts.cumsum(0) - counts, counts)
 
@@ -113,8 +119,7 @@ class _MetaSampler:
         self.share = recipe.real_per_batch(True) / recipe.batch if len(pools) == 2 else 1.0
         synthetic = pools[1].count if len(pools) == 2 else None
         self.counts = prior_counts(recipe.counts, real, synthetic, self.share)
-        # Counts as the balanced batch needs them: of real images, none of them 0.
-        self.rates = prior_counts("real", real).float().log().requires_grad_(True)
+        self.rates = real.double().float().log().requires_grad_(True)
         self.optimiser = torch.optim.Adam([self.rates], RATES_RATE, RATES_BETAS)
         self.draw = generator("meta sampler", seed)
 
@@ -155,6 +160,18 @@ class _MetaSampler:
         outer = cross_entropy(functional_call(layer, moved, (embedding,)), label)
         (self.rates.grad,) = torch.autograd.grad(outer, [self.rates])
         self.optimiser.step()
+
+
+def fit_balanced(
+    layer: nn.Module,
+    pool: Pool,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    recipe: Recipe,
+    draw: torch.Generator,
+) -> None:
+    """Train a last layer on batches of a pool in which all classes are equally likely."""
+    updates = recipe.epochs * recipe.updates(len(pool.order), False)
+    fit_layer(layer, lambda _: pool.balanced(recipe.batch, draw), loss, recipe, updates)
 
 
 def fit_layer(

@@ -7,11 +7,14 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import Tensor
 
-from fgsynth.data.sources import Source
+from fgsynth.config.checked import checked
+from fgsynth.config.schema import Count, NotNegativeCount
+from fgsynth.data.sources import Source, count
 from fgsynth.models.networks import Classifier, last_layer, with_last_layer
-from fgsynth.train.sampling import subsampled
+from fgsynth.train.sampling import mixed_by, subsampled
+from fgsynth.train.second_stage.rescale import linear_layer
 from fgsynth.train.train import outputs
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator, stable_seed
@@ -26,14 +29,15 @@ Layer = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Weight (c, k) and bias (c,)."""
 
 
+@checked
 def dfr(
     network: Classifier,
     held_out: Source,
     group: Tensor,
     seed: int,
     *,
-    side: int | None = None,
-    workers: int = 0,
+    side: Count | None = None,
+    workers: NotNegativeCount = 0,
 ) -> Classifier:
     """DFR: logistic regression with an L1 penalty on embeddings of a group-balanced held-out set.
 
@@ -44,11 +48,15 @@ def dfr(
     every group as the smallest has, are averaged. Returns a new frozen network.
     Raises UserError for groups of another number, and for a class without a held-out image.
     """
-    layer, label = last_layer(network), held_out.label.numpy()
-    if len(group) != len(label):
-        raise UserError(f"{len(group)} groups for {len(label)} held-out images: give one of each.")
-    if (absent := sorted(set(range(layer.out_features)) - set(label.tolist()))) or not len(label):
-        raise UserError(f"Class {absent[0]} has no held-out image: hold some out, or leave out DFR.")
+    label = held_out.label.numpy()
+    counts = count(held_out, last_layer(network).out_features, "held-out")
+    if len(absent := (counts == 0).nonzero()):
+        raise UserError(f"Class {int(absent[0])} has no held-out image: hold some out, or leave out DFR.")
+    if group.shape != held_out.label.shape or group.dtype != torch.long or (group < 0).any():
+        raise UserError(
+            f"The groups are {group.dtype} {tuple(group.shape)} for {len(label)} held-out images: one int64 "
+            "each is needed, 0 and up."
+        )
     embedding = outputs(network, held_out, side=side, workers=workers)[1].double().numpy()
     mean, std = embedding.mean(0), embedding.std(0)
     std[std == 0] = 1.0
@@ -57,10 +65,7 @@ def dfr(
     rows = torch.arange(len(label))
     each = [_fitted(x, label, group, rows, strength, stable_seed("DFR fit", seed, i)) for i in range(FITS)]
     weight, bias = np.mean([w for w, _ in each], 0) / std, np.mean([b for _, b in each], 0)
-    new = nn.Linear(layer.in_features, layer.out_features)
-    with torch.no_grad():
-        new.weight.copy_(torch.from_numpy(weight))
-        new.bias.copy_(torch.from_numpy(bias - weight @ mean))
+    new = linear_layer(*(torch.from_numpy(each).float() for each in (weight, bias - weight @ mean)))
     return with_last_layer(network, new)
 
 
@@ -77,11 +82,8 @@ def _chosen(x: NDArray[np.float64], label: NDArray[np.int64], group: Tensor, see
 
 def halves(group: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """Rows of two random halves of every group; the first has the odd one."""
-    mixed = torch.randperm(len(group), generator=draw)
-    mixed = mixed[group[mixed].argsort(stable=True)]
-    counts = group.bincount()
-    place = torch.arange(len(group)) - (counts.cumsum(0) - counts)[group[mixed]]
-    return mixed[place % 2 == 0].sort().values, mixed[place % 2 == 1].sort().values
+    rows, place = mixed_by(group, draw)
+    return rows[place % 2 == 0].sort().values, rows[place % 2 == 1].sort().values
 
 
 def _fitted(

@@ -22,7 +22,7 @@ def batch(x=None, label=LABEL, context=CONTEXT):
 
 
 def moment(state=None, update=0, key=(0,)):
-    return Moment(update, 10, 5, COUNTS, GROUP_COUNTS, state if state is not None else {}, lambda t: t, key)
+    return Moment(update, 10, COUNTS, GROUP_COUNTS, state if state is not None else {}, lambda t: t, key)
 
 
 def says(logits):
@@ -55,7 +55,7 @@ def test_group_dro_of_two_processes_is_that_of_one():
     parts = []
     for mine, part in halves:
         state = method.state(COUNTS, GROUP_COUNTS)
-        at = Moment(0, 10, 5, COUNTS, GROUP_COUNTS, state, lambda t: total, (0,))
+        at = Moment(0, 10, COUNTS, GROUP_COUNTS, state, lambda t: total, (0,))
         # As the trainer weights it: by its share of the batch.
         parts.append(method.loss(says(LOGITS[mine]), part, at) * len(part.label) / len(LABEL))
         torch.testing.assert_close(state["weights"], whole["weights"])
@@ -69,7 +69,7 @@ def told_to(told, method):
         told.append(t)
         return t
 
-    return Moment(0, 10, 5, COUNTS, GROUP_COUNTS, method.state(COUNTS, GROUP_COUNTS), total, (0,))
+    return Moment(0, 10, COUNTS, GROUP_COUNTS, method.state(COUNTS, GROUP_COUNTS), total, (0,))
 
 
 def test_the_penalty_is_the_slope_of_the_risk_at_a_scale_of_one():

@@ -3,8 +3,7 @@ from baseline_tools import BATCH, COUNTS, LABEL, moment, says
 from torch.nn import functional as F
 
 from fgsynth.models.networks import create, last_layer
-from fgsynth.train.objectives.ldam import LDAM, margins
-from fgsynth.train.objectives.reweighting import class_weights
+from fgsynth.train.objectives.reweighting import LDAM, class_weights, margins
 
 COSINES = torch.tensor([[0.9, 0.1, -0.2], [0.3, 0.5, 0.1], [0.0, 0.2, 0.4], [0.6, 0.1, 0.2]])
 

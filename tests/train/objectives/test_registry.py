@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 from dataclasses import fields, replace
 
@@ -8,10 +9,11 @@ import torch
 from fgsynth.data.sources import Images
 from fgsynth.models.networks import Classifier
 from fgsynth.train.objective import Drawing
-from fgsynth.train.objectives.cmo import CMO
+from fgsynth.train.objectives.branches import CMO
 from fgsynth.train.objectives.registry import OBJECTIVES, of_json, to_json
 from fgsynth.train.recipe import Compute, Recipe
-from fgsynth.train.train import load, predict, train
+from fgsynth.train.run_folder import load
+from fgsynth.train.train import predict, train
 from fgsynth.utils.errors import UserError
 
 RECIPE = Recipe(network="thin", epochs=1, updates_per_epoch=3, batch=8, augment=())
@@ -64,10 +66,22 @@ def test_another_method_is_another_training(tmp_path):
             train(REAL, None, 3, replace(RECIPE, objective=other), 0, folder=tmp_path, device="cpu")
 
 
+NUMBERS = [(name, field.name) for name in NAMES for field in fields(OBJECTIVES[name])]
+
+
+@pytest.mark.parametrize(("name", "key"), NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1, "1", True])
+def test_no_method_takes_what_is_no_number_of_its_range(name, key, value):
+    kind = OBJECTIVES[name]
+    said = f"^{kind.__name__}: key '{key}' is {value!r}: input should be [^.]*[.]$"
+    with pytest.raises(UserError, match=said):
+        kind(**{key: value})
+
+
 def test_unknown_methods_and_settings_are_refused():
     with pytest.raises(UserError, match="Unknown objective 'SGD': choose CMO or ERM or"):
         of_json({"name": "SGD"})
     with pytest.raises(UserError, match=r"objective 'CMO' does not know these settings: .*'colour'"):
         of_json({"name": "CMO", "colour": 1})
-    with pytest.raises(UserError, match="Drawing: unknown kind 'often': choose 'passes' or"):
+    with pytest.raises(UserError, match="Drawing: key 'kind' is 'often': input should be 'passes'"):
         Drawing("often")

@@ -2,7 +2,7 @@ import torch
 from baseline_tools import BATCH, LABEL, LOGITS, moment, says
 from torch.nn import functional as F
 
-from fgsynth.train.objectives.reslt import ResLT
+from fgsynth.train.objectives.branches import ResLT
 
 COUNTS = torch.tensor([300.0, 60.0, 5.0])
 HEADS = torch.stack([LOGITS, LOGITS.flip(1), -LOGITS], 1)

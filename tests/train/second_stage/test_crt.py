@@ -110,7 +110,7 @@ def test_the_meta_sampler_takes_synthetic_images_where_there_are_some(monkeypatc
 
 
 def test_a_pool_draws_from_the_asked_class():
-    pool = Pool.of(NETWORK, TAIL, 3, RECIPE, 0)
+    pool = Pool.of(NETWORK, TAIL, RECIPE, 0)
     draw = torch.Generator().manual_seed(0)
     rare = outputs(NETWORK, Images(TAIL.x[-6:], TAIL.label[-6:]))[1]
     drawn = pool.take(torch.full((60,), 2), draw)

@@ -77,8 +77,9 @@ def test_halves_share_every_group():
 
 def test_what_cannot_be_refitted_is_said():
     held_out, group = images((4, 4, 4, 4))
-    with pytest.raises(UserError, match="15 groups for 16 held-out images"):
-        dfr.dfr(NETWORK, held_out, group[1:], 0)
+    for wrong, told in ((group[1:], r"int64 \(15,\)"), (group - 1, "int64"), (group / 2, "float32")):
+        with pytest.raises(UserError, match=f"The groups are torch.{told}.* for 16 held-out images"):
+            dfr.dfr(NETWORK, held_out, wrong, 0)
     lonely, group = images((4, 4, 0, 0))
     with pytest.raises(UserError, match="Class 1 has no held-out image"):
         dfr.dfr(NETWORK, lonely, group, 0)

@@ -2,8 +2,8 @@ import pandas as pd
 import pytest
 
 from fgsynth.models.networks import small
-from fgsynth.train.search import best, random_search
-from fgsynth.train.train import Trained
+from fgsynth.train.recipe import random_search
+from fgsynth.train.run_folder import Trained, best
 from fgsynth.utils.errors import UserError
 
 
