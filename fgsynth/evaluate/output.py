@@ -45,7 +45,7 @@ class Output:
         write_text(path, tables.to_csv(rows.assign(scale=self.scale)))
 
     def comparisons(self, rows: pd.DataFrame) -> None:
-        """Store differences of methods with their bootstrap intervals, checked; `scale` is filled in."""
+        """Store differences of methods with their intervals, checked; `scale` is filled in."""
         path = root() / self.reports / "comparisons" / f"{self.stage}.csv"
         write_text(path, tables.comparisons_to_csv(rows.assign(scale=self.scale)))
 

@@ -19,7 +19,7 @@ COMPARED = ["scale", "benchmark", "method", "reference", "metric", "mean", "low"
 def comparisons_to_csv(rows: pd.DataFrame) -> str:
     """Checked CSV text of differences between methods, six significant digits.
 
-    mean: method - reference in points; low, high: its 95 % bootstrap interval over seeds and images.
+    mean: method - reference in points; low, high: its 95 % interval, see `metrics.paired_interval`.
     Raises UserError for other columns, a pair that is there twice, or an interval that is none.
     """
     check_comparisons(rows, "comparisons")

@@ -1,4 +1,4 @@
-"""The ledger: every printed number beside ours, with a verdict derived from tidy results."""
+"""The ledger: every printed number beside ours, and how far the order of methods agrees with print."""
 
 from pathlib import Path
 
@@ -14,13 +14,18 @@ from fgsynth.utils.paths import read_csv
 
 OTHERS = "baselines"
 """The stage that makes the rows of `Table.others`."""
-NOT_RUN, REPRODUCED, DIRECTION, FAILS = "not run", "reproduced", "direction holds", "does not hold"
+NOT_RUN, RUN, WITHIN, BEYOND = "not run", "run", "within tolerance", "beyond tolerance"
+COUNT = "n_synthetic"
+"""A number that is configured, not measured."""
 SCALES = ("paper", "full", "mini", "smoke")
 """In order of preference: a number comes from the largest scale that has been run."""
 COLUMNS = [
     *("paper", "table", "row", "method", "column", "printed", "printed_spread", "ours", "spread", "seeds"),
-    *("scale", "split", "selection", "verdict", "stage", "notebook", "note"),
+    *("scale", "split", "selection", "status", "stage", "notebook", "note"),
 ]
+ORDER = ["table", "column", "scale", "methods", "correlation", "low", "high", "seeds"]
+FEWEST = 4
+"""Methods that an order needs."""
 
 
 class Table(Frozen):
@@ -33,8 +38,6 @@ class Table(Frozen):
     stage: str
     notebook: str
     benchmark: str
-    baseline: str
-    headline: str
     methods: dict[str, str] = Field(default_factory=dict)
     others: list[str] = Field(default_factory=list)
 
@@ -46,7 +49,7 @@ def tables(folder: Path) -> dict[str, Table]:
         name: validated(Table, value, f"{path}, {name}") for name, value in read(path).items()
     }
     for name, table in described.items():
-        check((*table.methods.values(), table.baseline, table.headline, *table.others), f"{path}, {name}")
+        check((*table.methods.values(), *table.others), f"{path}, {name}")
     return described
 
 
@@ -84,17 +87,6 @@ def by_seed(rows: pd.DataFrame, method: str, metric: str) -> pd.Series:
     return mine.set_index("seed")["value"].astype(float)
 
 
-def paired(rows: pd.DataFrame, metric: str, method: str, reference: str) -> Interval | None:
-    """Interval of method - reference over the seeds both have; None where there is none."""
-    return over(by_seed(rows, method, metric) - by_seed(rows, reference, metric))
-
-
-def over(values: pd.Series) -> Interval | None:
-    """Interval of values by seed; seeds without a value are left out, None where there is no other."""
-    present = values.dropna()
-    return interval(present.to_numpy()) if len(present) else None
-
-
 def largest_scale(results: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     """The rows of a benchmark at the largest scale that has been run."""
     mine = results[results["benchmark"] == benchmark]
@@ -102,28 +94,41 @@ def largest_scale(results: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     return mine[mine["scale"] == present[0]] if present else mine
 
 
-def verdict(
-    number: pd.Series, ours: Interval, scale: str, printed: pd.Series, rows: pd.DataFrame, table: Table
-) -> str:
-    """The verdict on one printed number; the rule is in data/paper/tables.yaml.
+def status(number: pd.Series, ours: Interval, scale: str, table: Table) -> str:
+    """State whether a number was run and, at paper scale, whether it lies within tolerance.
 
-    reproduced: at paper scale and within the column's tolerance or the printed spread.
-    direction holds: the difference to the reference row has the printed sign and its interval
-    over paired seeds excludes zero. does not hold: anything else.
+    Tolerances are those of data/paper/tables.yaml, or the printed spread where that is wider.
     """
+    if scale != "paper":
+        return RUN
     spread = number["printed_spread"]
     allowed = max(table.numbers[number["column"]], 0 if pd.isna(spread) else spread)
-    if scale == "paper" and abs(ours.mean - number["printed"]) <= allowed:
-        return REPRODUCED
-    reference = table.headline if number["method"] == table.baseline else table.baseline
-    ours_difference = paired(rows, number["column"], number["method"], reference)
-    if ours_difference is None or reference not in printed.index:
-        return FAILS
-    printed_difference = number["printed"] - printed[reference]
-    agrees = ours_difference.sign * printed_difference > 0 or (
-        printed_difference == 0 and ours_difference.mean == 0
-    )
-    return DIRECTION if agrees else FAILS
+    return WITHIN if abs(ours.mean - number["printed"]) <= allowed else BEYOND
+
+
+def agreement(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """How far ours orders the methods of each printed column as printed: Spearman's rank correlation.
+
+    Of the methods that were run, over the seeds that all of them have, with Student's 95 % interval.
+    One row per column with at least `FEWEST` such methods, as `ORDER`.
+    """
+    out = []
+    for name, table in tables(folder).items():
+        printed = printed_numbers(folder, name, table)
+        rows = largest_scale(results, table.benchmark)
+        for column in (c for c in table.numbers if c != COUNT):
+            of = printed[printed["column"] == column].set_index("method")["printed"]
+            ours = rows[(rows["metric"] == column) & rows["method"].isin(of.index)]
+            wide = ours.pivot_table(index="method", columns="seed", values="value").dropna(axis=1)
+            if len(wide) < FEWEST or wide.empty:
+                continue
+            each = wide.corrwith(of[wide.index], method="spearman").dropna()
+            if len(each):
+                found = interval(each.to_numpy(float))
+                low, high = max(found.low, -1.0), min(found.high, 1.0)
+                scale = rows["scale"].iloc[0]
+                out.append((name, column, scale, len(wide), found.mean, low, high, found.n))
+    return pd.DataFrame(out, columns=ORDER)
 
 
 def ledger(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
@@ -133,19 +138,18 @@ def ledger(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
         numbers = printed_numbers(folder, name, table)
         rows = largest_scale(results, table.benchmark)
         for _, number in numbers.iterrows():
-            printed = numbers[numbers["column"] == number["column"]].set_index("method")["printed"]
-            out.append({"table": name, **dict(number), **_ours(number, printed, rows, table)})
+            out.append({"table": name, **dict(number), **_ours(number, rows, table)})
     return pd.DataFrame(out).reindex(columns=COLUMNS)
 
 
-def _ours(number: pd.Series, printed: pd.Series, rows: pd.DataFrame, table: Table) -> dict[str, object]:
+def _ours(number: pd.Series, rows: pd.DataFrame, table: Table) -> dict[str, object]:
     stage, notebook = table.stage, table.notebook
     if number["method"] in table.others:
         stage, notebook = OTHERS, NOTEBOOKS[OTHERS]
     fixed = {"paper": table.paper, "stage": stage, "notebook": notebook}
     mine = rows[(rows["method"] == number["method"]) & (rows["metric"] == number["column"])]
     if mine.empty:
-        return {**fixed, "verdict": NOT_RUN}
+        return {**fixed, "status": NOT_RUN}
     ours, first = interval(mine["value"].to_numpy(float)), mine.iloc[0]
     return {
         **fixed,
@@ -155,5 +159,5 @@ def _ours(number: pd.Series, printed: pd.Series, rows: pd.DataFrame, table: Tabl
         "scale": first["scale"],
         "split": first["split"],
         "selection": first["selection"],
-        "verdict": verdict(number, ours, first["scale"], printed, rows, table),
+        "status": status(number, ours, first["scale"], table),
     }

@@ -1,16 +1,26 @@
 """What the report says in Markdown: the blocks of README.md, and reports/README.md with claims and tables."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 
 import pandas as pd
 
 from fgsynth.config import names
+from fgsynth.config.names import BALANCED_SOFTMAX, FG_ENTROPY, TEXT, UNGUIDED
 from fgsynth.evaluate.metrics import interval
 from fgsynth.evidence import page
 from fgsynth.evidence.ledger import largest_scale
-from fgsynth.evidence.rules import RULES, Evidence
-from fgsynth.evidence.verdicts import pieces
+from fgsynth.evidence.pieces import (
+    CONTRADICTS,
+    NOT_RUN,
+    OUT_OF_RANGE,
+    OUTCOMES,
+    SUPPORTS,
+    UNDECIDED,
+    Comparison,
+    Found,
+    Piece,
+)
 
 SHOWN = {
     "table1_imagenet_lt": ("imagenet_lt", ("overall", "few")),
@@ -23,67 +33,74 @@ GAINS = {
     "few": ("imagenet_lt_features", "few", (names.BALANCED_SOFTMAX, names.CHOSEN_SAMPLER)),
 }
 """What the README's ladder says of a default run: mark, benchmark, metric, methods to compare."""
+TITLES = {
+    "imagenet_lt": "ImageNet-LT",
+    "places_lt": "Places-LT",
+    "nicopp": "NICO++",
+    "toy_2d": "plane",
+    "imagenet_lt_features": "ImageNet-LT",
+    "digits_lt": "digits",
+    "places_lt_features": "Places-LT",
+}
+"""Benchmarks of the answers, in words."""
+_BENCHMARKS = (("imagenet_lt", "few"), ("places_lt", "few"), ("nicopp", "worst_group_accuracy"))
 QUESTIONS = {
-    "Does a classifier in the plane learn more from guided samples than from unguided ones": [
-        ("C15", "minority accuracy, points over real + unguided"),
+    "Synthetic images without feedback, over none": [
+        Comparison("control", b, m, UNGUIDED, r)
+        for (b, m), r in zip(_BENCHMARKS, (BALANCED_SOFTMAX, names.BALMS, names.ERM), strict=True)
     ],
-    "Does entropy feedback help on ImageNet-LT": [
-        ("C6", "overall, points over the same sampler without feedback"),
-        ("C6", "few, points over the same sampler without feedback"),
+    "A real image as condition, with dropout, over text alone": [
+        Comparison("control", b, m, UNGUIDED, TEXT) for b, m in _BENCHMARKS
     ],
-    "Does it beat earlier methods there": [
-        ("C1", f"Few, points over {names.BALANCED_SOFTMAX}"),
-        ("C1", f"Few, points over {names.FILL_UP}"),
+    "Entropy feedback, over the same sampler without": [
+        Comparison("control", b, m, FG_ENTROPY, UNGUIDED) for b, m in _BENCHMARKS
     ],
-    f"Is the worst group of NICO++ better off than with {names.CRT}, and than without feedback": [
-        ("C4", f"worst-group accuracy, points over {names.CRT}"),
-        ("C13", "w = 0.03 over 0, points"),
+    "The same in the plane, where the premise holds": [
+        Comparison("control", "toy_2d", "minority_accuracy", names.PLANE_FG["entropy"], names.PLANE_UNGUIDED)
     ],
-    "Do synthetic features help rare classes": [
-        ("C17", f"few, points over {names.BALANCED_SOFTMAX} on real features"),
+    "Synthetic features, over balanced softmax on real ones": [
+        Comparison("control", b, "few", names.CHOSEN_SAMPLER, BALANCED_SOFTMAX)
+        for b in ("imagenet_lt_features", "digits_lt", "places_lt_features")
     ],
 }
-"""What the README answers, and the pieces of evidence, by claim, that answer it; one benchmark each."""
-OUTCOMES = {1: "yes", 0: "not decided", -1: "no"}
-"""By the side of zero on which an interval lies; 0 where it includes zero."""
+"""What the README answers, and the differences that answer it."""
+WORDS = {
+    SUPPORTS: "yes",
+    CONTRADICTS: "no",
+    UNDECIDED: "undecided",
+    OUT_OF_RANGE: OUT_OF_RANGE,
+    NOT_RUN: NOT_RUN,
+}
 
 
-def outcome(piece: Evidence) -> str:
-    """What a piece says of its claim, by its interval alone: yes, no, not decided, or not run."""
-    return "not run" if piece.value is None else OUTCOMES[piece.value.sign]
+def blocks(found: Found, pieces: dict[str, list[Piece]], verdicts: pd.DataFrame) -> dict[str, str]:
+    """The blocks of README.md by mark; verdicts: one row per claim, as `verdicts.claims`."""
+    told = {"tally": tally(p for of in pieces.values() for p in of), "answers": answers(found)}
+    return {**gains(found.results), **told, "standing": standing(verdicts, "with_controls")}
 
 
-def blocks(rows: pd.DataFrame, compared: pd.DataFrame) -> dict[str, str]:
-    """The blocks of README.md by mark, made from tidy results and paired comparisons."""
-    found = {claim: pieces(rule, rows, compared) for claim, rule in RULES.items()}
-    return {**gains(rows), "tally": tally(found), "answers": answers(found)}
+def tally(pieces: Iterable[Piece]) -> str:
+    """How many pieces of evidence have each outcome."""
+    counts = Counter(piece.outcome for piece in pieces)
+    each = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES)
+    return f"{counts.total()} differences: {each}"
 
 
-Pieces = Mapping[str, tuple[list[Evidence], str | None]]
-"""Evidence and scale by claim, as `verdicts.pieces` returns them."""
-
-
-def tally(found: Pieces) -> str:
-    """How many pieces of evidence have each outcome, and the claims that all of theirs speak for."""
-    counts = Counter(outcome(piece) for evidence, _ in found.values() for piece in evidence)
-    whole = [claim for claim, (evidence, _) in found.items() if {outcome(e) for e in evidence} == {"yes"}]
-    each = ", ".join(f"{counts[name]} {name}" for name in ("yes", "not decided", "no", "not run"))
-    return f"{counts.total()} differences: {each}; only yes for {', '.join(whole) or 'no claim'}"
-
-
-def answers(found: Pieces) -> str:
-    """A sentence per question: claims and scale, and of each piece whether its interval decides."""
+def answers(found: Found) -> str:
+    """A sentence per question: each benchmark's answer, in points, and the scales they are from."""
     lines = []
-    for question, wanted in QUESTIONS.items():
-        told, where = [], list(dict.fromkeys(claim for claim, _ in wanted))
-        for claim, what in wanted:
-            evidence, _ = found[claim]
-            piece = {e.what: e for e in evidence}[what] if evidence else Evidence(what, None)
-            told.append(f"**{outcome(piece)}**: {piece}")
-        scale = found[where[0]][1]
-        where += [f"scale {scale}"] * bool(scale)
-        lines.append(f"- {question} ({', '.join(where)})? {'; '.join(told)}.")
+    for question, asked in QUESTIONS.items():
+        pieces = [found.piece(comparison) for comparison in asked]
+        scales = dict.fromkeys(p.scale for p in pieces if p.scale and p.estimate)
+        told = "; ".join(map(_answer, asked, pieces))
+        lines.append(f"- {question}{' (' + ', '.join(map(str, scales)) + ')' if scales else ''}: {told}.")
     return "\n".join(lines)
+
+
+def _answer(asked: Comparison, piece: Piece) -> str:
+    shown = f" {piece.interval}" if piece.estimate else ""
+    where = f"{TITLES[asked.benchmark]} {asked.metric.replace('_accuracy', '').replace('_', ' ')}"
+    return f"{where} **{WORDS[piece.outcome]}**{shown}"
 
 
 def gains(rows: pd.DataFrame) -> dict[str, str]:
@@ -97,27 +114,44 @@ def gains(rows: pd.DataFrame) -> dict[str, str]:
     return told
 
 
-def results_page(book: pd.DataFrame, verdicts: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """reports/README.md: every claim with evidence and verdict, and FG tables 1 to 3 printed beside ours."""
+def results_page(
+    found: Found, book: pd.DataFrame, verdicts: pd.DataFrame, pieces: dict[str, list[Piece]]
+) -> str:
+    """reports/README.md: every claim, what its pieces decide, and FG tables 1 to 3 beside ours."""
     lines = [
-        f"| {c['id']} | {c['claim']} | {c['quantity']}: {c['printed']} ({c['where']}) "
-        f"| {c['evidence'].replace('; ', '<br>')} | {c['verdict']}{c['scale'] and ', ' + c['scale']} |"
-        for c in verdicts.fillna("").to_dict("records")
+        f"| [{c['id']}](#{c['id'].lower()}) | {c['claim']} | {c['as_printed']} | {c['with_controls']} "
+        f"| {c['experiment']} |"
+        for c in verdicts.to_dict("records")
     ]
     return page.render(
-        "results.md", standing=standing(verdicts), claims="\n".join(lines), tables=tables(book, rows)
+        "results.md",
+        printed=standing(verdicts, "as_printed"),
+        controls=standing(verdicts, "with_controls"),
+        tally=tally(p for of in pieces.values() for p in of),
+        claims="\n".join(lines),
+        each="\n\n".join(_section(c, pieces[c["id"]]) for c in verdicts.to_dict("records")),
+        tables=tables(book, found.results),
     )
 
 
-def standing(verdicts: pd.DataFrame) -> str:
-    """Which claims have each verdict, as "`reproduced` 1 (C15), `does not hold` 2 (C1, C2)".
+def _section(claim: Mapping[Hashable, str], pieces: list[Piece]) -> str:
+    """A claim with what is printed, and a line per piece."""
+    head = (
+        f"### {claim['id']}\n\n{claim['claim']} ({claim['where']}; {claim['quantity']}: {claim['printed']})"
+    )
+    return f"{head}\n\n" + "\n".join(map(_line, pieces))
 
-    verdicts: one row per claim, columns id and verdict.
-    """
+
+def _line(piece: Piece) -> str:
+    """A piece: outcome, role, benchmark, difference, and whether its interval holds the printed size."""
+    size = f"; printed {piece.printed:+.3g}, which the interval {piece.size}" if piece.size else ""
+    return f"- **{piece.outcome}** ({piece.asked.role}, {piece.asked.benchmark}): {piece}{size}"
+
+
+def standing(verdicts: pd.DataFrame, column: str) -> str:
+    """Which claims have each verdict, as "`supported` 1 (C15), `undecided` 2 (C1, C2)", the rarest first."""
     ids = (
-        verdicts.groupby("verdict")["id"]
-        .agg(list)
-        .sort_values(key=lambda found: found.str.len(), kind="stable")
+        verdicts.groupby(column)["id"].agg(list).sort_values(key=lambda found: found.str.len(), kind="stable")
     )
     return ", ".join(f"`{verdict}` {len(found)} ({', '.join(found)})" for verdict, found in ids.items())
 
@@ -149,5 +183,4 @@ def _cells(printed: pd.DataFrame, ours: pd.DataFrame, method: str, column: str) 
     mine = f"{value.mean:.1f} ± {value.half_width:.1f}"
     if (method, column) not in printed.index:
         return "-", mine
-    number, verdict = printed.loc[[(method, column)]][["printed", "verdict"]].to_numpy()[0]
-    return f"{number:.1f}", f"{mine}, {verdict}"
+    return f"{printed.loc[[(method, column)], 'printed'].to_numpy()[0]:.1f}", mine

@@ -1,4 +1,4 @@
-"""The report: results.csv, ledger.csv, claims.csv, index.html and README.md, from stored files alone."""
+"""The report: ledger, order, pieces and claims as CSV, index.html and README.md, from stored files."""
 
 import json
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate import tables as results
 from fgsynth.evaluate.metrics import interval
 from fgsynth.evidence import markdown, page
-from fgsynth.evidence.ledger import NOT_RUN, ledger, tables
-from fgsynth.evidence.verdicts import claims
+from fgsynth.evidence.ledger import NOT_RUN, agreement, ledger, tables
+from fgsynth.evidence.pieces import Found, Piece
+from fgsynth.evidence.verdicts import claims, pieces_of, pieces_table
 from fgsynth.utils import paths
 from fgsynth.utils.blocks import fill
 
@@ -35,27 +36,49 @@ def build(root: Path) -> None:
     """
     reports, printed = root / "reports", root / "data" / "paper"
     rows = results.read_all(reports / "results")
-    compared = results.read_comparisons(reports / "comparisons")
-    book, verdicts = ledger(printed, rows), claims(printed, rows, compared)
+    found = Found(rows, results.read_comparisons(reports / "comparisons"), printed)
+    book, order, pieces = ledger(printed, rows), agreement(printed, rows), pieces_of(found)
+    told, verdicts = pieces_table(found, pieces), claims(printed, pieces)
     paths.write_text(reports / "results.csv", results.to_csv(rows))
-    paths.write_text(reports / "ledger.csv", book.to_csv(index=False, float_format="%.6g"))
-    paths.write_text(reports / "claims.csv", verdicts.to_csv(index=False))
-    counts = {f"claims {name}": int(n) for name, n in verdicts["verdict"].value_counts().sort_index().items()}
-    counts |= {f"numbers {name}": int(n) for name, n in book["verdict"].value_counts().sort_index().items()}
-    paths.write_text(reports / "metrics" / "report.json", json.dumps(counts, indent=2))
+    for name, table in {"ledger": book, "order": order, "pieces": told, "claims": verdicts}.items():
+        paths.write_text(reports / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+    paths.write_text(reports / "metrics" / "report.json", json.dumps(_counts(told, verdicts, book), indent=2))
     cost = reports / "benchmark" / "cost.txt"
     index = page.render(
         "index.html",
         claims=verdicts.fillna("").to_dict("records"),
-        summary=verdicts["verdict"].value_counts().to_dict(),
+        pieces=_shown(told, pieces),
+        answers=markdown.answers(found).removeprefix("- ").split("\n- "),
+        tally=markdown.tally(p for of in pieces.values() for p in of),
+        standing={who: markdown.standing(verdicts, who) for who in ("as_printed", "with_controls")},
         stages=[_stage(reports, stage, name, rows) for stage, name in NOTEBOOKS.items()],
         cost=paths.read_text(cost) if cost.is_file() else "",
         true_size=_measured(reports / "true_size" / "true_size.csv"),
-        tables=[_table(book, name, t.title, t.stage) for name, t in tables(printed).items()],
+        tables=[_table(book, order, name, t.title, t.stage) for name, t in tables(printed).items()],
     )
     paths.write_text(reports / "index.html", index)
-    paths.write_text(reports / "README.md", markdown.results_page(book, verdicts, rows))
-    fill(root / "README.md", markdown.blocks(rows, compared))
+    paths.write_text(reports / "README.md", markdown.results_page(found, book, verdicts, pieces))
+    fill(root / "README.md", markdown.blocks(found, pieces, verdicts))
+
+
+def _counts(told: pd.DataFrame, verdicts: pd.DataFrame, book: pd.DataFrame) -> dict[str, int]:
+    """Numbers for `dvc metrics show`: pieces by outcome, claims by verdict, printed numbers by status."""
+    of = {
+        "pieces": told["outcome"],
+        "as printed": verdicts["as_printed"],
+        "with controls": verdicts["with_controls"],
+        "numbers": book["status"],
+    }
+    return {f"{who} {k}": int(n) for who, x in of.items() for k, n in x.value_counts().sort_index().items()}
+
+
+def _shown(told: pd.DataFrame, pieces: dict[str, list[Piece]]) -> dict[str, list[dict[str, object]]]:
+    """The lines of pieces.csv by claim, each with its interval as text."""
+    lines = iter(told.astype(object).fillna("").to_dict("records"))
+    return {
+        claim: [{**{str(k): v for k, v in next(lines).items()}, "shown": piece.interval} for piece in of]
+        for claim, of in pieces.items()
+    }
 
 
 def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict[str, object]:
@@ -102,7 +125,7 @@ def summary(rows: pd.DataFrame) -> list[dict[str, str]]:
     return records
 
 
-def _table(book: pd.DataFrame, name: str, title: str, stage: str) -> dict[str, object]:
+def _table(book: pd.DataFrame, order: pd.DataFrame, name: str, title: str, stage: str) -> dict[str, object]:
     mine = book[book["table"] == name]
     columns = list(mine["column"].unique())
     lines = []
@@ -110,5 +133,7 @@ def _table(book: pd.DataFrame, name: str, title: str, stage: str) -> dict[str, o
         by_column = {c["column"]: c for c in cells.astype(object).fillna("").to_dict("records")}
         notes = [n for n in cells["note"].dropna().unique() if n]
         lines.append({"row": row, "cells": [by_column.get(c) for c in columns], "note": " ".join(notes)})
-    run = bool((mine["verdict"] != NOT_RUN).any())
-    return {"name": name, "title": title, "stage": stage, "columns": columns, "lines": lines, "run": run}
+    run = bool((mine["status"] != NOT_RUN).any())
+    ranked = order[order["table"] == name].set_index("column").to_dict("index")
+    return {"name": name, "title": title, "stage": stage, "columns": columns, "lines": lines, "run": run,
+            "order": [ranked.get(c) for c in columns]}  # fmt: skip

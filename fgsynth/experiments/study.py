@@ -16,7 +16,7 @@ from fgsynth.data.benchmark import group_of, strata
 from fgsynth.data.images import from_uint8
 from fgsynth.data.sources import Source
 from fgsynth.evaluate.fid_coverage import density_coverage, fid
-from fgsynth.evaluate.metrics import paired_bootstrap
+from fgsynth.evaluate.metrics import paired_interval
 from fgsynth.evaluate.scores import contents, evaluate, flat, to_json
 from fgsynth.evaluate.tables import COMPARED, tidy
 from fgsynth.experiments.experiment import Experiment
@@ -152,7 +152,7 @@ def compare(
     split: str,
     metrics: Sequence[str] = ("overall", "many", "medium", "few"),
 ) -> pd.DataFrame:
-    """Differences of methods over paired seeds, with 95 % bootstrap intervals over seeds and images.
+    """Differences of methods over paired seeds, with 95 % intervals over seeds and images.
 
     pairs: (method, reference). metrics: a stratum, overall, average_accuracy or worst_group_accuracy.
     Columns as in tables.COMPARED without scale, in points of accuracy. Raises UserError for unequal seeds.
@@ -167,7 +167,7 @@ def compare(
             if not len(label):
                 continue
             kind: Literal["mean", "worst"] = "worst" if metric == "worst_group_accuracy" else "mean"
-            d = paired_bootstrap(hits_a, hits_b, label, statistic=kind)
+            d = paired_interval(hits_a, hits_b, label, statistic=kind)
             name = exp.bench.manifest.name
             rows.append((name, method, reference, metric, d.mean, d.low, d.high, len(a.seeds), split))
     return pd.DataFrame(rows, columns=COMPARED[1:])

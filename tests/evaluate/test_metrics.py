@@ -4,12 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fgsynth.evaluate.metrics import (
-    Bootstrap,
     Interval,
     group_accuracy,
     interval,
     long_tail_accuracy,
-    paired_bootstrap,
+    paired_interval,
     per_class_accuracy,
     strata,
 )
@@ -100,65 +99,68 @@ def _methods(rng, n_seeds=5, n_classes=4, each=50, gap=0.1, seeds_differ=0.05):
     return rng.random(chance.shape) < chance, label
 
 
-def test_bootstrap_reports_the_observed_difference():
+def test_the_interval_is_around_the_observed_difference():
     label = np.array([0, 0, 0, 0, 1, 1])
     a = np.array([[1, 1, 1, 0, 1, 0], [1, 1, 1, 1, 0, 0]], bool)  # classes: 75, 50; 100, 0
     b = np.array([[1, 0, 0, 0, 1, 1], [1, 1, 0, 0, 1, 0]], bool)  # classes: 25, 100; 50, 50
-    mean = paired_bootstrap(a, b, label, repeats=10).mean
+    mean = paired_interval(a, b, label).mean
     assert mean == pytest.approx(((75 + 50 + 100 + 0) - (25 + 100 + 50 + 50)) / 4)
-    worst = paired_bootstrap(a, b, label, statistic="worst", repeats=10).mean
+    worst = paired_interval(a, b, label, statistic="worst").mean
     assert worst == pytest.approx((50 + 0) / 2 - (25 + 50) / 2)
 
 
-def test_bootstrap_equals_the_plain_loop():
-    rng = np.random.default_rng(0)
-    hits, label = _methods(rng, n_seeds=3, n_classes=2, each=30, seeds_differ=0.1)
-    for statistic, best in (("mean", np.mean), ("worst", np.min)):
-        loop = []
-        for _ in range(4000):
-            seeds = rng.integers(0, 3, 3)
-            rows = [rng.choice(np.flatnonzero(label == c), 30) for c in (0, 1)]
-            each = best([hits[:, seeds][:, :, r].mean(2) for r in rows], axis=0).mean(1)
-            loop.append(100 * (each[0] - each[1]))
-        result = paired_bootstrap(*hits, label, statistic=statistic, repeats=4000)
-        np.testing.assert_allclose([result.low, result.high], np.quantile(loop, [0.025, 0.975]), atol=1)
+def test_where_images_do_not_vary_the_interval_is_students_and_where_seeds_do_not_the_images():
+    label = np.repeat([0, 1], 200)
+    share = np.array([0.4, 0.5, 0.6])
+    by_seed = np.stack([np.arange(400) % 200 < 200 * p for p in share])
+    none = np.zeros_like(by_seed)
+    # The same images are always right: what differs is the seed's own.
+    t = interval(100 * share).half_width
+    assert paired_interval(by_seed, none, label).half_width == pytest.approx(t, rel=0.05)
+    alike = np.repeat(np.random.default_rng(0).random((1, 400)) < 0.5, 3, axis=0)
+    p = [alike[0, label == c].mean() for c in (0, 1)]
+    normal = 196 * np.sqrt(sum(x * (1 - x) / 200 for x in p)) / 2
+    assert paired_interval(alike, none, label).half_width == pytest.approx(normal, rel=0.02)
 
 
 @pytest.mark.parametrize("statistic", ["mean", "worst"])
 def test_a_method_against_itself_is_exactly_zero(statistic):
     (a, _), label = _methods(np.random.default_rng(1))
-    result = paired_bootstrap(a, a.copy(), label, statistic=statistic)
+    result = paired_interval(a, a.copy(), label, statistic=statistic)
     assert (result.mean, result.low, result.high, result.sign) == (0, 0, 0, 0)
 
 
-def test_swapping_the_methods_swaps_the_ends():
+@pytest.mark.parametrize("statistic", ["mean", "worst"])
+def test_swapping_the_methods_turns_the_interval_round(statistic):
     (a, b), label = _methods(np.random.default_rng(2))
-    there, back = paired_bootstrap(a, a & b, label), paired_bootstrap(a & b, a, label)
+    there, back = (paired_interval(*both, label, statistic=statistic) for both in ((a, a & b), (a & b, a)))
     assert there.sign == 1
-    assert back.sign == -1
-    # Hit patterns come in another order, so the draws differ a little.
+    # Hit patterns come in another order, so the draws of the worst differ a little.
     np.testing.assert_allclose([back.low, back.high], [-there.high, -there.low], atol=1)
+    assert paired_interval(a, b, label, statistic=statistic) == paired_interval(
+        a, b, label, statistic=statistic
+    )
 
 
-def test_bootstrap_repeats_itself_and_listens_to_its_seed():
-    hits, label = _methods(np.random.default_rng(3))
-    assert paired_bootstrap(*hits, label, seed=1) == paired_bootstrap(*hits, label, seed=1)
-    assert paired_bootstrap(*hits, label, seed=1) != paired_bootstrap(*hits, label, seed=2)
-
-
-@pytest.mark.parametrize("n_seeds", [1, 5])
-def test_bootstrap_covers_the_truth(n_seeds):
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+@pytest.mark.parametrize("luck", [0.01, 0.1])
+def test_intervals_cover_the_truth_at_the_numbers_of_seeds_in_use(n_seeds, luck):
     rng = np.random.default_rng(n_seeds)
-    luck = 0.0 if n_seeds == 1 else 0.05  # one seed cannot tell how seeds differ
     covered = []
-    for _ in range(200):
+    for _ in range(500):
         hits, label = _methods(rng, n_seeds, seeds_differ=luck)
-        result = paired_bootstrap(*hits, label, repeats=400)
+        result = paired_interval(*hits, label)
         covered.append(result.low <= 10 <= result.high)
-    assert 0.88 <= np.mean(covered) <= 0.99
+    assert 0.93 <= np.mean(covered) <= 0.995
 
 
-def test_bootstrap_says_what_does_not_fit():
+def test_one_seed_says_nothing_of_seeds():
+    hits, label = _methods(np.random.default_rng(0), n_seeds=1)
+    assert paired_interval(*hits, label).sign == 0
+    assert np.isinf(paired_interval(*hits, label).half_width)
+
+
+def test_hits_that_do_not_fit_are_named():
     a, label = np.ones((2, 3), bool), np.zeros(3, int)
     cases = [
         ((a.astype(int), a, label), {}, "Hits of type int64"),
@@ -169,9 +171,4 @@ def test_bootstrap_says_what_does_not_fit():
     ]
     for inputs, more, sentence in cases:
         with pytest.raises(UserError, match=sentence):
-            paired_bootstrap(*inputs, **more)
-
-
-def test_bootstrap_prints_its_ends_and_knows_its_sign():
-    assert str(Bootstrap(1, 0.5, 1.25)) == "1.00 [0.50, 1.25]"
-    assert [Bootstrap(0, *ends).sign for ends in ((0.1, 1), (-1, 1), (-1, -0.1))] == [1, 0, -1]
+            paired_interval(*inputs, **more)

@@ -30,7 +30,8 @@ def built(checkout, root):
 
 
 def test_the_committed_report_is_what_its_inputs_give(built, root):
-    for name in ("results.csv", "ledger.csv", "claims.csv", "index.html", "README.md", "metrics/report.json"):
+    tables = ("results.csv", "ledger.csv", "order.csv", "pieces.csv", "claims.csv")
+    for name in (*tables, "index.html", "README.md", "metrics/report.json"):
         assert (built / name).read_text() == (root / "reports" / name).read_text(), name
 
 
@@ -56,7 +57,8 @@ def test_the_page_shows_every_claim_number_and_verdict(built):
         assert f'id="{claim_id}"' in page
     for row in book["row"]:
         assert row.replace("&", "&amp;") in page
-    assert "reproduced" in page
+    pieces = pd.read_csv(built / "pieces.csv")
+    assert page.count('<span class="verdict supports">') == (pieces["outcome"] == "supports").sum() > 0
 
 
 def test_the_page_shows_the_cost_of_guidance_and_its_machine(built):
@@ -69,7 +71,7 @@ def test_the_page_shows_the_cost_of_guidance_and_its_machine(built):
 def test_without_any_results_everything_is_not_run(checkout):
     report.build(checkout)
     book = pd.read_csv(checkout / "reports" / "ledger.csv")
-    assert (book["verdict"] == "not run").all()
+    assert (book["status"] == "not run").all()
     assert (checkout / "reports" / "index.html").read_text().count("not run") > 10
 
 
@@ -100,9 +102,10 @@ def test_comparisons_reach_the_claims(with_results):
     report.build(with_results)
     reports = with_results / "reports"
     row = pd.read_csv(reports / "claims.csv").set_index("id").loc["C14"]
-    assert (row["verdict"], row["scale"], row["stage"]) == ("direction holds", "mini", "imagenet_lt")
-    assert row["evidence"] == "overall, points over LDM-FG (Combined): +2.0 [+0.5, +3.5]"
-    assert row["evidence"] in (reports / "index.html").read_text()
+    assert (row["as_printed"], row["scale"]) == ("supported", "mini")
+    line = pd.read_csv(reports / "pieces.csv").query("claim == 'C14' and role == 'printed'").iloc[0]
+    assert line[["mean", "low", "high", "outcome"]].tolist() == [2, 0.5, 3.5, "supports"]
+    assert "+2.0 [+0.5, +3.5]" in (reports / "index.html").read_text()
 
 
 def test_what_is_run_reaches_the_readmes_and_the_rest_of_them_stays(with_results):
@@ -111,12 +114,12 @@ def test_what_is_run_reaches_the_readmes_and_the_rest_of_them_stays(with_results
     report.build(with_results)
     told = readme.read_text()
     assert re.fullmatch(
-        r"# A title\n\nSo far: <!--tally-->\d+ differences: 0 yes, .*, \d\d not run; .*<!--/tally-->\. "
+        r"# A title\n\nSo far: <!--tally-->\d+ differences: 0 supports, .*, \d+ not run<!--/tally-->\. "
         r"<!--c15-->1 %<!--/c15-->\n",
         told,
     )
     page = (with_results / "reports" / "README.md").read_text()
-    assert "\n| ERM | 43.4 | 50.5 ± 0.0, does not hold | 8.2 | 12.5 ± 0.0, does not hold |\n" in page
+    assert "\n| ERM | 43.4 | 50.5 ± 0.0 | 8.2 | 12.5 ± 0.0 |\n" in page
     report.build(with_results)
     assert readme.read_text() == told
 

@@ -1,0 +1,244 @@
+"""Pieces of evidence: differences that a claim predicts, their intervals, and what each interval decides."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import yaml
+from pydantic import ValidationError
+
+from fgsynth.config import names
+from fgsynth.config.schema import Frozen
+from fgsynth.evaluate.metrics import interval
+from fgsynth.evidence.ledger import by_seed, largest_scale, printed_numbers, tables
+from fgsynth.utils.errors import UserError, missing
+
+Role = Literal["printed", "row", "control"]
+"""Whose comparison: the one that the claim states, another row that the paper prints, or one of ours."""
+Test = Literal["greater", "not less", "equal"]
+SUPPORTS, CONTRADICTS, UNDECIDED = "supports", "contradicts", "undecided"
+OUT_OF_RANGE, NOT_RUN = "out of range", "not run"
+OUTCOMES = (SUPPORTS, CONTRADICTS, UNDECIDED, OUT_OF_RANGE, NOT_RUN)
+HOLDS, EXCLUDES = "holds", "excludes"
+ACCURACIES = frozenset(
+    ("overall", "many", "medium", "few", "average_accuracy", "worst_group_accuracy", "avg_val_accuracy")
+) | {"few_val_accuracy", "minority_accuracy"}
+"""Metrics in percent that have a floor and a ceiling."""
+
+
+class Margins(Frozen):
+    """data/paper/margins.yaml: what counts as equal, and where an accuracy can be told apart."""
+
+    floor: float
+    ceiling: float
+    margins: dict[str, float]
+
+
+def read_margins(folder: Path) -> Margins:
+    """The margins of data/paper. Raises UserError for a missing file or a wrong key."""
+    path = folder / "margins.yaml"
+    try:
+        return Margins.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}.") from error
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A difference with the ends of its 95 % interval; kind: how these were found, over how many draws."""
+
+    mean: float
+    low: float
+    high: float
+    draws: int
+    kind: str
+
+
+def student(values: pd.Series) -> Estimate | None:
+    """Student's interval of paired differences by seed; None where no seed has one."""
+    present = values.dropna()
+    if present.empty:
+        return None
+    found = interval(present.to_numpy())
+    return Estimate(found.mean, found.low, found.high, found.n, "Student over seeds")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference, method - reference, that a claim predicts on a benchmark.
+
+    test: "greater", the difference is positive; "not less", it is above minus the margin; "equal", it lies
+    within the margin on both sides. margin: its key in data/paper/margins.yaml.
+    table: the printed table that has both numbers; column: the metric's name there, where it differs.
+    """
+
+    role: Role
+    benchmark: str
+    metric: str
+    method: str
+    reference: str
+    table: str | None = None
+    test: Test = "greater"
+    margin: str | None = None
+
+    @property
+    def what(self) -> str:
+        """The difference in words."""
+        return f"{self.metric.replace('_', ' ')}: {self.method} - {self.reference}"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A quantity by seed that a claim predicts on a benchmark, computed from the benchmark's tidy rows."""
+
+    role: Role
+    benchmark: str
+    what: str
+    values: Callable[[pd.DataFrame], pd.Series]
+    test: Test = "greater"
+    margin: str | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of evidence; printed: the size that the paper prints, None where it prints none."""
+
+    asked: Comparison | Computed
+    scale: str | None
+    estimate: Estimate | None
+    in_range: bool
+    margin: float
+    printed: float | None
+
+    @property
+    def outcome(self) -> str:
+        """What the interval decides.
+
+        supports: it lies where the claim predicts; contradicts: it lies beyond; undecided: neither;
+        out of range: methods at the floor or the ceiling, where nothing can be told apart. Equality asks
+        for a 95 % interval within the margins, which is stricter than two one-sided tests at 5 %.
+        """
+        if self.estimate is None:
+            return NOT_RUN
+        if not self.in_range:
+            return OUT_OF_RANGE
+        low, high = self.estimate.low, self.estimate.high
+        if self.asked.test == "equal":
+            inside, beyond = (
+                low > -self.margin and high < self.margin,
+                low > self.margin or high < -self.margin,
+            )
+        else:
+            least = -self.margin if self.asked.test == "not less" else 0.0
+            inside, beyond = low > least, high < least
+        return SUPPORTS if inside else CONTRADICTS if beyond else UNDECIDED
+
+    @property
+    def size(self) -> str | None:
+        """Whether the interval holds or excludes the printed size; None without either."""
+        if self.estimate is None or self.printed is None:
+            return None
+        return HOLDS if self.estimate.low <= self.printed <= self.estimate.high else EXCLUDES
+
+    @property
+    def interval(self) -> str:
+        """The difference and its interval, with as many decimals as show the sign of both ends."""
+        if self.estimate is None:
+            return NOT_RUN
+        e, digits = self.estimate, _digits(self.estimate)
+        return f"{e.mean:+.{digits}f} [{e.low:+.{digits}f}, {e.high:+.{digits}f}]"
+
+    def __str__(self) -> str:
+        return f"{self.asked.what}: {self.interval}"
+
+
+def _digits(e: Estimate) -> int:
+    """One to four decimals."""
+    ends = [abs(x) for x in (e.low, e.high) if x]
+    return next((d for d in (1, 2, 3) if all(round(x, d) > 0 for x in ends)), 4)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was run: tidy results, comparisons of methods, and data/paper, to which they are held."""
+
+    results: pd.DataFrame
+    compared: pd.DataFrame
+    paper: Path
+
+    @cached_property
+    def margins(self) -> Margins:
+        """data/paper/margins.yaml."""
+        return read_margins(self.paper)
+
+    @cached_property
+    def _printed(self) -> dict[str, pd.Series]:
+        return {
+            name: printed_numbers(self.paper, name, table).set_index(["method", "column"])["printed"]
+            for name, table in tables(self.paper).items()
+        }
+
+    @cached_property
+    def _by_benchmark(self) -> dict[str, pd.DataFrame]:
+        return {b: largest_scale(self.results, b) for b in self.results["benchmark"].unique()}
+
+    def rows(self, benchmark: str) -> pd.DataFrame:
+        """A benchmark's rows at the largest scale that was run; empty where none was."""
+        return self._by_benchmark.get(benchmark, self.results.iloc[:0])
+
+    def piece(self, asked: Comparison | Computed) -> Piece:
+        """The piece of evidence. Raises UserError for a method or margin that there is not."""
+        rows = self.rows(asked.benchmark)
+        scale = None if rows.empty else str(rows["scale"].iloc[0])
+        if asked.margin is not None and asked.margin not in self.margins.margins:
+            raise UserError(
+                f"{self.paper / 'margins.yaml'} has no margin '{asked.margin}', which a rule needs."
+            )
+        margin = self.margins.margins[asked.margin] if asked.margin else 0.0
+        if isinstance(asked, Computed):
+            estimate = None if rows.empty else student(asked.values(rows))
+            return Piece(asked, scale, estimate, True, margin, None)
+        names.check((asked.method, asked.reference), "A rule")
+        estimate = None if rows.empty else self._difference(asked, rows)
+        return Piece(asked, scale, estimate, self._in_range(asked, rows), margin, self._size(asked))
+
+    def _difference(self, asked: Comparison, rows: pd.DataFrame) -> Estimate | None:
+        """The stored comparison, turned round where only the opposite is stored; else Student's interval."""
+        of = self.compared[
+            (self.compared["benchmark"] == asked.benchmark)
+            & (self.compared["scale"] == rows["scale"].iloc[0])
+            & (self.compared["metric"] == asked.metric)
+        ]
+        for a, b, sign in ((asked.method, asked.reference, 1), (asked.reference, asked.method, -1)):
+            mine = of[(of["method"] == a) & (of["reference"] == b)]
+            if len(mine):
+                mean, low, high = sign * mine.iloc[0][["mean", "low", "high"]].astype(float)
+                kind = "Student over seeds, normal over images"
+                return Estimate(mean, min(low, high), max(low, high), int(mine.iloc[0]["seeds"]), kind)
+        first, second = (by_seed(rows, m, asked.metric) for m in (asked.method, asked.reference))
+        return student(first - second)
+
+    def _in_range(self, asked: Comparison, rows: pd.DataFrame) -> bool:
+        """Whether the two accuracies can be told apart: not both at the ceiling, the reference off the floor.
+
+        A method that has learnt nothing of what a metric asks for is beaten by any other.
+        """
+        if asked.metric not in ACCURACIES or rows.empty:
+            return True
+        method, reference = (by_seed(rows, m, asked.metric).mean() for m in (asked.method, asked.reference))
+        if min(method, reference) > self.margins.ceiling:
+            return False
+        return not reference < self.margins.floor
+
+    def _size(self, asked: Comparison) -> float | None:
+        """The printed difference; None where the table lacks one of the two numbers."""
+        if asked.table is None:
+            return None
+        printed = self._printed[asked.table]
+        keys = [(asked.method, asked.metric), (asked.reference, asked.metric)]
+        return float(printed[keys[0]] - printed[keys[1]]) if all(k in printed.index for k in keys) else None
