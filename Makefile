@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help env cluster repro test notebooks learning others pipeline check lab lock format
+.PHONY: help env cluster repro check test notebooks learning others pipeline lint lab lock format
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,7 +33,10 @@ cluster: env  ## add Ray, for synthesis on a cluster
 repro: env  ## rebuild every figure, table and verdict (dvc repro)
 	python -m dvc repro
 
-test: env cluster check  ## everything CI checks on a clean clone: format, lint, types, tests, notebooks, pipeline
+check: env  ## what a run changed against the committed numbers; fails where an outcome did
+	python -m fgsynth check
+
+test: env cluster lint  ## everything CI checks on a clean clone: format, lint, types, tests, notebooks, pipeline
 	@# Two at a time, of one thread each: tests of small networks leave a second core idle.
 	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 --output-sync=line notebooks learning others pipeline
 
@@ -51,7 +54,7 @@ others: env  # all other tests
 pipeline: notebooks  # every stage at the smallest scale, and what becomes of interruptions
 	python -m pytest tests/pipeline/test_pipeline.py
 
-check: env  ## format, lint and types only
+lint: env  ## format, lint and types only
 	python -m ruff format --check
 	python -m ruff check
 	python -m mypy

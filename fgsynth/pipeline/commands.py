@@ -51,6 +51,15 @@ def _params(a: Arguments) -> None:
     print(effective.table(root(), a.stage, a.scale))
 
 
+def _check(a: Arguments) -> None:
+    from fgsynth.evidence.compare import changes
+
+    found = changes(root(), a.against)
+    print(found.text)
+    if found.outcomes:
+        raise UserError(f"{len(found.outcomes)} outcomes differ from those of {a.against}: see above.")
+
+
 def _benchmark(a: Arguments) -> None:
     from fgsynth.cost import table5
 
@@ -181,6 +190,8 @@ def parser() -> argparse.ArgumentParser:
     tidy.add_argument("notebooks", type=home, nargs="+")
     report = _at_root("evidence.report", "build")
     command("report", report, "derive ledger, claims, index.html and README.md's numbers")
+    check = command("check", _check, "what a run changed: numbers and outcomes beside the committed")
+    check.add_argument("--against", default="HEAD", metavar="COMMIT", help="else the newest one")
     pretrain = _at_root("pretrain.train", "pretrain")
     command("pretrain", pretrain, "train the mini unCLIP; goes on where it stopped")
     card = _at_root("pretrain.card", "model_card")
