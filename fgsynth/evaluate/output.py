@@ -16,8 +16,8 @@ from fgsynth.utils.paths import atomic, root, write_text
 class Output:
     """What a stage leaves behind, by kind: figures (PNG + CSV), tidy results, metrics, run files.
 
-    `reports` and `runs` are relative to the root; the pipeline injects staging folders here and
-    publishes them when the notebook has ended well.
+    `reports` and `runs` are relative to the root and hold a folder per stage; the pipeline injects staging
+    folders here and publishes them, by scale, when the notebook has ended well.
     """
 
     stage: str
@@ -25,10 +25,14 @@ class Output:
     reports: str
     runs: str
 
+    @property
+    def folder(self) -> Path:
+        """The stage's own among the reports."""
+        return root() / self.reports / self.stage
+
     def figure(self, name: str, figure: Figure, data: pd.DataFrame, caption: str) -> None:
         """Store a figure as PNG, which carries its caption, with the numbers behind it as CSV."""
-        folder = root() / self.reports / "figures" / self.stage
-        with atomic(folder / f"{name}.png") as partial:
+        with atomic(self.folder / "figures" / f"{name}.png") as partial:
             figure.savefig(
                 partial, dpi=120, bbox_inches="tight", metadata={"Description": caption, "Software": None}
             )
@@ -36,23 +40,20 @@ class Output:
 
     def table(self, name: str, data: pd.DataFrame) -> None:
         """Store a table as CSV among the figures, six significant digits."""
-        path = root() / self.reports / "figures" / self.stage / f"{name}.csv"
-        write_text(path, data.to_csv(index=False, float_format="%.6g"))
+        write_text(self.folder / "figures" / f"{name}.csv", data.to_csv(index=False, float_format="%.6g"))
 
     def results(self, rows: pd.DataFrame) -> None:
         """Store tidy results, checked; `scale` is filled in."""
-        path = root() / self.reports / "results" / f"{self.stage}.csv"
-        write_text(path, tables.to_csv(rows.assign(scale=self.scale)))
+        write_text(self.folder / "results.csv", tables.to_csv(rows.assign(scale=self.scale)))
 
     def comparisons(self, rows: pd.DataFrame) -> None:
         """Store differences of methods with their intervals, checked; `scale` is filled in."""
-        path = root() / self.reports / "comparisons" / f"{self.stage}.csv"
-        write_text(path, tables.comparisons_to_csv(rows.assign(scale=self.scale)))
+        write_text(self.folder / "comparisons.csv", tables.comparisons_to_csv(rows.assign(scale=self.scale)))
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Store headline numbers for `dvc metrics show`."""
         rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
-        write_text(root() / self.reports / "metrics" / f"{self.stage}.json", json.dumps(rounded, indent=2))
+        write_text(self.folder.with_suffix(".json"), json.dumps(rounded, indent=2))
 
     def run_file(self, name: str) -> Path:
         """A path for a run file (weights, samples); its folder exists."""

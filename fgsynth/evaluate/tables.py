@@ -78,26 +78,22 @@ def tidy(
 
 
 def read_all(folder: Path) -> pd.DataFrame:
-    """All result files of a folder in one table; an empty table where there are none.
+    """The results of all scales and stages below reports/ in one table; an empty table where there are none.
 
     Raises UserError naming the file that is damaged.
     """
-    return _read(folder, COLUMNS, check)
+    return _read(folder, "results.csv", COLUMNS, check)
 
 
 def read_comparisons(folder: Path) -> pd.DataFrame:
-    """All files of comparisons of a folder in one table, as `read_all`."""
-    return _read(folder, COMPARED, check_comparisons)
+    """All comparisons in one table, as `read_all`."""
+    return _read(folder, "comparisons.csv", COMPARED, check_comparisons)
 
 
-def compared_by(path: Path, scale: str, benchmark: str) -> pd.DataFrame:
-    """Differences that a stage stored in a file, of one scale and benchmark; empty where there are none."""
-    rows = _read_file(path, check_comparisons)
-    return rows[(rows["scale"] == scale) & (rows["benchmark"] == benchmark)].reset_index(drop=True)
-
-
-def _read(folder: Path, columns: list[str], checked: Callable[[pd.DataFrame, str], None]) -> pd.DataFrame:
-    tables = [_read_file(path, checked) for path in sorted(folder.glob("*.csv"))]
+def _read(
+    folder: Path, name: str, columns: list[str], checked: Callable[[pd.DataFrame, str], None]
+) -> pd.DataFrame:
+    tables = [_read_file(path, checked) for path in sorted(folder.glob(f"*/*/{name}"))]
     everything = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     checked(everything, str(folder))
     return everything

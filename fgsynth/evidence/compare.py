@@ -36,8 +36,8 @@ def changes(root: Path, revision: str = "HEAD") -> Changes:
     Raises UserError outside a git checkout, and for a commit without a report.
     """
     reports, paper = root / "reports", root / "data" / "paper"
-    rows = tables.read_all(reports / "results")
-    found = Found(rows, tables.read_comparisons(reports / "comparisons"), paper)
+    rows = tables.read_all(reports)
+    found = Found(rows, tables.read_comparisons(reports), paper)
     pieces = pieces_of(found)
     numbers = _numbers(_committed(root, revision, "results"), rows)
     outcomes = [
@@ -80,14 +80,14 @@ def _numbers(old: pd.DataFrame, new: pd.DataFrame) -> list[str]:
     near = ~equal & np.isclose(a, b, rtol=ROUNDING, atol=0)
     different = both[~equal & ~near]
     lines = [
-        f"{len(both)} numbers: {equal.sum()} equal, {near.sum()} within rounding, {len(different)} different; "
-        f"{fresh} new, {gone} gone."
+        f"{len(both)} numbers: {equal.sum()} equal, {near.sum()} within rounding, "
+        f"{len(different)} different; {fresh} new, {gone} gone."
     ]
     for row in different.head(SHOWN).to_dict("records"):
         where = f"{row['scale']}, {row['benchmark']}, {row['method']}, {row['metric']}, seed {row['seed']}"
         lines.append(f"  {where}: {row['value_old']:.6g} committed, {row['value_new']:.6g} now")
     if len(different) > SHOWN:
-        lines.append(f"  ... and {len(different) - SHOWN} more, see git diff reports/results")
+        lines.append(f"  ... and {len(different) - SHOWN} more, see git diff reports")
     return lines
 
 

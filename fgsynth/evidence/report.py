@@ -11,7 +11,7 @@ from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate import tables as results
 from fgsynth.evaluate.metrics import interval
 from fgsynth.evidence import markdown, page
-from fgsynth.evidence.ledger import NOT_RUN, agreement, ledger, tables
+from fgsynth.evidence.ledger import NOT_RUN, SCALES, agreement, ledger, tables
 from fgsynth.evidence.pieces import Found, Piece
 from fgsynth.evidence.verdicts import claims, pieces_of, pieces_table
 from fgsynth.utils import paths
@@ -35,14 +35,14 @@ def build(root: Path) -> None:
     Raises UserError naming a damaged or missing input.
     """
     reports, printed = root / "reports", root / "data" / "paper"
-    rows = results.read_all(reports / "results")
-    found = Found(rows, results.read_comparisons(reports / "comparisons"), printed)
+    rows = results.read_all(reports)
+    found = Found(rows, results.read_comparisons(reports), printed)
     book, order, pieces = ledger(printed, rows), agreement(printed, rows), pieces_of(found)
     told, verdicts = pieces_table(found, pieces), claims(printed, pieces)
     paths.write_text(reports / "results.csv", results.to_csv(rows))
     for name, table in {"ledger": book, "order": order, "pieces": told, "claims": verdicts}.items():
         paths.write_text(reports / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
-    paths.write_text(reports / "metrics" / "report.json", json.dumps(_counts(told, verdicts, book), indent=2))
+    paths.write_text(reports / "report.json", json.dumps(_counts(told, verdicts, book), indent=2))
     cost = reports / "benchmark" / "cost.txt"
     index = page.render(
         "index.html",
@@ -76,28 +76,37 @@ def _shown(told: pd.DataFrame, pieces: dict[str, list[Piece]]) -> dict[str, list
     """The lines of pieces.csv by claim, each with its interval as text."""
     lines = iter(told.astype(object).fillna("").to_dict("records"))
     return {
-        claim: [{**{str(k): v for k, v in next(lines).items()}, "shown": piece.interval} for piece in of]
+        claim: [_line({str(k): v for k, v in next(lines).items()}, piece) for piece in of]
         for claim, of in pieces.items()
     }
 
 
+def _line(line: dict[str, object], piece: Piece) -> dict[str, object]:
+    page = f"{line['scale']}/{line['stage']}/{line['notebook']}.html" if piece.estimate else ""
+    return {**line, "shown": piece.interval, "page": page}
+
+
 def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict[str, object]:
-    figures = []
-    for image in sorted((reports / "figures" / stage).glob("*.png")):
+    """What a stage made at the largest scale that it was run at."""
+    scale = next((s for s in SCALES if (reports / s / stage / "results.csv").is_file()), None)
+    if scale is None:
+        return {"name": stage, "notebook": notebook, "summary": []}
+    folder, figures = reports / scale / stage, []
+    for image in sorted((folder / "figures").glob("*.png")):
         with Image.open(image) as opened:
             caption, (width, height) = opened.text.get("Description", ""), opened.size  # type: ignore[attr-defined]
         relative = image.relative_to(reports)
         figures.append(Figure(str(relative), str(relative.with_suffix(".csv")), caption, width, height))
-    file = reports / "results" / f"{stage}.csv"
-    benchmarks = set(paths.read_csv(file)["benchmark"]) if file.is_file() else set()
-    mine = rows[rows["benchmark"].isin(benchmarks)]
+    benchmarks = set(paths.read_csv(folder / "results.csv")["benchmark"])
+    mine = rows[rows["benchmark"].isin(benchmarks) & (rows["scale"] == scale)]
     if len(benchmarks) > 1:
         mine = mine.assign(method=mine["benchmark"] + ": " + mine["method"])
     return {
         "name": stage,
         "notebook": notebook,
+        "page": f"{scale}/{stage}/{notebook}.html",
         "figures": figures,
-        "scale": ", ".join(mine["scale"].unique()),
+        "scale": scale,
         "summary": summary(mine),
         "selection": "; ".join(mine["selection"].unique()),
         "split": "; ".join(mine["split"].unique()),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fgsynth.data.benchmark import DIGESTS, strata, verify
-from fgsynth.evaluate import figures, tables
+from fgsynth.evaluate import figures
 from fgsynth.evaluate.scores import STRATA
 from fgsynth.experiments import study
 from fgsynth.experiments.build import of_world
@@ -92,16 +92,6 @@ def contents(exp: Experiment, sets: Mapping[str, SyntheticSet]) -> pd.DataFrame:
 def along(x: str, scored: Mapping[float, study.Scored]) -> pd.DataFrame:
     """Return the table of methods that differ in one number, in rising order, with the number as column x."""
     return pd.concat([study.table([s]).assign(**{x: value}) for value, s in sorted(scored.items())])
-
-
-def compared_by(stage: str, scale: str, exp: Experiment, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return another stage's differences on the same benchmark, no rows at a scale that was not run.
-
-    Raises UserError where the stage has left none.
-    """
-    path = root() / f"reports/comparisons/{stage}.csv"
-    rows = tables.compared_by(path, scale, exp.bench.manifest.name)
-    return rows.loc[rows["metric"].isin(metrics), ["method", "reference", "metric", "mean", "low", "high"]]
 
 
 def headline(table: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str]) -> dict[str, float]:

@@ -70,7 +70,7 @@ def run(stage: str) -> None:
         "runs": str((staging / "data" / "runs").relative_to(root)),
     }
     _execute(root, staging, name, nb.to_text(cleaned), values)
-    _publish(root, staging, stage, name)
+    _publish(root, staging, stage, params.scale, name)
 
 
 def _execute(root: Path, staging: Path, name: str, source: str, values: dict[str, Any]) -> None:
@@ -102,27 +102,24 @@ def _execute(root: Path, staging: Path, name: str, source: str, values: dict[str
         ) from None
 
 
-def _publish(root: Path, staging: Path, stage: str, name: str) -> None:
+def _publish(root: Path, staging: Path, stage: str, scale: str, name: str) -> None:
     """Move what the notebook made to its place, after making sure that all of it is there."""
     executed = nb.normalise(nb.read(staging / "executed.ipynb"))
-    shown = staging / "reports" / "notebooks"
-    paths.write_text(shown / f"{name}.ipynb", nb.to_text(executed))
-    paths.write_text(shown / f"{name}.html", page.notebook_page(name, nb.to_html_body(executed)))
-    published = [
-        *(f"reports/results/{stage}.csv", f"reports/metrics/{stage}.json", f"reports/figures/{stage}"),
-        *(f"reports/notebooks/{name}.ipynb", f"reports/notebooks/{name}.html", f"data/runs/{stage}"),
-    ]
-    compared = f"reports/comparisons/{stage}.csv"
-    if (staging / compared).exists():
-        published.append(compared)
-    made = {staging / path: root / path for path in published}
-    for new, old in made.items():
-        if not new.exists():
+    made, published = staging / "reports" / stage, root / "reports" / scale / stage
+    paths.write_text(made / f"{name}.ipynb", nb.to_text(executed))
+    paths.write_text(made / f"{name}.html", page.notebook_page(name, nb.to_html_body(executed)))
+    moves = {
+        made: published,
+        made.with_suffix(".json"): published.with_suffix(".json"),
+        staging / "data" / "runs" / stage: root / "data" / "runs" / scale / stage,
+    }
+    for needed in (made / "results.csv", made / "figures", *moves):
+        if not needed.exists():
             raise UserError(
-                f"notebooks/{name}.ipynb ended without writing {old.relative_to(root)}: it must call Output."
+                f"notebooks/{name}.ipynb ended without writing {needed.relative_to(staging)}: "
+                "it must call Output."
             )
-    (root / compared).unlink(missing_ok=True)  # else a stage that compares no more would keep old intervals
-    for new, old in made.items():
+    for new, old in moves.items():
         old.parent.mkdir(parents=True, exist_ok=True)
         if old.is_dir():
             shutil.rmtree(old)

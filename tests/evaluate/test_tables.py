@@ -10,9 +10,15 @@ PAIR = {"scale": "mini", "benchmark": "b", "method": "ERM", "reference": "IRM", 
         "mean": 1 / 3, "low": -1.0, "high": 2.0, "seeds": 3, "split": "test"}  # fmt: skip
 
 
+def _of_a_stage(reports, name, text, stage="stage"):
+    path = reports / "mini" / stage / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
 def test_round_trip(tmp_path):
     rows = pd.DataFrame([ROW | {"seed": 1}, ROW])
-    (tmp_path / "a.csv").write_text(tables.to_csv(rows))
+    _of_a_stage(tmp_path, "results.csv", tables.to_csv(rows))
     assert tables.read_all(tmp_path)["seed"].tolist() == [1, 0]
 
 
@@ -45,14 +51,14 @@ def test_untidy_rows_are_refused(rows, sentence):
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    (tmp_path / "a.csv").write_text("")
-    with pytest.raises(UserError, match=r"a\.csv is no readable CSV"):
+    _of_a_stage(tmp_path, "results.csv", "")
+    with pytest.raises(UserError, match=r"stage/results\.csv is no readable CSV"):
         tables.read_all(tmp_path)
 
 
 def test_comparisons_round_trip(tmp_path):
     rows = pd.DataFrame([PAIR | {"metric": "many"}, PAIR])
-    (tmp_path / "a.csv").write_text(tables.comparisons_to_csv(rows[rows.columns[::-1]]))
+    _of_a_stage(tmp_path, "comparisons.csv", tables.comparisons_to_csv(rows[rows.columns[::-1]]))
     read = tables.read_comparisons(tmp_path)
     assert list(read.columns) == tables.COMPARED
     assert read["metric"].tolist() == ["many", "few"]
@@ -85,20 +91,6 @@ def test_what_are_no_comparisons_is_refused(rows, sentence):
 
 def test_a_pair_in_two_files_is_refused(tmp_path):
     for name in ("a", "b"):
-        (tmp_path / f"{name}.csv").write_text(tables.comparisons_to_csv(pd.DataFrame([PAIR])))
+        _of_a_stage(tmp_path, "comparisons.csv", tables.comparisons_to_csv(pd.DataFrame([PAIR])), name)
     with pytest.raises(UserError, match="is there twice"):
         tables.read_comparisons(tmp_path)
-
-
-def test_differences_of_one_scale_and_benchmark_are_found_in_a_stages_file(tmp_path):
-    path = tmp_path / "stage.csv"
-    rows = [PAIR, PAIR | {"benchmark": "c"}, PAIR | {"scale": "smoke", "mean": 5.0}]
-    path.write_text(tables.comparisons_to_csv(pd.DataFrame(rows)))
-    assert tables.compared_by(path, "smoke", "b")["mean"].tolist() == [5.0]
-    assert tables.compared_by(path, "paper", "b").empty
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match=r"stage\.csv: columns"):
-        tables.compared_by(path, "smoke", "b")
-    path.write_text("")
-    with pytest.raises(UserError, match=r"is no readable CSV file .*: run its stage again"):
-        tables.compared_by(path, "smoke", "b")

@@ -7,14 +7,16 @@ import pytest
 from fgsynth.evidence import compare, report
 from fgsynth.utils.errors import UserError
 
-RESULTS = "reports/results/toy_2d.csv"
+RESULTS = "reports/mini/toy_2d/results.csv"
 
 
 @pytest.fixture
 def committed(checkout, root):
     """A checkout whose report is committed."""
-    shutil.copytree(root / "reports" / "results", checkout / "reports" / "results")
-    shutil.copytree(root / "reports" / "comparisons", checkout / "reports" / "comparisons")
+    for path in (root / "reports").glob("*/*/*s.csv"):
+        copy = checkout / path.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
     report.build(checkout)
     for command in ("init -q", "add -A", "-c user.name=a -c user.email=a@b commit -qm all"):
         subprocess.run(["git", *command.split()], cwd=checkout, check=True)

@@ -45,9 +45,7 @@ def test_markdown_shows_what_was_run_of_tables_1_to_3_beside_the_printed_numbers
 def committed(root):
     """Results and comparisons as they are committed."""
     reports, paper = root / "reports", root / "data" / "paper"
-    return Found(
-        tables.read_all(reports / "results"), tables.read_comparisons(reports / "comparisons"), paper
-    )
+    return Found(tables.read_all(reports), tables.read_comparisons(reports), paper)
 
 
 def test_the_readme_is_what_the_results_give(root, committed):

@@ -31,7 +31,7 @@ def built(checkout, root):
 
 def test_the_committed_report_is_what_its_inputs_give(built, root):
     tables = ("results.csv", "ledger.csv", "order.csv", "pieces.csv", "claims.csv")
-    for name in (*tables, "index.html", "README.md", "metrics/report.json"):
+    for name in (*tables, "index.html", "README.md", "report.json"):
         assert (built / name).read_text() == (root / "reports" / name).read_text(), name
 
 
@@ -46,7 +46,7 @@ def test_the_page_needs_no_network_and_no_link_is_broken(built):
             assert f'id="{target[1:]}"' in page
         else:
             assert (built / target).is_file(), target
-    drawn = {str(p.relative_to(built)) for p in built.glob("figures/*/*.png")}
+    drawn = {str(p.relative_to(built)) for p in built.glob("*/*/figures/*.png")}
     assert {t for t in links.targets if t.endswith(".png")} == drawn
 
 
@@ -76,29 +76,28 @@ def test_without_any_results_everything_is_not_run(checkout):
 
 
 def test_a_damaged_results_file_is_named(checkout):
-    folder = checkout / "reports" / "results"
+    folder = checkout / "reports" / "mini" / "toy_2d"
     folder.mkdir(parents=True)
-    (folder / "toy_2d.csv").write_text("scale,benchmark\nmini,toy_2d\n")
-    with pytest.raises(UserError, match=r"toy_2d\.csv: columns"):
+    (folder / "results.csv").write_text("scale,benchmark\nmini,toy_2d\n")
+    with pytest.raises(UserError, match=r"toy_2d/results\.csv: columns"):
         report.build(checkout)
     assert not (checkout / "reports" / "index.html").exists()
 
 
 @pytest.fixture
 def with_results(checkout):
-    folder = checkout / "reports" / "results"
+    folder = checkout / "reports" / "mini" / "imagenet_lt"
     folder.mkdir(parents=True)
     rows = tidy("imagenet_lt", **{"ERM": [50.5, 50.5], "ERM:few": [12.5, 12.5]})
-    (folder / "imagenet_lt.csv").write_text(tables.to_csv(rows))
+    (folder / "results.csv").write_text(tables.to_csv(rows))
     return checkout
 
 
 def test_comparisons_reach_the_claims(with_results):
-    folder = with_results / "reports" / "comparisons"
-    folder.mkdir()
+    folder = with_results / "reports" / "mini" / "imagenet_lt"
     pair = dict(scale="mini", benchmark="imagenet_lt", method="LDM-FG (Entropy)", metric="overall",
                 reference="LDM-FG (Combined)", mean=2, low=0.5, high=3.5, seeds=3, split="final")  # fmt: skip
-    (folder / "imagenet_lt.csv").write_text(tables.comparisons_to_csv(pd.DataFrame([pair])))
+    (folder / "comparisons.csv").write_text(tables.comparisons_to_csv(pd.DataFrame([pair])))
     report.build(with_results)
     reports = with_results / "reports"
     row = pd.read_csv(reports / "claims.csv").set_index("id").loc["C14"]
@@ -125,10 +124,10 @@ def test_what_is_run_reaches_the_readmes_and_the_rest_of_them_stays(with_results
 
 
 def test_damaged_comparisons_are_named(checkout):
-    folder = checkout / "reports" / "comparisons"
+    folder = checkout / "reports" / "mini" / "nicopp"
     folder.mkdir(parents=True)
-    (folder / "nicopp.csv").write_text("scale,benchmark\nmini,nicopp\n")
-    with pytest.raises(UserError, match=r"nicopp\.csv: columns"):
+    (folder / "comparisons.csv").write_text("scale,benchmark\nmini,nicopp\n")
+    with pytest.raises(UserError, match=r"nicopp/comparisons\.csv: columns"):
         report.build(checkout)
 
 

@@ -135,6 +135,16 @@ def test_computed_quantities_are_what_they_say(root):
     )
 
 
+def test_the_plane_has_an_unguided_control(root):
+    plane, guided, real = names.PLANE_UNGUIDED, names.PLANE_FG["entropy"], names.REAL_ONLY
+    accuracy = {
+        f"{m}:minority_accuracy": [v, v + 1, v + 2] for m, v in ((real, 60), (plane, 82), (guided, 80))
+    }
+    row = decided(root, tidy("toy_2d", **accuracy), "C15")
+    # Retraining on any synthetic points does it: the claim as printed holds, feedback has no part in it.
+    assert (row["as_printed"], row["with_controls"]) == ("supported", "mixed")
+
+
 def test_pieces_csv_has_a_line_per_piece_with_where_it_is_made(root):
     rows = tidy("imagenet_lt", **{f"{FG_ENTROPY}:few": [60, 61], f"{names.FILL_UP}:few": [50, 52]})
     found = Found(rows, NOTHING, root / "data" / "paper")

@@ -332,8 +332,8 @@ def test_the_notebook_runs_on_the_real_set(stage, sampling, tmp_path, monkeypatc
         if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
             exec(cell.source, names)
     matplotlib.pyplot.close("all")
-    results = (tmp_path / f"reports/results/{stage}.csv").read_text()
+    results = (tmp_path / f"reports/{stage}/results.csv").read_text()
     assert f"paper,{stage},LDM" in results
     assert ",final," in results
     assert "modes" not in results
-    assert "mini" not in (tmp_path / f"reports/figures/{stage}/counts.csv").read_text()
+    assert "mini" not in (tmp_path / f"reports/{stage}/figures/counts.csv").read_text()

@@ -6,7 +6,6 @@ import pandas as pd
 import torch
 from tiny_bench import bench
 
-from fgsynth.evaluate import tables
 from fgsynth.experiments import steps, study
 from fgsynth.experiments.study import Scored
 from fgsynth.generate.synthetic_set import SyntheticSet
@@ -83,20 +82,6 @@ def test_methods_along_a_number_rise():
 def test_headlines_are_means_over_seeds():
     table = study.table([scored("ERM", 1.0), scored("IRM", 5.0)])
     assert steps.headline(table, ["IRM", "ERM"], ["overall"]) == {"IRM, overall": 6.0, "ERM, overall": 2.0}
-
-
-def test_differences_of_another_stage_are_those_of_scale_benchmark_and_metrics(tmp_path, monkeypatch):
-    monkeypatch.setattr(steps, "root", lambda: tmp_path)
-    row = {"scale": "mini", "benchmark": "tiny", "method": "ERM", "reference": "IRM", "metric": "few",
-           "mean": 1.0, "low": 0.0, "high": 2.0, "seeds": 2, "split": "test"}  # fmt: skip
-    rows = [row, {**row, "metric": "many"}, {**row, "scale": "smoke", "mean": 1.5}, {**row, "benchmark": "o"}]
-    path = tmp_path / "reports/comparisons/other.csv"
-    path.parent.mkdir(parents=True)
-    path.write_text(tables.comparisons_to_csv(pd.DataFrame(rows)))
-    exp = SimpleNamespace(bench=LONG)
-    assert steps.compared_by("other", "smoke", exp, ["few"])["mean"].tolist() == [1.5]
-    assert steps.compared_by("other", "mini", exp, ["few", "many"])["metric"].tolist() == ["few", "many"]
-    assert steps.compared_by("other", "paper", exp, ["few"]).empty
 
 
 def test_a_world_of_another_digest_is_refused(monkeypatch):

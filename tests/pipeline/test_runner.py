@@ -62,13 +62,13 @@ def test_a_run_publishes_everything_and_twice_gives_the_same_bytes(small):
     runner.run("latent_probe")
     first = published(small)
     assert sorted(first) == [
-        "data/runs/latent_probe/r.txt",
-        "reports/figures/latent_probe/f.csv",
-        "reports/figures/latent_probe/f.png",
-        "reports/metrics/latent_probe.json",
-        "reports/notebooks/02_latent_probe.html",
-        "reports/notebooks/02_latent_probe.ipynb",
-        "reports/results/latent_probe.csv",
+        "data/runs/smoke/latent_probe/r.txt",
+        "reports/smoke/latent_probe.json",
+        "reports/smoke/latent_probe/02_latent_probe.html",
+        "reports/smoke/latent_probe/02_latent_probe.ipynb",
+        "reports/smoke/latent_probe/figures/f.csv",
+        "reports/smoke/latent_probe/figures/f.png",
+        "reports/smoke/latent_probe/results.csv",
     ]
     runner.run("latent_probe")
     assert published(small) == first
@@ -84,24 +84,26 @@ out.comparisons(pd.DataFrame([pair]))"""
 def test_comparisons_are_published_where_a_notebook_made_some(small):
     put(small, PARAMETERS, WRITES, COMPARES)
     runner.run("latent_probe")
-    path = small / "reports/comparisons/latent_probe.csv"
+    path = small / "reports/smoke/latent_probe/comparisons.csv"
     assert path.read_text().splitlines() == [
         "scale,benchmark,method,reference,metric,mean,low,high,seeds,split",
         "smoke,latent_probe,ERM,IRM,few,1,0.5,1.5,2,test",
     ]
     assert len(published(small)) == 8
-    other = small / "reports/comparisons/nicopp.csv"
-    other.write_text("another stage's")
+    others = [small / f"reports/{of}/comparisons.csv" for of in ("smoke/nicopp", "mini/latent_probe")]
+    for other in others:
+        other.parent.mkdir(parents=True)
+        other.write_text("of another stage or scale")
     put(small, PARAMETERS, WRITES)
     runner.run("latent_probe")
     assert not path.exists()  # what an earlier run compared is not left beside new results
-    assert other.read_text() == "another stage's"
+    assert {other.read_text() for other in others} == {"of another stage or scale"}
 
 
 def test_injected_parameters_reach_the_notebook(small):
     set_params(small, smoke={"latent_probe": {"seeds": 5}})
     runner.run("latent_probe")
-    assert (small / "reports/results/latent_probe.csv").read_text().count("\nsmoke,") == 5
+    assert (small / "reports/smoke/latent_probe/results.csv").read_text().count("\nsmoke,") == 5
 
 
 def test_a_notebook_that_raises_keeps_the_earlier_results(small, capsys):
@@ -139,7 +141,7 @@ def test_an_environment_without_a_kernel(small, monkeypatch):
 
 def test_a_notebook_that_writes_nothing(small):
     put(small, PARAMETERS, "1 + 1")
-    with pytest.raises(UserError, match=r"ended without writing reports/results/latent_probe\.csv"):
+    with pytest.raises(UserError, match=r"ended without writing reports/latent_probe/results\.csv"):
         runner.run("latent_probe")
     assert published(small) == {}
 
