@@ -124,7 +124,7 @@ def agreement(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
                 continue
             each = wide.corrwith(of[wide.index], method="spearman").dropna()
             if len(each):
-                found = interval(each.to_numpy(float))
+                found = interval(each.tolist())
                 low, high = max(found.low, -1.0), min(found.high, 1.0)
                 scale = rows["scale"].iloc[0]
                 out.append((name, column, scale, len(wide), found.mean, low, high, found.n))

@@ -183,4 +183,5 @@ def _cells(printed: pd.DataFrame, ours: pd.DataFrame, method: str, column: str) 
     mine = f"{value.mean:.1f} ± {value.half_width:.1f}"
     if (method, column) not in printed.index:
         return "-", mine
-    return f"{printed.loc[[(method, column)], 'printed'].to_numpy()[0]:.1f}", mine
+    number = printed.loc[[(method, column)]]["printed"].to_numpy(float)[0]
+    return f"{number:.1f}", mine

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-import yaml
-from pydantic import ValidationError
 
 from fgsynth.config import names
-from fgsynth.config.schema import Frozen
+from fgsynth.config.blocks import read
+from fgsynth.config.schema import Frozen, validated
 from fgsynth.evaluate.metrics import interval
 from fgsynth.evidence.ledger import by_seed, largest_scale, printed_numbers, tables
-from fgsynth.utils.errors import UserError, missing
+from fgsynth.utils.errors import UserError
 
 Role = Literal["printed", "row", "control"]
 """Whose comparison: the one that the claim states, another row that the paper prints, or one of ours."""
@@ -40,12 +39,7 @@ class Margins(Frozen):
 def read_margins(folder: Path) -> Margins:
     """The margins of data/paper. Raises UserError for a missing file or a wrong key."""
     path = folder / "margins.yaml"
-    try:
-        return Margins.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise missing(path) from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}.") from error
+    return validated(Margins, read(path), str(path))
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,10 @@ def _rank_correlation(rows: pd.DataFrame, measure: str) -> pd.Series:
     if not {measure, "avg_val_accuracy"} <= set(wide.columns):
         return pd.Series(dtype=float)
     both = wide[[measure, "avg_val_accuracy"]].dropna()
-    return both.groupby("seed").apply(lambda of: of.rank().corr().iloc[0, 1])
+    each = {
+        seed: of[measure].corr(of["avg_val_accuracy"], method="spearman") for seed, of in both.groupby("seed")
+    }
+    return pd.Series(each, dtype=float)
 
 
 def every_fifth(_: Found) -> list[Asked]:

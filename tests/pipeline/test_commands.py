@@ -29,6 +29,7 @@ TEXTS = {
     ("params", "stage"): ["toy", "own_pictures", "a\nb"],
     ("params", "scale"): ["huge"],
     ("tidy", "notebooks"): ["none.ipynb", "notebooks", "latin.txt", "params.yaml", "array.json"],
+    ("check", "against"): ["no-such-commit", "a\nb", "\udce9"],
     ("benchmark", "generator"): ["data", "latin.txt"],
     ("check-data", "name"): ["imagenet", "a\nb"],
     ("plan", "stage"): ["toy", "toy_2d"],
@@ -52,7 +53,8 @@ READS = {
     "clean": ["notebooks/04_imagenet_lt.ipynb"],
     "tidy": [NOTEBOOK],
     "report": [f"{PAPER}/tables.yaml", f"{PAPER}/claims.csv", f"{PAPER}/table1_imagenet_lt.csv",
-               "reports/results/toy_2d.csv", "README.md"],
+               "reports/mini/toy_2d/results.csv", f"{PAPER}/margins.yaml", "README.md"],
+    "check": ["reports/mini/toy_2d/results.csv", f"{PAPER}/margins.yaml"],
     "pretrain": [PARAMS],
     "model-card": ["data/pretrained/mini-unclip/training.json"],
     "manifests": [PARAMS, "notebooks/04_imagenet_lt.ipynb"],
@@ -66,7 +68,7 @@ READS = {
 }  # fmt: skip
 """The files that a command reads first."""
 OPTIONAL = {
-    "reports/results/toy_2d.csv",
+    "reports/mini/toy_2d/results.csv",
     "data/work/calibration.json",
     "notebooks/04_imagenet_lt.ipynb",
 }
