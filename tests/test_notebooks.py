@@ -1,5 +1,7 @@
 """The notebooks as they are committed: short cells, prose, parameters, nothing hidden."""
 
+import re
+
 import pytest
 import yaml
 from imports import closure, modules_used, outside
@@ -87,3 +89,43 @@ def test_a_stage_names_its_experiments_one_by_one(root):
     of_toy = {stage for stage in stages if "experiments/toy" in of_stage(root, stage)[0]}
     assert of_toy == {"toy_2d"}
     assert all("experiments" not in of_stage(root, stage)[0] for stage in stages)
+
+
+REFERENCE = re.compile(
+    r"""
+    \$\$.*?\$\$ | \$[^$]*\$ | `[^`]*` | ^\#.*?$ | \[[^\]]*\]\([^)]*\)
+    | \b(?:tables?|figures?|notebooks?|equations?|eqs?\.|sections?|appendix|steps?|stages?|rows?|seeds?)
+      \s+(?:[A-Z]\.)?[A-Z]?\d[\d.a-z]*(?:\s*(?:,|and|to|or)\s+C?\d[\d.]*)*
+    | \bC\d+\b | \b(?:19|20)\d\d\b | \([\d, ]+\)
+    | \b(?:CIFAR|ResNet|ViT|Places|DPM-Solver|unCLIP)[\w+-]*(?:\(2M\)|\s2-1)?
+    | \b\d+(?:th|st|nd|rd)\b
+    """,
+    re.VERBOSE | re.DOTALL | re.MULTILINE | re.IGNORECASE,
+)
+"""What has digits and states no number: mathematics, code, headings, links, references, years and names."""
+DEFINED = {
+    "01_toy_2d": ["a 90 % and a 10 % mode", "the 10 % modes", "at most 5 points below", "w = 0.03 is the"],
+    "02_latent_probe": ["above 100 training images, *few* below 20", "one of the 5 nearest"],
+    "03_ablations": ["of 30 steps", "moves the latent by 3 %", "are never at 0", "at w / 5", "batches of 64",
+                     "*kept* is 100 %", "and 0"],
+    "04_imagenet_lt": ["sets each of its units to 0", "is 0 or 1 per unit", "50 % is chance", "0 is balanced softmax",
+                       "1 fills every class", "0 is plain cross entropy, 1 is balanced softmax"],
+    "05_places_lt": ["fewer than 20 images"],
+    "06_nicopp": ["0.03 is the best", "0 is the same sampler", "all beat 0"],
+    "07_own_images": ["to 224 and run it on a GPU"],
+    "08_beyond": ["0 is no feedback", "1.1 times unguided sampling", "K = 1"],
+    "09_baselines": [],
+}  # fmt: skip
+"""Numbers of prose that define or cite something. What is measured stands in tables, as these follow results."""
+
+
+def test_prose_states_no_number_that_was_measured(nb):
+    _, content, path = nb
+    for cell in content.cells:
+        if cell.cell_type != "markdown":
+            continue
+        prose = " ".join(REFERENCE.sub(" ", cell.source).split()).replace("95 %", "")
+        for phrase in DEFINED[path.stem]:
+            prose = prose.replace(phrase, "")
+        found = re.search(r".{0,40}(?<!\w)\d.{0,40}", prose)
+        assert not found, found[0]
