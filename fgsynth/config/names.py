@@ -50,6 +50,7 @@ FG = {"loss": FG_LOSS, "hardness": FG_HARDNESS, "entropy": FG_ENTROPY}
 """Feedback-guided methods by criterion."""
 FILL_UP = _named("Fill-Up", "set", "Shin et al. 2023")
 FG_VL_LTR = _named("LDM-FG (Entropy) + VL-LTR", "set", "FG")
+UNGUIDED_VL_LTR = _named(f"{UNGUIDED} + VL-LTR", "set")
 
 ERM = _named("ERM", "objective", "Vapnik 1992")
 BALANCED_SOFTMAX = _named("Balanced Softmax", "objective", "Ren et al. 2020")

@@ -256,8 +256,9 @@ def toy_plane(_: Found) -> list[Asked]:
 
 
 def combined(_: Found) -> list[Asked]:
-    """C16: VL-LTR with synthetic images over VL-LTR alone."""
-    return _compare("printed", IMAGENET, ["few", "medium"], names.FG_VL_LTR, [VL_LTR])
+    """C16: VL-LTR with guided images over VL-LTR alone, and over VL-LTR with unguided ones."""
+    ask = partial(_compare, benchmark=IMAGENET, metrics=["few", "medium"], method=names.FG_VL_LTR)
+    return [*ask("printed", references=[VL_LTR]), *ask("control", references=[names.UNGUIDED_VL_LTR])]
 
 
 CHOSEN = names.CHOSEN_SAMPLER

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fgsynth.config.names import parse
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evidence.ledger import OTHERS, tables
 from fgsynth.evidence.pieces import (
@@ -66,8 +67,10 @@ def pieces_of(found: Found) -> dict[str, list[Piece]]:
 def stage_of(piece: Piece, others: dict[str, set[str]]) -> str:
     """The stage that makes a piece's rows; others: by benchmark the methods that stage `baselines` makes."""
     benchmark, asked = piece.asked.benchmark, piece.asked
-    if isinstance(asked, Comparison) and {asked.method, asked.reference} & others.get(benchmark, set()):
-        return OTHERS
+    if isinstance(asked, Comparison):
+        methods = {parse(asked.method)[0], parse(asked.reference)[0]}
+        if methods & others.get(benchmark, set()):
+            return OTHERS
     return benchmark if benchmark in NOTEBOOKS else "latent_probe"
 
 

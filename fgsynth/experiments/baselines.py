@@ -40,10 +40,12 @@ class Options:
     sentences: tuple[str, ...] = VLLTR.sentences
 
 
-def imagenet_lt(exp: Experiment, options: Options, guided: SyntheticSet) -> dict[str, Row]:
+def imagenet_lt(
+    exp: Experiment, options: Options, guided: SyntheticSet, unguided: SyntheticSet
+) -> dict[str, Row]:
     """Rows of FG table 1 by name, and what a reader would miss.
 
-    guided: the set of LDM-FG (Entropy). ERM, Balanced Softmax, Decouple-cRT and FG's rows are notebook 04's.
+    guided, unguided: the sets of LDM-FG (Entropy) and of its sampler alone. ERM, Balanced Softmax, Decouple-cRT and FG's rows are notebook 04's.
     Makes Fill-Up's images where they are not there yet.
     """
     erm = replace(exp.recipe, balanced=0.0)
@@ -55,7 +57,9 @@ def imagenet_lt(exp: Experiment, options: Options, guided: SyntheticSet) -> dict
         names.GLMC: Row(replace(erm, objective=GLMC())),
         names.VL_LTR: visual_text,
         names.FILL_UP: filled_up(exp, options, TWICE),
+        names.variant(names.FILL_UP, "amount", 1): filled_up(exp, options, 1.0),
         names.FG_VL_LTR: replace(visual_text, synthetic=guided),
+        names.UNGUIDED_VL_LTR: replace(visual_text, synthetic=unguided),
         **_missed(exp),
     }
 

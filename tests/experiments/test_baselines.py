@@ -56,9 +56,9 @@ def grouped(unclip, work):
 
 @pytest.fixture(scope="module")
 def tables_of_rows(long_tailed, scenes, grouped):
-    guided = long_tailed.synthetic(Method(dropout=0.5))
+    guided, unguided = (long_tailed.synthetic(Method(dropout=p)) for p in (0.5, 0.25))
     return {
-        "table1_imagenet_lt": baselines.imagenet_lt(long_tailed, OPTIONS, guided),
+        "table1_imagenet_lt": baselines.imagenet_lt(long_tailed, OPTIONS, guided, unguided),
         "table2_places_lt": baselines.places_lt(scenes, OPTIONS),
         "table3_nicopp": baselines.nicopp(grouped, OPTIONS),
     }
@@ -90,6 +90,8 @@ def test_fill_up_has_twice_the_images_on_imagenet_lt_and_as_many_on_places(
         tables_of_rows[t]["Fill-Up"].synthetic for t in ("table1_imagenet_lt", "table2_places_lt")
     )
     assert len(first.index) == 2 * long_tailed.missing.sum()
+    equal = tables_of_rows["table1_imagenet_lt"]["Fill-Up, amount 1"].synthetic
+    assert len(equal.index) == long_tailed.missing.sum()
     assert len(second.index) == scenes.missing.sum()
     assert baselines.filled_up(scenes, OPTIONS, 1.0).synthetic.digest == second.digest
     assert second.digest == scenes.synthetic(fill_up.fill_up(OPTIONS.inversion)).digest
@@ -103,7 +105,10 @@ def test_vl_ltr_knows_the_classes_and_the_files_of_its_clip(tables_of_rows, long
     assert method.classes == long_tailed.bench.manifest.classes
     assert len(method.digest) == 64
     assert (both.recipe, alone.synthetic) == (alone.recipe, None)
-    assert both.synthetic is not None
+    control = table["LDM (txt, img, dropout) + VL-LTR"]
+    assert control.recipe == both.recipe
+    assert control.synthetic is not None
+    assert control.synthetic.digest != both.synthetic.digest
 
 
 def test_second_stages_can_be_sent_and_hold_no_experiment(tables_of_rows):
