@@ -1,12 +1,10 @@
 """params.yaml as typed, frozen models: an unknown or mistyped key is an error that names it."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from fgsynth.config.blocks import Resolver, ScaleName, read
-from fgsynth.config.schema import Classification, Count, Frozen, Sampling, Share, validated
+from fgsynth.config.schema import Classification, Count, Frozen, Positive, Sampling, Share, validated
 from fgsynth.config.stages import Smoke, Stages, model
 
 
@@ -19,7 +17,7 @@ class Training(Frozen):
 
     updates: Count
     batch: Count
-    rate: Annotated[float, Field(gt=0)]
+    rate: Positive
     decay: Share
     cool: Share
 

@@ -2,20 +2,22 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
 from fgsynth.config.schema import (
     Classification,
     Count,
     Frozen,
     LatentSets,
-    ListOf,
     LongTail,
     LongTailWorld,
+    Many,
     NotNegative,
     Positive,
     Sampling,
+    Several,
     Share,
+    Some,
     is_on_disk,
 )
 from fgsynth.config.tables import Baselines, Beyond, ImagenetLt, Nicopp, PlacesLt
@@ -34,13 +36,11 @@ NOTEBOOKS = {
 }
 """Stage -> notebook, as in dvc.yaml; the order of the report."""
 
-Scales = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
-
 
 class Toy2d(Frozen):
     """Parameters of the toy plane; their meanings stand beside them in params.yaml."""
 
-    seeds: Annotated[int, Field(ge=2)]
+    seeds: Several
     selection_seeds: Count
     n_points: Annotated[int, Field(ge=20)]
     n_samples: Count
@@ -48,7 +48,7 @@ class Toy2d(Frozen):
     epochs: Count
     n_steps: Annotated[int, Field(ge=1, le=1000)]
     every: Count
-    scales: Scales
+    scales: Annotated[list[NotNegative], Field(min_length=1)]
 
     @field_validator("scales")
     @classmethod
@@ -61,30 +61,30 @@ class Toy2d(Frozen):
 class FineTuning(Frozen):
     """Fine-tuning of the whole backbone, which the linear probe is held against."""
 
-    seeds: Annotated[int, Field(ge=2)]
+    seeds: Several
     epochs: Count
-    rates: Annotated[tuple[Positive, ...], ListOf, Field(min_length=1)]
+    rates: Some[Positive]
 
 
 class LatentProbe(Frozen):
     """Parameters of the latent probe."""
 
     work: str
-    seeds: Annotated[int, Field(ge=2)]
-    sets: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+    seeds: Several
+    sets: Some[str]
     sources: LatentSets
-    weight_decay: Annotated[tuple[NotNegative, ...], ListOf, Field(min_length=1)]
-    methods: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+    weight_decay: Some[NotNegative]
+    methods: Some[str]
     updates: Count
     feedback_scale: NotNegative
-    curve_methods: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
-    curve_seeds: Annotated[int, Field(ge=2)]
-    amounts: Annotated[tuple[NotNegative, ...], ListOf]
-    shots: Annotated[tuple[Annotated[int, Field(ge=2)], ...], ListOf]
+    curve_methods: Some[str]
+    curve_seeds: Several
+    amounts: Many[NotNegative]
+    shots: Many[Several]
     tuning: FineTuning
     bridged: str
     generator: str
-    bridge_seeds: Annotated[int, Field(ge=2)]
+    bridge_seeds: Several
     per_class: Count
 
     @model_validator(mode="after")
@@ -106,16 +106,16 @@ class Ablations(Frozen):
     """Parameters of the sampler ablations; their meanings stand beside them in params.yaml."""
 
     work: str
-    seeds: Annotated[int, Field(ge=2)]
+    seeds: Several
     n_steps: Annotated[int, Field(ge=10, le=999, multiple_of=5)]
     per_class: Count
     few_classes: Annotated[int, Field(ge=1, le=24)]
     per_few: Count
     dropouts: Annotated[list[Share], Field(min_length=2)]
-    scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
+    scales: Annotated[list[Positive], Field(min_length=1)]
     followed: Count
     mini_world: MiniWorld | None
-    table_seeds: Annotated[int, Field(ge=2)]
+    table_seeds: Several
     table_per_class: Count
     world: LongTailWorld
     sampling: Sampling
@@ -139,7 +139,7 @@ class OwnImages(Frozen):
     work: str
     images: str
     side: Annotated[int, Field(ge=8)]
-    seeds: Annotated[int, Field(ge=2)]
+    seeds: Several
     weakest: Count
     sample: LongTail
     sampling: Sampling
@@ -160,27 +160,18 @@ class Stages(Frozen):
     beyond: Beyond
 
 
-class Smoke(Frozen):
-    """Per stage, what replaces parameters of its notebook's own cell."""
+def _declared(values: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    for name in values:
+        if name not in model(str(info.field_name)).model_fields:
+            unknown = f"the notebook does not declare the parameter '{name}': check its spelling"
+            raise ValueError(renamed(name) or unknown)
+    return values
 
-    toy_2d: dict[str, Any]
-    latent_probe: dict[str, Any]
-    ablations: dict[str, Any]
-    imagenet_lt: dict[str, Any]
-    places_lt: dict[str, Any]
-    nicopp: dict[str, Any]
-    baselines: dict[str, Any]
-    own_images: dict[str, Any]
-    beyond: dict[str, Any]
 
-    @field_validator("*")
-    @classmethod
-    def _declared(cls, values: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        for name in values:
-            if name not in model(str(info.field_name)).model_fields:
-                unknown = f"the notebook does not declare the parameter '{name}': check its spelling"
-                raise ValueError(renamed(name) or unknown)
-        return values
+_FIELDS: Any = dict.fromkeys(Stages.model_fields, (dict[str, Any], ...))
+_CHECKS: Any = {"declared": field_validator("*")(_declared)}
+Smoke: Any = create_model("Smoke", __base__=Frozen, __validators__=_CHECKS, **_FIELDS)
+"""Per stage, what replaces parameters of its notebook's own cell."""
 
 
 def model(stage: str) -> type[Frozen]:

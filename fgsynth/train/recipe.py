@@ -29,8 +29,7 @@ from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import stable_seed
 
 MOMENTUM = 0.9
-Exponent = Annotated[float, Field(allow_inf_nan=False)]
-Range = Annotated[tuple[Exponent, Exponent], ListOf]
+Range = Annotated[tuple[float, float], ListOf]
 """The exponents that are drawn between."""
 Select = Literal["last", "best_average_val"]
 

@@ -1,8 +1,12 @@
+import math
+from functools import reduce
+
 import pytest
 from dvc.utils.serialize import dump_yaml
 
 from fgsynth.config import params
-from fgsynth.config.blocks import read
+from fgsynth.config.blocks import Resolver, read
+from fgsynth.config.schema import validated
 from fgsynth.utils.errors import UserError
 
 
@@ -116,6 +120,39 @@ def test_a_wrong_key_is_named(root, tmp_path, edit, sentence):
     assert sentence in str(caught.value)
     assert str(caught.value).count(str(path)) == 1
     assert "\n" not in str(caught.value)
+
+
+def test_no_number_of_any_scale_may_be_infinite_or_none(root):
+    path = root / "params.yaml"
+    resolved = Resolver(read(path), str(path)).resolve()
+    plain, seen = resolved.plain, 0
+    for key, node in resolved.leaves():
+        # Lists by their first number; what a notebook's cell replaces is checked with the rest of the cell.
+        *above, last = key
+        holder = reduce(lambda low, name: low[name], above, plain)
+        first = node.plain[0] if isinstance(node.plain, list) and node.plain else node.plain
+        if key[0] == "smoke" or isinstance(first, bool) or not isinstance(first, int | float):
+            continue
+        for odd in (math.nan, math.inf, -math.inf):
+            holder[last] = [odd, *node.plain[1:]] if isinstance(node.plain, list) else odd
+            with pytest.raises(UserError) as caught:
+                validated(params.Params, plain, "p")
+            assert last in str(caught.value), key
+            seen += 1
+        holder[last] = node.plain
+    assert seen > 1000
+
+
+def test_what_yaml_calls_not_a_number_is_told_by_its_key(root, tmp_path):
+    line = "    weight_decay: "
+    before, _, after = (root / "params.yaml").read_text().partition(line)
+    path = tmp_path / "params.yaml"
+    for odd in (".nan", ".inf", "-.inf", "-0.5"):
+        path.write_text(f"{before}{line}{odd}  #{after}")
+        sentence = r"params\.yaml: key 'blocks\.\w+\.weight_decay' is \S+: input should be"
+        with pytest.raises(UserError, match=sentence) as caught:
+            params.load(path)
+        assert str(caught.value).count("key") == 1
 
 
 def test_a_mistake_in_a_block_is_told_once_where_it_stands(root, tmp_path):
