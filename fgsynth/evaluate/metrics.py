@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from fgsynth.data.benchmark import strata
 from fgsynth.utils.errors import UserError
@@ -110,7 +110,7 @@ def interval(values: Sequence[float] | NDArray[np.float64]) -> Interval:
     n = array.size
     if n == 1:
         return Interval(float(array[0]), float("inf"), 1)
-    half = stats.t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n)
+    half = stdtrit(n - 1, 0.975) * array.std(ddof=1) / np.sqrt(n)
     return Interval(float(array.mean()), float(half), n)
 
 

@@ -86,15 +86,15 @@ def train(
     with reproducible(recipe, seed, us):
         groups = group_counts(real, synthetic, n_classes, recipe)
         fit = Fit(recipe, counts, seed, us, n_classes, entries["updates_per_epoch"], compute, groups)
-        kept = _Kept(folder, entries, compute.checkpoint)
-        kept.restore(fit)
+        if folder is not None:
+            _restore(fit, folder, entries)
         pin, part = us.device.type == "cuda", {"rank": us.rank, "size": us.size}
         feed = training_batches(
             real, synthetic, recipe, fit.updates, seed, workers, pin, start=fit.done, **part
         )
         # Without a folder a stopped training could not go on: signals are as they were.
         with listening() if folder is not None else contextlib.nullcontext(lambda: False) as stopping:
-            trained = _run(fit, feed, val, real_counts, workers, kept, stopping)
+            trained = _run(fit, feed, val, real_counts, workers, folder, entries, stopping)
             if folder is not None and us.first:
                 store(folder, trained, entries)
             us.wait()
@@ -135,29 +135,11 @@ def predict(
     return outputs(network, images, side, workers, rows)[0]
 
 
-class _Kept:
-    """The checkpoint of a training in its folder, if it has one."""
-
-    def __init__(self, folder: Path | None, record: dict[str, Any], every: float) -> None:
-        self.folder, self.record, self.every, self.written = folder, record, every, monotonic()
-
-    def restore(self, fit: Fit) -> None:
-        """Go on from the checkpoint, if there is one. Raises UserError if it is of another training."""
-        if self.folder is not None and (found := checkpoint.read(self.folder)) is not None:
-            same(self.folder / checkpoint.NAME, found["record"], self.record)
-            fit.restore(found)
-
-    def due(self, fit: Fit) -> bool:
-        """Whether enough time has passed in any process."""
-        return self.folder is not None and fit.ranks.any(monotonic() - self.written >= self.every)
-
-    def write(self, fit: Fit) -> None:
-        """Keep where the training is; to be called by all processes, the first writes."""
-        state = fit.state()
-        if self.folder is not None and fit.ranks.first:
-            checkpoint.write(self.folder, state | {"record": self.record})
-        fit.ranks.wait()
-        self.written = monotonic()
+def _restore(fit: Fit, folder: Path, entries: dict[str, Any]) -> None:
+    """Go on from the checkpoint, if there is one. Raises UserError if it is of another training."""
+    if (found := checkpoint.read(folder)) is not None:
+        same(folder / checkpoint.NAME, found["record"], entries)
+        fit.restore(found)
 
 
 def _run(
@@ -166,19 +148,25 @@ def _run(
     val: Source | None,
     real_counts: Tensor,
     workers: int,
-    kept: _Kept,
+    folder: Path | None,
+    entries: dict[str, Any],
     stopping: Callable[[], bool],
 ) -> Trained:
-    epochs = fit.recipe.epochs
+    epochs, written = fit.recipe.epochs, monotonic()
     for epoch in progress(range(len(fit.rows), epochs), f"training {fit.recipe.network}"):
         row = fit.epoch(feed, stopping)
         if row is not None:
             fit.rows.append(row if val is None else row | validation_row(fit, val, real_counts, workers))
-        stop = row is None or (epoch + 1 < epochs and fit.ranks.any(stopping()))
-        if stop or (epoch + 1 < epochs and kept.due(fit)):
-            kept.write(fit)
+        unfinished = folder is not None and epoch + 1 < epochs
+        stop = row is None or (unfinished and fit.ranks.any(stopping()))
+        if stop or (unfinished and fit.ranks.any(monotonic() - written >= fit.compute.checkpoint)):
+            state = fit.state() | {"record": entries}
+            if folder is not None and fit.ranks.first:
+                checkpoint.write(folder, state)
+            fit.ranks.wait()
+            written = monotonic()
         if stop:
-            raise Stopped(f"stopped after update {fit.done} of {fit.updates} in {kept.folder}, {AGAIN}")
+            raise Stopped(f"stopped after update {fit.done} of {fit.updates} in {folder}, {AGAIN}")
     return ended(fit)
 
 

@@ -55,6 +55,7 @@ def watched(folder, dies=False):
     train.validation_row = dying if dies else validated
     trained = run(folder / "run")
     (folder / f"digest of {rank}").write_text(weights_digest(trained.network))
+    train.store, train.validation_row = store, validated
 
 
 def same(a, b):
@@ -67,28 +68,36 @@ def alone(tmp_path_factory):
     return run(tmp_path_factory.mktemp("alone"))
 
 
-def test_two_processes_train_the_network_of_one(alone, tmp_path):
-    together(lambda: watched(tmp_path), 2)
-    there = sorted(path.name for path in tmp_path.iterdir())
-    assert there == ["digest of 0", "digest of 1", "run", "written by 0"]
-    files = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert files == ["epochs.csv", "network.safetensors", "recipe.json"]
-    record = json.loads((tmp_path / "run/recipe.json").read_text())
-    assert record["compute"] == {"device": "cpu", "processes": 2, "precision": "no", "accumulate": 2}
-    pair = run(tmp_path / "run")
-    assert {(tmp_path / f"digest of {i}").read_text() for i in (0, 1)} == {weights_digest(pair.network)}
-    same(alone.network, pair.network)
-    for name in ("updates", "loss", "rate", "val_overall"):
-        assert pair.history[name].tolist() == pytest.approx(alone.history[name].tolist(), abs=1e-5)
-
-
-def test_a_process_that_dies_gives_a_sentence_and_one_process_goes_on(alone, tmp_path):
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Folders of two trainings by two processes, of which the second dies in the last epoch of the second."""
+    whole, dead = (tmp_path_factory.mktemp(name) for name in ("whole", "dead"))
     with pytest.raises(UserError, match="Process 1 of 2 died by SIGKILL"):
-        together(lambda: watched(tmp_path, dies=True), 2)
-    found = checkpoint.read(tmp_path / "run")
+        together(lambda: (watched(whole), watched(dead, dies=True)), 2)
+    return whole, dead
+
+
+def test_two_processes_train_the_network_of_one(alone, pair):
+    folder, _ = pair
+    there = sorted(path.name for path in folder.iterdir())
+    assert there == ["digest of 0", "digest of 1", "run", "written by 0"]
+    files = sorted(path.name for path in (folder / "run").iterdir())
+    assert files == ["epochs.csv", "network.safetensors", "recipe.json"]
+    record = json.loads((folder / "run/recipe.json").read_text())
+    assert record["compute"] == {"device": "cpu", "processes": 2, "precision": "no", "accumulate": 2}
+    trained = run(folder / "run")
+    assert {(folder / f"digest of {i}").read_text() for i in (0, 1)} == {weights_digest(trained.network)}
+    same(alone.network, trained.network)
+    for name in ("updates", "loss", "rate", "val_overall"):
+        assert trained.history[name].tolist() == pytest.approx(alone.history[name].tolist(), abs=1e-5)
+
+
+def test_of_two_processes_one_dies_and_one_process_goes_on(alone, pair):
+    _, folder = pair
+    found = checkpoint.read(folder / "run")
     assert (found["done"], len(found["random"])) == (8, 2)
-    same(alone.network, run(tmp_path / "run").network)
-    assert not (tmp_path / "run" / checkpoint.NAME).exists()
+    same(alone.network, run(folder / "run").network)
+    assert not (folder / "run" / checkpoint.NAME).exists()
 
 
 @pytest.fixture

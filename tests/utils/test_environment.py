@@ -1,12 +1,11 @@
 import re
-import subprocess
-import sys
 import tomllib
 from importlib.metadata import version
 
 import pytest
 import yaml
 
+from fgsynth.pipeline.commands import main
 from fgsynth.utils import environment
 from fgsynth.utils.errors import UserError
 
@@ -62,11 +61,9 @@ def test_the_lock_names_no_address(root):
         assert not re.search(r"https?://|index-url|find-links", (root / name).read_text()), name
 
 
-def test_check_env_prints_versions():
-    out = subprocess.run(
-        [sys.executable, "-m", "fgsynth", "check-env"], capture_output=True, text=True, check=True
-    )
-    assert f"torch {version('torch')}" in out.stdout
+def test_check_env_prints_versions(capsys):
+    assert main(["check-env"]) == 0
+    assert f"torch {version('torch')}" in capsys.readouterr().out
 
 
 def test_a_library_that_does_not_import_is_one_sentence(tmp_path, monkeypatch):

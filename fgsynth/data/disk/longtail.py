@@ -1,4 +1,9 @@
-"""ImageNet-LT and Places-LT (Liu et al. 2019): the official split files over a folder of images."""
+"""ImageNet-LT and Places-LT (Liu et al. 2019): the official split files over a folder of images.
+
+The Places-LT lists have a trap: their labels 116, 117, 118, 141 and 142 are other classes than in the
+official index of Places365, so that names taken from there give these classes wrong prompts. Names are
+therefore those of the folders in the lists, and every list is compared with them when it is read.
+"""
 
 import hashlib
 from collections.abc import Mapping

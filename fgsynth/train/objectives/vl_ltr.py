@@ -3,7 +3,7 @@
 from copy import deepcopy
 from dataclasses import dataclass
 from math import log, sqrt
-from typing import Annotated, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
 from fgsynth.config.schema import ListOf, Sentence, Share
-from fgsynth.models.clip import Clip
 from fgsynth.models.networks import Classifier
 from fgsynth.train.losses import balanced_softmax
 from fgsynth.train.objective import Batch, Forward, Moment, Objective
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import from_root
+
+if TYPE_CHECKING:
+    from fgsynth.models.clip import Clip
 
 TEMPERATURE = 0.07
 """Of similarities at first, as CLIP's before its training (Radford et al. 2021); it is learned."""
@@ -53,6 +55,9 @@ class VLLTR(Objective):
             raise UserError(
                 f"VL-LTR: {len(self.classes)} names for {n_classes} classes: give the name of each."
             )
+        # Imported only here: it takes a second, and every other training has no use for it.
+        from fgsynth.models.clip import Clip
+
         clip = Clip(from_root(self.clip))
         filled = [[one.replace("{}", name) for one in self.sentences] for name in self.classes]
         ids = torch.stack([clip.ids(of_class) for of_class in filled])
@@ -104,7 +109,7 @@ class VisualLinguistic(Classifier):
 
     ids: Tensor
 
-    def __init__(self, clip: Clip, ids: Tensor) -> None:
+    def __init__(self, clip: "Clip", ids: Tensor) -> None:
         super().__init__(clip)
         n = clip.width
         # In a tuple, so that its weights, which are the model's own, are no part of the state.
@@ -118,9 +123,9 @@ class VisualLinguistic(Classifier):
         self.key = nn.Sequential(nn.LayerNorm(n), nn.Linear(n, n))
 
     @property
-    def clip(self) -> Clip:
+    def clip(self) -> "Clip":
         """The network, by its own name."""
-        return cast(Clip, self.network)
+        return cast("Clip", self.network)
 
     def train(self, mode: bool = True) -> "VisualLinguistic":
         """As torch's; what was read by other weights is forgotten."""
@@ -163,7 +168,7 @@ class VisualLinguistic(Classifier):
         return self.visual(image) + self._scale * (attention * cosine).sum(-1) / length
 
 
-def _read(clip: Clip, ids: Tensor) -> Tensor:
+def _read(clip: "Clip", ids: Tensor) -> Tensor:
     """Embeddings (c, m, d) of sentences (c, m, length)."""
     return clip.read(ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
 
