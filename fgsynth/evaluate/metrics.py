@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from fgsynth.data.benchmark import strata
 from fgsynth.utils.errors import UserError
@@ -158,8 +158,8 @@ def paired_interval(
     mean = float(differences.mean())
     if n == 1:
         return Interval(mean, float("inf"), 1)
-    seeds = stats.t.ppf(0.975, n - 1) ** 2 * differences.var(ddof=1) / n
-    return Interval(mean, float(np.sqrt(seeds + stats.norm.ppf(0.975) ** 2 * images)), n)
+    seeds = stdtrit(n - 1, 0.975) ** 2 * differences.var(ddof=1) / n
+    return Interval(mean, float(np.sqrt(seeds + ndtri(0.975) ** 2 * images)), n)
 
 
 def _paired_hits(hits_a: ArrayLike, hits_b: ArrayLike) -> NDArray[np.bool_]:
