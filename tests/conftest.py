@@ -1,6 +1,8 @@
+import atexit
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from diffusers import DDIMScheduler
 from fgsynth.guidance.schedule import Schedule
 
 os.environ["FGSYNTH_QUIET"] = "1"
+os.environ["FGSYNTH_CACHE"] = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, os.environ["FGSYNTH_CACHE"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -36,7 +36,7 @@ from fgsynth.models.networks import Classifier
 from fgsynth.train.ranks import ranks, started
 from fgsynth.train.run_folder import Trained, finished, load, record, store
 from fgsynth.train.train import reproducible
-from fgsynth.utils.cache import fingerprint, model_digest, weights_digest
+from fgsynth.utils.cache import fingerprint, weights_digest
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.parallel import keep_freed_memory, spread
 from fgsynth.utils.paths import atomic
@@ -153,10 +153,9 @@ class Plateau:
 def loop_folder(exp: Experiment, settings: LoopSettings, method: Method, seed: int) -> Path:
     """Where a loop is kept, under everything that it depends on."""
     guide = weights_digest(exp.guide) if method.criteria else ""
-    model, of = model_digest(exp.sampling.generator), exp.bench.manifest
-    made = (of.digest, model, exp.sampling.model_dump(), vars(method), guide, exp.seed)
+    made = (exp.bench.digest, exp.made_by, vars(method), guide, exp.seed)
     name = fingerprint(CODE, *made, vars(settings), vars(exp.recipe), seed)
-    return exp.work / of.name / "loops" / name
+    return exp.work / exp.bench.manifest.name / "loops" / name
 
 
 def run_loop(exp: Experiment, settings: LoopSettings, method: Method, seed: int, split: str) -> Looped:

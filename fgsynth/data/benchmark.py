@@ -131,13 +131,22 @@ class Benchmark:
 
     images: rows -> uint8 (n, h, w, 3). factors: rows -> hidden factors, where they are known (the mini
     world); for measuring only, no classifier is trained on them. files: rows -> paths, where images are files
-    of several sizes that are opened one by one; `images` is for a look at some of them then.
+    of several sizes that are opened one by one; `images` is for a look at some of them then. contents: digest
+    of the images, where the manifest does not decide them.
     """
 
     manifest: Manifest
     images: Callable[[pd.DataFrame], Tensor]
     factors: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     files: Callable[[pd.DataFrame], list[str]] | None = None
+    contents: Callable[[], str] | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of manifest and images: what is computed from the benchmark is kept under it."""
+        if self.contents is None:
+            return self.manifest.digest
+        return hashlib.sha256(f"{self.manifest.digest} {self.contents()}".encode()).hexdigest()
 
     @property
     def title(self) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.images import as_rgb
+from fgsynth.utils.cache import content_digests
 from fgsynth.utils.cache import fingerprint as code_fingerprint
 from fgsynth.utils.errors import UserError
 
@@ -90,16 +91,12 @@ class ImageFiles:
 
     @cached_property
     def digest(self) -> str:
-        """BLAKE2b of paths, sizes in bytes and labels. Raises UserError naming a file that is not there.
+        """BLAKE2b of labels and contents, wherever the files are; costs what `content_digests` costs.
 
-        Bytes are not read for it: an image replaced by one of equal size is not noticed.
+        Raises UserError naming a file that is not there.
         """
         digest = hashlib.blake2b(self.label.contiguous().numpy().data, digest_size=16)
-        for path in self.paths:
-            file = self.folder / path
-            if not file.is_file():
-                raise UserError(f"There is no image at {file}: complete {self.folder} or correct the list.")
-            digest.update(f"{path}\0{file.stat().st_size}\n".encode())
+        digest.update("\n".join(content_digests([self.folder / path for path in self.paths])).encode())
         return digest.hexdigest()
 
 
@@ -165,10 +162,12 @@ def count(source: Source, n_classes: int, name: str) -> Tensor:
 
 
 def fingerprint(source: Source, grouped: bool = False) -> str:
-    """BLAKE2b of labels, contexts if `grouped` and, in memory, images (files are not opened for it)."""
+    """BLAKE2b of labels, images (pixels in memory, else the source's digest) and, if `grouped`, contexts."""
     digest = hashlib.blake2b(source.label.contiguous().numpy().data, digest_size=8)
     if isinstance(source, Images):
         digest.update(source.x.contiguous().numpy().data)
+    else:
+        digest.update(str(getattr(source, "digest", "")).encode())
     if grouped and (context := context_of(source)) is not None:
         digest.update(context.contiguous().numpy().data)
     return digest.hexdigest()

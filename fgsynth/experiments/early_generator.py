@@ -3,6 +3,7 @@
 import json
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from fgsynth.pretrain.corpus import Siblings, web
 from fgsynth.pretrain.loop import train
 from fgsynth.pretrain.unet import DenoisingLoss, Encoded, denoiser
 from fgsynth.pretrain.vae import latents
+from fgsynth.utils.cache import fingerprint, weights_digest
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import write_text
 from fgsynth.utils.seeds import stable_seed
@@ -25,7 +27,11 @@ def early(
     work: for checkpoints; a stopped training goes on from there. Raises UserError where work has one of
     another recipe.
     """
-    _same_recipe(work, plan, conditioning, images)
+    others = [
+        weights_digest(generator.pipe.components[name]) for name in ("vae", "image_encoder", "text_encoder")
+    ]
+    code = fingerprint(("data", "miniworld", "models", "pretrain", "utils/seeds"))
+    _same_recipe(work, [plan.model_dump(), images, conditioning.model_dump(), others, code])
     corpus = web(images)
     distinct = sorted({"", *corpus.captions})
     row = {caption: i for i, caption in enumerate(distinct)}
@@ -47,9 +53,8 @@ def early(
     return Generator(type(generator.pipe)(**parts), copy(generator.schedule))
 
 
-def _same_recipe(work: Path, plan: Training, conditioning: Conditioning, images: int) -> None:
+def _same_recipe(work: Path, parts: list[Any]) -> None:
     """Neither the early generator nor images by it are found again by what it was trained with."""
-    parts = [plan.model_dump(), images, conditioning.model_dump()]
     file, recipe = work / "early.json", json.dumps(parts, indent=1) + "\n"
     if file.is_file() and file.read_text(encoding="utf-8") != recipe:
         raise UserError(

@@ -206,9 +206,9 @@ class Experiment:
         if inversion is None:
             return self.generator
         if inversion not in self._with_words:
-            of, model = self.bench.manifest, model_digest(self.sampling.generator)
-            name = fingerprint(SYNTHESIS, of.digest, model, self.sampling.dtype, vars(inversion), self.seed)
-            folder = self.work / of.name / "words" / name
+            chosen = {key: self.made_by[key] for key in ("generator", "revision", "dtype")}
+            name = fingerprint(SYNTHESIS, self.bench.digest, chosen, vars(inversion), self.seed)
+            folder = self.work / self.bench.manifest.name / "words" / name
             self._with_words[inversion] = with_learned_words(
                 self.generator, self.bench, inversion, self.seed, folder
             )
@@ -218,12 +218,17 @@ class Experiment:
     def _with_words(self) -> dict[Inversion, Generator]:
         return {}
 
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What decides synthetic images beside benchmark, guide and method: settings, models by contents."""
+        s = self.sampling
+        models = {"generator": model_digest(s.generator), "tiny_decoder": model_digest(s.tiny_decoder or "")}
+        return s.model_dump() | models
+
     def _digest(self, method: Method, table: pd.DataFrame) -> str:
-        s = self.sampling.model_dump()
         guide = weights_digest(self.guide) if method.criteria else ""
         rows = table.to_csv(index=False)
-        model, of = model_digest(self.sampling.generator), self.bench.manifest.digest
-        return fingerprint(SYNTHESIS, of, model, s, vars(method), guide, rows)
+        return fingerprint(SYNTHESIS, self.bench.digest, self.made_by, vars(method), guide, rows)
 
     def _feedback(self, method: Method) -> Feedback | None:
         if not method.criteria:

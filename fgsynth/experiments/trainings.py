@@ -105,7 +105,7 @@ class Trainings:
     def folder(self, recipe: Recipe, seed: int, synthetic: SyntheticSet | None = None) -> Path:
         """Where a classifier's run is kept."""
         made = synthetic.digest if synthetic else ""
-        name = fingerprint(TRAINING, self.bench.manifest.digest, made, vars(recipe), seed)
+        name = fingerprint(TRAINING, self.bench.digest, made, vars(recipe), seed)
         return self.work / self.bench.manifest.name / "classifiers" / name
 
     def predicted(self, network: Classifier, split: str, folder: Path | None = None) -> NDArray[np.int64]:

@@ -65,6 +65,11 @@ class StoredImages:
     def __len__(self) -> int:
         return len(self.label)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of labels and of every image's own."""
+        return sha256(self.label.numpy().tobytes() + self.sha256.tobytes())
+
     def __getitem__(self, i: int, /) -> tuple[Tensor, int]:
         tar, offset = self.tars[self.shard[i]], int(self.offset[i])
         try:

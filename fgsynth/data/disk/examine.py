@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fgsynth.data.disk.image_set import THREADS
 from fgsynth.data.images import as_rgb
+from fgsynth.utils.cache import THREADS
 from fgsynth.utils.progress import progress
 
 KINDS = {"L": "grey", "1": "black and white", "P": "palette"}

@@ -1,5 +1,6 @@
 """Data sets whose images are files: a table of paths, its manifest, sources that open them one by one."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,9 @@ from numpy.typing import NDArray
 from fgsynth.data.augment import plain
 from fgsynth.data.benchmark import COLUMNS, Benchmark, Manifest
 from fgsynth.data.sources import ImageFiles, read
+from fgsynth.utils.cache import THREADS, content_digests
 from fgsynth.utils.errors import UserError, one_line
 
-THREADS = 16
-"""For reading: a network file system answers many questions at a time."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
@@ -64,14 +64,23 @@ class ImageSet:
 
         They are opened at each call, so take few at a time.
         """
-        return Benchmark(self.manifest, lambda rows: plain([read(path) for path in self.paths(rows)], side))
+
+        def images(rows: pd.DataFrame) -> torch.Tensor:
+            return plain([read(path) for path in self.paths(rows)], side)
+
+        return Benchmark(self.manifest, images, contents=lambda: f"{self.contents()}, {side} pixels")
 
     def on_files(self, look: int = 256) -> Benchmark:
         """The set as a benchmark whose files are opened one by one, at the moment they are needed.
 
         look: side of the views that `images` gives, for figures.
         """
-        return replace(self.benchmark(look), files=self.paths)
+        return replace(self.benchmark(look), files=self.paths, contents=self.contents)
+
+    def contents(self) -> str:
+        """Digest of the bytes of all files, in the manifest's order; costs what `content_digests` costs."""
+        each = content_digests([Path(path) for path in self.paths(self.manifest.table)])
+        return hashlib.sha256("\n".join(each).encode()).hexdigest()
 
     def present(self) -> NDArray[np.bool_]:
         """Which rows' files are there, (n,): every folder is listed once, none of the files is opened."""
