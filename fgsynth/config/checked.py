@@ -11,8 +11,8 @@ from fgsynth.config.schema import validated
 
 P = ParamSpec("P")
 R = TypeVar("R")
-STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=())
-"""Finite numbers, none in quotes, no truth for one; of a class that pydantic does not know any instance."""
+STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
+"""No number in quotes, no truth for a number; of a class that pydantic does not know any instance."""
 
 
 class Checked:

@@ -1,11 +1,17 @@
 """params.yaml as typed, frozen models: an unknown or mistyped key is an error that names it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fgsynth.config.blocks import Resolver, ScaleName, read
-from fgsynth.config.schema import Classification, Count, Frozen, Positive, Sampling, Share, validated
+from pydantic import Field
+
+from fgsynth.config.blocks import SCALES, Resolver, ScaleName, read
+from fgsynth.config.schema import Classification, Count, Frozen, Sampling, Share, validated
 from fgsynth.config.stages import Smoke, Stages, model
+from fgsynth.utils.errors import UserError
+
+IMAGES = ("blocks", "own_folder", "images")
+"""The folder of one's own images stands here alone, as dvc.yaml makes the stage depend on what it names."""
 
 
 class Training(Frozen):
@@ -17,7 +23,7 @@ class Training(Frozen):
 
     updates: Count
     batch: Count
-    rate: Positive
+    rate: Annotated[float, Field(gt=0)]
     decay: Share
     cool: Share
 
@@ -82,7 +88,15 @@ class Params(Frozen):
 def load(path: Path) -> Params:
     """Read and check params.yaml. Raises UserError naming the file and the key."""
     resolved = Resolver(read(path), str(path)).resolve()
-    return validated(Params, resolved.plain, str(path), resolved.written)
+    checked: Params = validated(Params, resolved.plain, str(path), resolved.written)
+    for scale in SCALES:
+        written = resolved.written((scale, "own_images", "images"))
+        if written != IMAGES:
+            raise UserError(
+                f"{path}: '{'.'.join(written)}' is nothing that DVC follows: give the folder as "
+                f"{'.'.join(IMAGES)}, which own_images of every scale extends."
+            )
+    return checked
 
 
 def check_stage(stage: str, values: dict[str, Any], source: str) -> None:

@@ -1,7 +1,7 @@
 """Typed, frozen models of the settings that several stages share; their meanings stand in params.yaml."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -22,14 +22,12 @@ from fgsynth.utils.errors import RENAMED, UserError, renamed
 Count = Annotated[int, Field(ge=1)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Several = Annotated[int, Field(ge=2)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-T = TypeVar("T")
-ListOf = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-"""YAML and notebooks write lists, frozen models hold tuples."""
-Many = Annotated[tuple[T, ...], ListOf]
-Some = Annotated[tuple[T, ...], ListOf, Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _with_name(sentence: str) -> str:
@@ -38,21 +36,20 @@ def _with_name(sentence: str) -> str:
     return sentence
 
 
+ListOf = BeforeValidator(_as_tuple)
+"""YAML and notebooks write lists, frozen models hold tuples."""
 Sentence = Annotated[str, AfterValidator(_with_name)]
 """A sentence about a class, with {} for its name."""
 Optimiser = Literal["sgd", "adamw"]
 Counts = Literal["real", "real+synthetic", "batch"]
 Precision = Literal["no", "fp16", "bf16"]
-Augment = Many[Literal["crop", "flip", "jitter", "blur", "grey"]]
+Augment = Annotated[tuple[Literal["crop", "flip", "jitter", "blur", "grey"], ...], ListOf]
 
 
 class Frozen(BaseModel):
-    """Strict about types and names, and unchangeable; numbers are finite."""
+    """Strict about types and names, and unchangeable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-Modes = Annotated[tuple[Share, ...], ListOf, Field(min_length=1, max_length=4)]
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class LongTail(Frozen):
@@ -63,7 +60,7 @@ class LongTail(Frozen):
     strata: Annotated[tuple[Count, Count, Count], ListOf]
     n_val: Count
     n_test: Count
-    modes: Modes
+    modes: Annotated[tuple[Share, ...], ListOf, Field(min_length=1, max_length=4)]
     seed: int = 0
 
 
@@ -72,10 +69,10 @@ class Groups(Frozen):
 
     n_max: Count
     n_min: Count
-    empty: NotNegativeCount
+    empty: Annotated[int, Field(ge=0)]
     held_out: Annotated[int, Field(ge=3)]
     classes: Annotated[int, Field(ge=2, le=24)]
-    modes: Modes
+    modes: Annotated[tuple[Share, ...], ListOf, Field(min_length=1, max_length=4)]
     seed: int = 0
 
 
@@ -109,7 +106,10 @@ def is_on_disk(world: Any) -> bool:
 
 
 _EITHER = Discriminator(lambda world: DISK if is_on_disk(world) else MADE)
-LongTailWorld = Annotated[Annotated[LongTail, Tag(MADE)] | Annotated[OfficialLists, Tag(DISK)], _EITHER]
+LongTailWorld = Annotated[
+    Annotated[LongTail, Tag(MADE)] | Annotated[OfficialLists, Tag(DISK)],
+    _EITHER,
+]
 GroupsWorld = Annotated[Annotated[Groups, Tag(MADE)] | Annotated[DrawnSplit, Tag(DISK)], _EITHER]
 
 
@@ -128,7 +128,7 @@ class Sampling(Frozen):
     tiny_decoder: str | None = None
     n_steps: Annotated[int, Field(ge=1, le=999)]
     every: Count
-    start: NotNegativeCount = 0
+    start: Annotated[int, Field(ge=0)] = 0
     stop: int | None = None
     through_network: bool
     reuse: bool = False
@@ -153,8 +153,8 @@ class Sampling(Frozen):
 class Digits(Frozen):
     """A long-tailed draw of the digits, and their frozen feature map."""
 
-    n_max: Several
-    n_min: Several
+    n_max: Annotated[int, Field(ge=2)]
+    n_min: Annotated[int, Field(ge=2)]
     n_val: Count
     n_test: Count
     filters: Count
@@ -172,15 +172,11 @@ class LatentSets(Frozen):
     places_images: str
 
 
-Rate = Annotated[float, Field(ge=-10, le=2)]
-Batch = Annotated[float, Field(ge=1, le=20)]
-
-
 class Search(Frozen):
     """Random search: exponents of 10 of the learning rate, exponents of 2 of the batch size."""
 
-    rate: Annotated[tuple[Rate, Rate], ListOf]
-    batch: Annotated[tuple[Batch, Batch], ListOf]
+    rate: Annotated[tuple[float, float], ListOf]
+    batch: Annotated[tuple[float, float], ListOf]
 
 
 class Classification(Frozen):
@@ -197,7 +193,7 @@ class Classification(Frozen):
     weight_decay: NotNegative
     epochs: Count
     updates_per_epoch: Count | None
-    batch: Several
+    batch: Annotated[int, Field(ge=2)]
     balanced: Share
     counts: Counts
     augment: Augment
@@ -214,8 +210,14 @@ MARK = "*"
 class Inversion(Frozen):
     """Settings of textual inversion; defaults are the paper's (section 4), but for the template and `most`.
 
-    updates, rate, batch: of Adam, at a constant rate (0.005 times 8 images in the paper). template: prompt
-    with MARK for the word. most: images of a class that are learned from, the first of its rows.
+    Parameters
+    ----------
+    updates, rate, batch
+        Of Adam, at a constant rate (0.005 times 8 images in the paper).
+    template
+        Prompt with MARK for the word, for learning and for sampling.
+    most
+        Images of a class that are learned from, the first of its rows.
     """
 
     updates: Count = 5000
@@ -233,13 +235,27 @@ class Inversion(Frozen):
 
 
 class BeyondSettings(Frozen):
-    """Settings of the methods beyond the papers, besides those of the experiment."""
+    """Settings of the methods beyond the papers, besides those of the experiment.
 
-    members: Several
-    heads: Several
+    Parameters
+    ----------
+    members, heads
+        Networks of the ensemble; heads of the epistemic guide.
+    level, grid, pilot
+        Of the scale rule: recognisability kept, scales beside 0, images per class at each.
+    worth, law
+        Of the allocation: a synthetic image in real ones; exponent of errors (None: fitted).
+    confidence
+        Least probability of its class of an image that the filter keeps.
+    seeds
+        Classifiers whose validation errors decide allocations.
+    """
+
+    members: Annotated[int, Field(ge=2)]
+    heads: Annotated[int, Field(ge=2)]
     level: Annotated[float, Field(gt=0, lt=1)]
     pilot: Count
-    grid: Some[Positive]
+    grid: Annotated[tuple[Positive, ...], ListOf, Field(min_length=1)]
     worth: Annotated[float, Field(gt=0, le=1)]
     law: Positive | None
     confidence: Share

@@ -1,23 +1,21 @@
 """The stages that run a notebook, and their parameters, whose meanings stand in params.yaml."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fgsynth.config.schema import (
     Classification,
     Count,
     Frozen,
     LatentSets,
+    ListOf,
     LongTail,
     LongTailWorld,
-    Many,
     NotNegative,
     Positive,
     Sampling,
-    Several,
     Share,
-    Some,
     is_on_disk,
 )
 from fgsynth.config.tables import Baselines, Beyond, ImagenetLt, Nicopp, PlacesLt
@@ -36,11 +34,13 @@ NOTEBOOKS = {
 }
 """Stage -> notebook, as in dvc.yaml; the order of the report."""
 
+Scales = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
+
 
 class Toy2d(Frozen):
     """Parameters of the toy plane; their meanings stand beside them in params.yaml."""
 
-    seeds: Several
+    seeds: Annotated[int, Field(ge=2)]
     selection_seeds: Count
     n_points: Annotated[int, Field(ge=20)]
     n_samples: Count
@@ -48,7 +48,7 @@ class Toy2d(Frozen):
     epochs: Count
     n_steps: Annotated[int, Field(ge=1, le=1000)]
     every: Count
-    scales: Annotated[list[NotNegative], Field(min_length=1)]
+    scales: Scales
 
     @field_validator("scales")
     @classmethod
@@ -61,30 +61,30 @@ class Toy2d(Frozen):
 class FineTuning(Frozen):
     """Fine-tuning of the whole backbone, which the linear probe is held against."""
 
-    seeds: Several
+    seeds: Annotated[int, Field(ge=2)]
     epochs: Count
-    rates: Some[Positive]
+    rates: Annotated[tuple[Positive, ...], ListOf, Field(min_length=1)]
 
 
 class LatentProbe(Frozen):
     """Parameters of the latent probe."""
 
     work: str
-    seeds: Several
-    sets: Some[str]
+    seeds: Annotated[int, Field(ge=2)]
+    sets: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
     sources: LatentSets
-    weight_decay: Some[NotNegative]
-    methods: Some[str]
+    weight_decay: Annotated[tuple[NotNegative, ...], ListOf, Field(min_length=1)]
+    methods: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
     updates: Count
     feedback_scale: NotNegative
-    curve_methods: Some[str]
-    curve_seeds: Several
-    amounts: Many[NotNegative]
-    shots: Many[Several]
+    curve_methods: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+    curve_seeds: Annotated[int, Field(ge=2)]
+    amounts: Annotated[tuple[NotNegative, ...], ListOf]
+    shots: Annotated[tuple[Annotated[int, Field(ge=2)], ...], ListOf]
     tuning: FineTuning
     bridged: str
     generator: str
-    bridge_seeds: Several
+    bridge_seeds: Annotated[int, Field(ge=2)]
     per_class: Count
 
     @model_validator(mode="after")
@@ -106,16 +106,16 @@ class Ablations(Frozen):
     """Parameters of the sampler ablations; their meanings stand beside them in params.yaml."""
 
     work: str
-    seeds: Several
+    seeds: Annotated[int, Field(ge=2)]
     n_steps: Annotated[int, Field(ge=10, le=999, multiple_of=5)]
     per_class: Count
     few_classes: Annotated[int, Field(ge=1, le=24)]
     per_few: Count
     dropouts: Annotated[list[Share], Field(min_length=2)]
-    scales: Annotated[list[Positive], Field(min_length=1)]
+    scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
     followed: Count
     mini_world: MiniWorld | None
-    table_seeds: Several
+    table_seeds: Annotated[int, Field(ge=2)]
     table_per_class: Count
     world: LongTailWorld
     sampling: Sampling
@@ -134,12 +134,13 @@ class Ablations(Frozen):
 
 
 class OwnImages(Frozen):
-    """Parameters of one's own images: an image folder, or "" for one of the mini world as `sample` says."""
+    """Parameters of one's own images: an image folder; the default one, if empty, is filled by `sample`."""
 
     work: str
     images: str
+    unknown_images: Literal["stop", "go on"]
     side: Annotated[int, Field(ge=8)]
-    seeds: Several
+    seeds: Annotated[int, Field(ge=2)]
     weakest: Count
     sample: LongTail
     sampling: Sampling
@@ -160,18 +161,27 @@ class Stages(Frozen):
     beyond: Beyond
 
 
-def _declared(values: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-    for name in values:
-        if name not in model(str(info.field_name)).model_fields:
-            unknown = f"the notebook does not declare the parameter '{name}': check its spelling"
-            raise ValueError(renamed(name) or unknown)
-    return values
+class Smoke(Frozen):
+    """Per stage, what replaces parameters of its notebook's own cell."""
 
+    toy_2d: dict[str, Any]
+    latent_probe: dict[str, Any]
+    ablations: dict[str, Any]
+    imagenet_lt: dict[str, Any]
+    places_lt: dict[str, Any]
+    nicopp: dict[str, Any]
+    baselines: dict[str, Any]
+    own_images: dict[str, Any]
+    beyond: dict[str, Any]
 
-_FIELDS: Any = dict.fromkeys(Stages.model_fields, (dict[str, Any], ...))
-_CHECKS: Any = {"declared": field_validator("*")(_declared)}
-Smoke: Any = create_model("Smoke", __base__=Frozen, __validators__=_CHECKS, **_FIELDS)
-"""Per stage, what replaces parameters of its notebook's own cell."""
+    @field_validator("*")
+    @classmethod
+    def _declared(cls, values: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for name in values:
+            if name not in model(str(info.field_name)).model_fields:
+                unknown = f"the notebook does not declare the parameter '{name}': check its spelling"
+                raise ValueError(renamed(name) or unknown)
+        return values
 
 
 def model(stage: str) -> type[Frozen]:

@@ -1,8 +1,8 @@
 """Parameters of the stages that fill the papers' tables; their meanings stand in params.yaml."""
 
-from typing import Any, Generic, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from fgsynth.config import names
 from fgsynth.config.names import FG_ENTROPY, UNGUIDED
@@ -13,21 +13,21 @@ from fgsynth.config.schema import (
     Frozen,
     GroupsWorld,
     Inversion,
+    ListOf,
     LongTailWorld,
-    Many,
     NotNegative,
     Positive,
     Sampling,
     Search,
     Sentence,
-    Several,
     Share,
-    Some,
-    T,
     is_on_disk,
     validated,
 )
 from fgsynth.utils.errors import UserError
+
+T = TypeVar("T")
+Seeds = Annotated[int, Field(ge=2)]
 
 
 class Split(Frozen):
@@ -35,9 +35,9 @@ class Split(Frozen):
 
     work: str
     split: Literal["test", "final"]
-    seeds: Several
+    seeds: Annotated[int, Field(ge=2)]
     sampling: Sampling
-    training: Classification
+    training: "Classification"
 
     @model_validator(mode="after")
     def _reports_final(self) -> "Split":
@@ -52,8 +52,8 @@ class ImagenetLt(Split):
     """Parameters of ImageNet-LT."""
 
     world: LongTailWorld
-    amounts: Many[NotNegative]
-    weights: Many[Share]
+    amounts: Annotated[tuple[NotNegative, ...], ListOf]
+    weights: Annotated[tuple[Share, ...], ListOf]
 
     @model_validator(mode="after")
     def _has_the_references(self) -> "ImagenetLt":
@@ -75,7 +75,7 @@ class Nicopp(Split):
     world: GroupsWorld
     draws: Count
     search: Search
-    coefficients: Many[Positive]
+    coefficients: Annotated[tuple[Positive, ...], ListOf]
 
 
 class Two(Frozen, Generic[T]):
@@ -108,34 +108,16 @@ class ThreeWorlds(Frozen):
     nicopp: GroupsWorld
 
 
-class Changed(Frozen):
-    """The same of several benchmarks, with changes of the training by benchmark."""
+class Baselines(Frozen):
+    """Parameters of the methods that the papers compare with, in the three tables."""
 
     work: str
     split: Literal["test", "final"]
-    seeds: Any
-    worlds: Any
-    sampling: Sampling
-    fill_to: Any
-    training: Classification
-    changes: Any
-
-    @model_validator(mode="after")
-    def _changes_fit(self) -> "Changed":
-        for name, changes in self.changes:
-            try:
-                validated(Classification, self.training.model_dump() | changes, f"changes.{name}")
-            except UserError as error:
-                raise ValueError(str(error).rstrip(".")) from error
-        return self
-
-
-class Baselines(Changed):
-    """Parameters of the methods that the papers compare with, in the three tables."""
-
-    seeds: Three[Several]
+    seeds: Three[Seeds]
     worlds: ThreeWorlds
+    sampling: Sampling
     fill_to: Three[Count | None]
+    training: Classification
     changes: Three[dict[str, Any]]
     second_epochs: Count
     draws: Count
@@ -143,16 +125,21 @@ class Baselines(Changed):
     inversion: Inversion
     clip: str
     clip_rate: Positive
-    sentences: Some[Sentence]
+    sentences: Annotated[tuple[Sentence, ...], ListOf, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _changes_fit(self) -> "Baselines":
+        _check_changes(self)
+        return self
 
 
 class Loops(Frozen):
     """Closed loops: cycles of continued, restarted, at most triggered, and early ones; when they trigger."""
 
-    continued: Many[Count]
-    restarted: Many[Count]
-    triggered: Many[Count]
-    early: Many[Count]
+    continued: Annotated[tuple[Count, ...], ListOf]
+    restarted: Annotated[tuple[Count, ...], ListOf]
+    triggered: Annotated[tuple[Count, ...], ListOf]
+    early: Annotated[tuple[Count, ...], ListOf]
     patience: Count
     every: Count
 
@@ -171,19 +158,24 @@ SHOWN = {
 """The methods that the notebook's figures and tables cannot do without."""
 
 
-class Beyond(Changed):
+class Beyond(Frozen):
     """Parameters of what neither paper did."""
 
-    seeds: Two[Several]
+    work: str
+    split: Literal["test", "final"]
+    seeds: Two[Seeds]
     worlds: TwoWorlds
+    sampling: Sampling
     fill_to: Two[Count | None]
+    training: Classification
     changes: Two[dict[str, Any]]
     settings: BeyondSettings
-    methods: Two[Many[str]]
+    methods: Two[Annotated[tuple[str, ...], ListOf]]
     loops: Two[Loops]
 
     @model_validator(mode="after")
-    def _has_what_is_shown(self) -> "Beyond":
+    def _fits(self) -> "Beyond":
+        _check_changes(self)
         for name in Two.model_fields:
             lacking = [method for method in SHOWN[name] if method not in getattr(self.methods, name)]
             if lacking:
@@ -191,3 +183,11 @@ class Beyond(Changed):
                     f"methods.{name} must contain '{lacking[0]}', which figures are about: add it"
                 )
         return self
+
+
+def _check_changes(stage: Baselines | Beyond) -> None:
+    for name, changes in stage.changes:
+        try:
+            validated(Classification, stage.training.model_dump() | changes, f"changes.{name}")
+        except UserError as error:
+            raise ValueError(str(error).rstrip(".")) from error

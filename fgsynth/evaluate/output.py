@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import pandas as pd
@@ -52,7 +53,8 @@ class Output:
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Store headline numbers for `dvc metrics show`."""
-        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+        # JSON has no NaN.
+        rounded = {name: float(f"{value:.6g}") if isfinite(value) else None for name, value in values.items()}
         write_text(self.folder.with_suffix(".json"), json.dumps(rounded, indent=2))
 
     def run_file(self, name: str) -> Path:

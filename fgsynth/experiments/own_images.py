@@ -1,48 +1,149 @@
 """One's own images: an image folder through all of FG, from checks to an exported synthetic set."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.functional import normalize
 
+from fgsynth.config.names import FG_ENTROPY, REAL_ONLY, UNGUIDED
+from fgsynth.config.schema import LongTail
+from fgsynth.data import mini
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.disk import folders
-from fgsynth.data.sources import IN_MEMORY
-from fgsynth.evaluate.metrics import interval, per_class_accuracy
-from fgsynth.experiments.build import of_benchmark
+from fgsynth.data.sources import IN_MEMORY, Source
+from fgsynth.evaluate.metrics import interval, paired_interval, per_class_accuracy
+from fgsynth.evaluate.tables import COMPARED
 from fgsynth.experiments.experiment import Experiment
-from fgsynth.experiments.study import Scored
+from fgsynth.experiments.study import Row, Scored
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthetic_set import SyntheticSet
-from fgsynth.train.recipe import Recipe
+from fgsynth.pretrain.corpus import web
+from fgsynth.pretrain.files import JUDGE
+from fgsynth.utils.cache import fingerprint
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import atomic, file_name, home, write_text
+from fgsynth.utils.paths import atomic, file_name, from_root, home, root, write_text
+from fgsynth.utils.paths import place as below_root
 from fgsynth.utils.progress import progress
+from fgsynth.utils.seeds import generator as random
+
+PLACE = "data/own_images"
+"""Where a stage looks for images if it is given no other folder."""
+UNKNOWN = 0.17
+"""Median distance (`unfamiliarity`) from which a folder is not of the mini world.
+
+Measured: 0.01 on held-out scenes of it, 0.08 on its objects, 0.13 with all appearances equally frequent; 0.23
+and 0.25 on two sets of photographs, 0.21 on noise.
+"""
+LOOKED_AT = 192
+"""Images of a folder that are compared with the mini world's."""
+SHOWN = 1500
+"""Images of the mini world that they are compared with, which takes two seconds."""
+COARSE = 5
+"""Held-out images of a class below which its accuracy says little."""
 
 
-def experiment(
-    place: str | Path,
-    side: int,
-    sampling: Mapping[str, Any],
-    training: Mapping[str, Any],
-    work: str,
-    seed: int = 0,
-) -> Experiment:
-    """Load the experiment of a folder with train/<class>/, or of a CSV, at `side` x `side` pixels.
+def place_of(images: str, sample: LongTail, scale: str, work: str) -> Path:
+    """The folder or CSV of a notebook's parameter; images of the mini world where PLACE has no train folder.
 
-    Without val a fifth of every class is held out; without test half of val is it. Training images of more
-    than IN_MEMORY bytes are read from their files in every epoch. Raises UserError for wrong settings and
+    These are rendered below `work`, in a folder of their own for every sample and for other code.
+    """
+    place = below_root(images)
+    if Path(images) != Path(PLACE) or (place / "train").is_dir():
+        return place
+    bench = mini.imagenet_lt(sample)
+    name = fingerprint(("data", "miniworld", "utils/seeds"), bench.digest)
+    place = root() / work / "own" / name / f"own-{scale}"
+    as_folder(bench, place)
+    return place
+
+
+def benchmark(place: str | Path, side: int) -> Benchmark:
+    """Load a folder with train/<class>/, or a CSV, as a benchmark of images of `side` x `side` pixels.
+
+    Without val a fifth of every class is held out; without test half of val is it (`folders.with_test`).
+    Training images of more than IN_MEMORY bytes are read from their files in every epoch. Raises UserError
     for images that are missing.
     """
     found = folders.with_test(folders.load(place))
     found.require_files()
     small = float(found.manifest.counts().sum()) * 3 * side**2 <= IN_MEMORY
-    bench = found.benchmark(side) if small else found.on_files(side)
-    return of_benchmark(bench, sampling, {**training, "side": side}, work, seed)
+    return found.benchmark(side) if small else found.on_files(side)
+
+
+def unfamiliarity(generator: Generator, images: Source) -> float:
+    """Median cosine distance of images to the nearest image of the mini world, by the generator's CLIP."""
+    rows = torch.randperm(len(images), generator=random("unfamiliarity"))[:LOOKED_AT]
+    given = [images[int(i)][0] for i in rows]
+    shown = list(web(SHOWN).images.permute(0, 2, 3, 1))
+    x, known = (normalize(generator.clip_embedding(some).cpu().double(), dim=1) for some in (given, shown))
+    return float((1 - (x @ known.T).amax(1)).median())
+
+
+def require_known(exp: Experiment, unknown_images: Literal["stop", "go on"] = "stop") -> None:
+    """Raise UserError where the mini world's generator is given images of another world, before any training.
+
+    A generator without the mini world's judge beside it is taken to know the images.
+    """
+    s = exp.sampling
+    if unknown_images == "go on" or not Path(from_root(s.generator), JUDGE).is_file():
+        return
+    distance = unfamiliarity(exp.generator, exp.real)
+    if distance > UNKNOWN:
+        raise UserError(
+            f"{s.generator} draws the mini world and does not know the images of {exp.bench.manifest.name}, "
+            f"whose CLIP embeddings are {distance:.2f} from the nearest it knows (its own: below {UNKNOWN}): "
+            "learn on features instead (fgsynth.extract, then fgsynth.LatentClassifier), or set "
+            "sampling.generator to a Stable unCLIP and side to 224, after a look at what its images cost "
+            "('python -m fgsynth plan imagenet_lt --scale paper'); 'unknown_images: go on' goes on."
+        )
+
+
+def held_split(exp: Experiment) -> str:
+    """The split that is reported, other than val, by which weak classes are found."""
+    return "test" if (exp.bench.manifest.table["split"] == "test").any() else "final"
+
+
+def reportable(exp: Experiment) -> NDArray[np.bool_]:
+    """Which classes can be found weak and reported, (c,): those with held-out images for both."""
+    there = exp.bench.manifest.table.groupby("split")["label"].agg(set)
+    both = there.get("val", set()) & there.get(held_split(exp), set())
+    return np.isin(np.arange(exp.n_classes), list(both))
+
+
+def held_out_plan(exp: Experiment) -> str:
+    """Say what the held-out images can tell and of which classes they cannot, before anything is computed.
+
+    Raises UserError where no class has held-out images both to be found weak by and to be reported on.
+    """
+    m, can, held = exp.bench.manifest, reportable(exp), held_split(exp)
+    if not can.any():
+        raise UserError(
+            f"{m.name}: no class has images both in val and in {held}: give at least three images of a "
+            "class, or some in every split."
+        )
+    counts = {split: m.counts(split).numpy() for split in ("train", "val", held)}
+
+    def listed(some: NDArray[np.bool_], *splits: str) -> str:
+        each = [f"'{m.classes[y]}' ({' + '.join(str(counts[s][y]) for s in splits)})"
+                for y in np.flatnonzero(some)]  # fmt: skip
+        return ", ".join(each[:10]) + (f" and {len(each) - 10} more" if len(each) > 10 else "")
+
+    lines = [f"{can.sum()} of {len(can)} classes can be found weak on val and reported on {held}."]
+    if not can.all():
+        lines.append(
+            f"Not helped, as three images of a class are needed (given: train + val + {held}): "
+            f"{listed(~can, 'train', 'val', held)}."
+        )
+    if (coarse := can & (counts[held] < COARSE)).any():
+        lines.append(f"Of few {held} images an accuracy says little: {listed(coarse, held)}.")
+    return "\n".join(lines)
 
 
 def per_class(exp: Experiment, scored: Scored, split: str) -> NDArray[np.float64]:
@@ -51,50 +152,83 @@ def per_class(exp: Experiment, scored: Scored, split: str) -> NDArray[np.float64
     return np.stack([per_class_accuracy(p, label, exp.n_classes) for p in scored.predicted])
 
 
-def weakest(exp: Experiment, scored: Scored, split: str, n: int) -> list[int]:
-    """The n classes of the lowest mean accuracy, of equal ones those of fewer training images.
+def weakest(exp: Experiment, scored: Scored, n: int) -> list[int]:
+    """The n reportable classes of the lowest mean accuracy on val, of equal ones those of fewer images.
 
-    split: another one than what is reported later, as the lowest of many are low by chance too.
+    Not on what is reported later, as the lowest of many are low by chance too.
     """
-    mean = np.nan_to_num(per_class(exp, scored, split).mean(0), nan=np.inf)
-    counts = exp.bench.manifest.counts().tolist()
-    return sorted(range(exp.n_classes), key=lambda y: (mean[y], counts[y]))[:n]
+    mean, counts = per_class(exp, scored, "val").mean(0), exp.bench.manifest.counts().tolist()
+    return sorted(np.flatnonzero(reportable(exp)).tolist(), key=lambda y: (mean[y], counts[y]))[:n]
 
 
-def mixed(exp: Experiment, made: SyntheticSet) -> Recipe:
-    """The experiment's recipe with batches mixed as the two sets are large, one image of each at least."""
+def controlled(exp: Experiment, unguided: SyntheticSet, guided: SyntheticSet) -> dict[str, Row]:
+    """Rows of equally many updates: real images alone, and with images of either set.
+
+    Batches are mixed as the two sets are large, one image of each at least, and updates are as many as show
+    every real image once an epoch then, unless the recipe says how many.
+    """
     n, least = len(exp.real), 1 / exp.recipe.batch
-    share = n / (n + len(made.index))
-    return replace(exp.recipe, real_share=min(max(share, least), 1 - least))
+    share = min(max(n / (n + len(guided.index)), least), 1 - least)
+    mixed = replace(exp.recipe, real_share=share)
+    mixed = replace(mixed, updates_per_epoch=mixed.updates(n, True))
+    real = replace(exp.recipe, updates_per_epoch=mixed.updates_per_epoch)
+    return {REAL_ONLY: Row(real), UNGUIDED: Row(mixed, unguided), FG_ENTROPY: Row(mixed, guided)}
 
 
-def changes(exp: Experiment, before: Scored, after: Scored, made: SyntheticSet, split: str) -> pd.DataFrame:
-    """Tabulate the change by synthetic images per class: counts, accuracies, gain (points, paired seeds)."""
-    first, second = (per_class(exp, scored, split) for scored in (before, after))
-    counts = exp.bench.manifest.counts()
-    added = made.index["label"].value_counts()
+PAIRS = ((FG_ENTROPY, REAL_ONLY), (FG_ENTROPY, UNGUIDED), (UNGUIDED, REAL_ONLY))
+"""What is held against what: the whole, feedback alone, synthetic images alone."""
+
+
+def effects(exp: Experiment, scored: dict[str, Scored], helped: Sequence[int]) -> pd.DataFrame:
+    """Differences in mean class accuracy of the helped, the other and all classes, in points, with intervals.
+
+    By `paired_interval`, over seeds and held-out images. Columns as in tables.COMPARED without scale.
+    """
+    split, name = held_split(exp), exp.bench.manifest.name
+    label = exp.bench.manifest.rows(split)["label"].to_numpy()
+    mine = np.isin(label, helped)
+    parts = {"helped classes": mine, "other classes": ~mine, "all classes": mine | ~mine}
     rows = []
-    for y, name in enumerate(exp.bench.manifest.classes):
-        if np.isnan(first[:, y]).any():
-            continue
-        gain = interval(second[:, y] - first[:, y])
-        rows.append(
-            (name, int(counts[y]), int(added.get(y, 0)), first[:, y].mean(), second[:, y].mean(), str(gain))
-        )
-    columns = ["class", "real", "synthetic", "before", "after", "gain"]
-    return pd.DataFrame(rows, columns=columns)
+    for method, reference in PAIRS:
+        a, b = (scored[one].predicted == label for one in (method, reference))
+        for metric, some in parts.items():
+            if some.any():
+                d = paired_interval(a[:, some], b[:, some], label[some])
+                rows.append((name, method, reference, metric, d.mean, d.low, d.high, len(a), split))
+    return pd.DataFrame(rows, columns=COMPARED[1:])
+
+
+def changes(exp: Experiment, scored: dict[str, Scored], helped: Sequence[int]) -> pd.DataFrame:
+    """Tabulate every class: helped or not, images, accuracies by method, gains (points, paired seeds).
+
+    The helped ones first, each part from the largest fall to the largest gain; a class without held-out
+    images has neither accuracy nor gain.
+    """
+    m, split = exp.bench.manifest, held_split(exp)
+    by = {name: per_class(exp, one, split) for name, one in scored.items()}
+    held = m.rows(split)["label"].value_counts()
+    counts = m.counts().tolist()
+    rows = []
+    for y, name in enumerate(m.classes):
+        row = {"class": name, "helped": y in helped, "real": counts[y], "held out": int(held.get(y, 0))}
+        row |= {method: accuracy[:, y].mean() for method, accuracy in by.items()}
+        gains = {other: by[FG_ENTROPY][:, y] - by[other][:, y] for other in (REAL_ONLY, UNGUIDED)}
+        row |= {f"over {k}": str(interval(v)) if y in held.index else "" for k, v in gains.items()}
+        rows.append(row | {"gain": gains[REAL_ONLY].mean()})
+    return pd.DataFrame(rows).sort_values(["helped", "gain"], ascending=[False, True]).drop(columns="gain")
 
 
 def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
     """Write a synthetic set as an image folder: train/<class>/<key>.png, and index.csv with what made each.
 
-    The index can be read as a data set again (path, label, split). Images that are there, of the same set,
-    are left. Returns the index. Raises UserError for a folder that holds another set.
+    The index can be read as a data set again (path, label, split); its `set` is the set's digest. Images that
+    are there, of the same set, are left. Returns the index. Raises UserError for a folder of another set.
     """
     classes = [folders.class_folder(name) for name in exp.bench.manifest.classes]
     names = [classes[y] for y in made.index["label"]]
     paths = [f"train/{name}/{file_name(key)}.png" for name, key in zip(names, made.index["key"], strict=True)]
     notes = made.index[["prompt", "condition", "seed", "criterion", "before", "after"]]
+    notes = notes.assign(set=made.digest)
     index = pd.concat([pd.DataFrame({"path": paths, "label": names, "split": "train"}), notes], axis=1)
     folder = home(folder)
     text, there = index.to_csv(index=False), folder / "index.csv"

@@ -29,7 +29,8 @@ from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import stable_seed
 
 MOMENTUM = 0.9
-Range = Annotated[tuple[float, float], ListOf]
+Exponent = Annotated[float, Field(allow_inf_nan=False)]
+Range = Annotated[tuple[Exponent, Exponent], ListOf]
 """The exponents that are drawn between."""
 Select = Literal["last", "best_average_val"]
 

@@ -14,7 +14,7 @@ from fgsynth.utils.errors import UserError
 FIXED_LENGTH = ("strata", "modes", "rate", "batch")
 OTHERS = {
     "scale": "full", "counts": "real", "dtype": "bfloat16", "revision": "a0b1",
-    "template": "a drawing of *", "dropout": 0.25, "entropy": 0.3,
+    "template": "a drawing of *", "dropout": 0.25, "entropy": 0.3, "unknown_images": "go on",
 }  # fmt: skip
 ONLY = {
     "blocks.tables.split": "split 'test' is of the mini world",

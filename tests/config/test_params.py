@@ -1,12 +1,10 @@
-import math
-from functools import reduce
-
 import pytest
+from dvc.repo import Repo
+from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import dump_yaml
 
 from fgsynth.config import params
-from fgsynth.config.blocks import Resolver, read
-from fgsynth.config.schema import validated
+from fgsynth.config.blocks import read
 from fgsynth.utils.errors import UserError
 
 
@@ -122,39 +120,6 @@ def test_a_wrong_key_is_named(root, tmp_path, edit, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_no_number_of_any_scale_may_be_infinite_or_none(root):
-    path = root / "params.yaml"
-    resolved = Resolver(read(path), str(path)).resolve()
-    plain, seen = resolved.plain, 0
-    for key, node in resolved.leaves():
-        # Lists by their first number; what a notebook's cell replaces is checked with the rest of the cell.
-        *above, last = key
-        holder = reduce(lambda low, name: low[name], above, plain)
-        first = node.plain[0] if isinstance(node.plain, list) and node.plain else node.plain
-        if key[0] == "smoke" or isinstance(first, bool) or not isinstance(first, int | float):
-            continue
-        for odd in (math.nan, math.inf, -math.inf):
-            holder[last] = [odd, *node.plain[1:]] if isinstance(node.plain, list) else odd
-            with pytest.raises(UserError) as caught:
-                validated(params.Params, plain, "p")
-            assert last in str(caught.value), key
-            seen += 1
-        holder[last] = node.plain
-    assert seen > 1000
-
-
-def test_what_yaml_calls_not_a_number_is_told_by_its_key(root, tmp_path):
-    line = "    weight_decay: "
-    before, _, after = (root / "params.yaml").read_text().partition(line)
-    path = tmp_path / "params.yaml"
-    for odd in (".nan", ".inf", "-.inf", "-0.5"):
-        path.write_text(f"{before}{line}{odd}  #{after}")
-        sentence = r"params\.yaml: key 'blocks\.\w+\.weight_decay' is \S+: input should be"
-        with pytest.raises(UserError, match=sentence) as caught:
-            params.load(path)
-        assert str(caught.value).count("key") == 1
-
-
 def test_a_mistake_in_a_block_is_told_once_where_it_stands(root, tmp_path):
     path = changed(root, tmp_path, lambda p: p["blocks"]["sampling"].update(cfg_txt=3.0, cfg=0.5))
     with pytest.raises(UserError) as caught:
@@ -181,13 +146,40 @@ def test_an_old_name_is_told(root, tmp_path, old, new, key):
     def rename(raw):
         for name in key:
             raw = raw[name]
-        raw[old] = raw.pop(new)
+        raw[old] = raw.pop(new, "pets")
 
     path = changed(root, tmp_path, rename)
     with pytest.raises(UserError) as caught:
         params.load(path)
     assert str(caught.value).startswith(f"{path}: `{old}` is `{new}` now.")
     assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("scale", ["smoke", "mini", "full", "paper"])
+def test_the_folder_of_own_images_stands_where_dvc_reads_it(root, tmp_path, scale):
+    path = changed(root, tmp_path, lambda p: p["blocks"]["own_folder"].update(images="pets"))
+    assert params.load(path).model_copy(update={"scale": scale}).overrides("own_images")["images"] == "pets"
+    path = changed(root, tmp_path, lambda p: p[scale]["own_images"].update(images="pets"))
+    with pytest.raises(UserError, match=rf"'{scale}\.own_images\.images' is nothing that DVC follows: give"):
+        params.load(path)
+
+
+def test_the_stage_of_own_images_depends_on_the_folder_it_reads(root, tmp_path, monkeypatch):
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_text((root / name).read_text())
+    Repo.init(tmp_path, no_scm=True)
+    monkeypatch.chdir(tmp_path)
+
+    def deps(*overrides):
+        apply_overrides(tmp_path / "params.yaml", list(overrides))
+        stage = Repo(tmp_path).stage.load_one(name="own_images")
+        return {dep.def_path for dep in stage.deps}
+
+    first = deps("scale=mini")
+    given = params.load(tmp_path / "params.yaml").mini.own_images.images
+    assert given in first
+    assert (root / given).exists()
+    assert deps("blocks.own_folder.images=/elsewhere/pets") ^ first == {given, "/elsewhere/pets"}
 
 
 def test_overrides_by_scale(root, tmp_path):

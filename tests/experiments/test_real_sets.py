@@ -249,11 +249,10 @@ def test_ones_own_images_are_read_from_files_where_memory_ends(sampling, tmp_pat
                 tiny_real.image(
                     tmp_path / "own" / split / name / f"{i}.png", tiny_real.hash_of((split, name, i))
                 )
-    settings = {key: value for key, value in TRAINING.items() if key not in ("side", "workers")}
-    given = (tmp_path / "own", 32, sampling, settings, str(tmp_path / "work"))
-    held = own_images.experiment(*given)
+    given = sampling, TRAINING, str(tmp_path / "work")
+    held = build.of_benchmark(own_images.benchmark(tmp_path / "own", 32), *given)
     monkeypatch.setattr(own_images, "IN_MEMORY", 0)
-    read = own_images.experiment(*given)
+    read = build.of_benchmark(own_images.benchmark(tmp_path / "own", 32), *given)
     assert isinstance(held.real, Images)
     assert isinstance(read.real, ImageFiles)
     assert held.trainings.sized(held.real).side is None

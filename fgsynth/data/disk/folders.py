@@ -161,12 +161,18 @@ def _require_distinct(what: str, names: Iterable[str], source: Path) -> None:
 def with_test(found: ImageSet) -> ImageSet:
     """A set whose weak classes can be found on val and reported on other images, its test.
 
-    Where there is none, half of every class and group of val becomes it; single images stay in val.
+    Where there is none, half of every class and group of val becomes it; single images stay in val. A class
+    that is in val but not in test by that gives a training image, if it has two.
     """
     if found.table["split"].isin(("test", "final")).any():
         return found
     table, moved = _moved(found.table, "val", 0.5, "half of val", "test")
-    note = f"There is no test: {moved:,} images of val (seed 0) are it."
+    of = {split: set(table["label"][table["split"] == split]) for split in ("val", "test")}
+    short = table["label"].isin(of["val"] - of["test"])
+    # Of a class, not of its groups: one image is enough to be reported on.
+    given, more = _moved(table[short].assign(context=0), "train", 0.0, "to test", "test")
+    table["split"] = given["split"].reindex(table.index).fillna(table["split"])
+    note = f"There is no test: {moved:,} images of val and {more:,} of train (seed 0) are it."
     return replace(found, table=table, notes=(*found.notes, note))
 
 

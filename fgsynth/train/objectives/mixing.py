@@ -88,7 +88,7 @@ class Remix(Mixup):
 
     name: ClassVar[str] = "Remix"
     alpha: Positive = 1.0
-    kappa: Annotated[float, Field(ge=1)] = 3.0
+    kappa: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 3.0
     tau: Share = 0.5
 
     def label_share(self, share: float, n_first: Tensor, n_second: Tensor) -> Tensor:

@@ -44,12 +44,13 @@ def test_the_held_out_images_do_not_depend_on_the_others(tmp_path):
 
 
 def test_without_test_half_of_val_is_it(tmp_path):
-    counts = {"train/a": 9, "train/b": 3, "val/a": 9, "val/b": 1}
+    counts = {"train/a": 9, "train/b": 3, "train/c": 1, "train/d": 4, "val/a": 9, "val/b": 1, "val/c": 1}
     found = with_test(from_folders(class_folders(tmp_path, counts)))
-    assert found.manifest.counts().tolist() == [9, 3]
-    assert found.manifest.counts("val").tolist() == [4, 1]
-    assert found.manifest.counts("test").tolist() == [5, 0]
-    assert found.notes[-1] == "There is no test: 5 images of val (seed 0) are it."
+    # b has one image in val, which stays; c has no other in train, and d none in val to be found weak by.
+    assert found.manifest.counts().tolist() == [9, 2, 1, 4]
+    assert found.manifest.counts("val").tolist() == [4, 1, 1, 0]
+    assert found.manifest.counts("test").tolist() == [5, 1, 0, 0]
+    assert found.notes[-1] == "There is no test: 5 images of val and 1 of train (seed 0) are it."
     class_folders(tmp_path, {"final/a": 1})
     whole = from_folders(tmp_path)
     assert with_test(whole) is whole
