@@ -47,9 +47,9 @@ Augment = Annotated[tuple[Literal["crop", "flip", "jitter", "blur", "grey"], ...
 
 
 class Frozen(BaseModel):
-    """Strict about types and names, and unchangeable."""
+    """Strict about types and names, finite in all numbers, and unchangeable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class LongTail(Frozen):
@@ -147,6 +147,8 @@ class Sampling(Frozen):
     def _all_scales(self) -> "Sampling":
         if len(self.scales) != 4:
             raise ValueError("scales must give entropy, loss, hardness and combined")
+        if not range(self.n_steps)[self.start : self.stop]:
+            raise ValueError(f"start and stop leave none of {self.n_steps} steps to be guided")
         return self
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from fgsynth.config.schema import Classification, Sampling, validated
+from fgsynth.config.checked import checked
+from fgsynth.config.schema import Classification, Count, NotNegative, Sampling, validated
 from fgsynth.cost import calibrate as calibration
 from fgsynth.cost.calibrate import Calibration, calibrate, calibrate_training
 from fgsynth.data.registry import train_counts
@@ -125,25 +126,26 @@ class _Stage:
         return fingerprint((), "synthesis", s, method.image, guide)
 
 
+@checked
 def run(
     stage: str,
     scale: str | None = None,
     *,
-    gpus: int = 1,
-    price: float | None = None,
-    seconds: float = 0.0,
+    gpus: Count = 1,
+    price: NotNegative | None = None,
+    seconds: NotNegative = 0.0,
     half: bool = False,
 ) -> str:
     """A stage's synthetic sets and classifiers as a short table, at the scale of params.yaml or another.
 
-    seconds: for a calibration on this machine, which is kept for later calls; 0 calibrates nothing. half: the
+    seconds: for a calibration on this machine, which is kept for later calls; 0 calibrates nothing. half: its
     denoiser in float16. price: of a GPU for an hour. Raises UserError for a stage or scale without sets.
     """
-    if gpus < 1:
-        raise UserError(f"{gpus} GPUs: at least 1 is needed.")
     chosen = _stage(stage, scale)
     known = calibration.read(chosen.kept)
-    if seconds > 0:
+    if half and not seconds:
+        raise UserError("half has no effect where nothing is calibrated: add --calibrate, or leave it out.")
+    if seconds:
         known |= _calibrated(chosen, seconds, half)
         calibration.write(chosen.kept, known)
     return table(chosen, known, gpus, price)

@@ -60,6 +60,13 @@ class Experiment:
     compute: Compute = COMPUTE
     guided_by: Classifier | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse prompts that are too long here, before anything is trained."""
+        m = self.bench.manifest
+        self.generator.check_prompts(
+            [self.bench.prompt(y, c) for y in range(len(m.classes)) for c in range(len(m.contexts))]
+        )
+
     @cached_property
     def trainings(self) -> Trainings:
         """The images of the benchmark and the classifiers trained on them."""

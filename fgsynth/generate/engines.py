@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from fgsynth.config.checked import Checked, checked
+from fgsynth.config.schema import Count, NotNegative
 from fgsynth.generate import pieces, ray
 from fgsynth.generate.pieces import Maker, missing, steps
 from fgsynth.generate.store import Store
@@ -17,7 +19,7 @@ PIECE = 256
 
 
 @dataclass(frozen=True)
-class Engine:
+class Engine(Checked):
     """Where images are made.
 
     Parameters
@@ -41,29 +43,27 @@ class Engine:
 
     name: Literal["local", "ray"] = "local"
     worker: int = 0
-    workers: int = 1
-    actors: int | None = None
+    workers: Count = 1
+    actors: Count | None = None
     address: str | None = None
-    price: float | None = None
+    price: NotNegative | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in ("local", "ray"):
-            raise UserError(f"Unknown engine '{self.name}': choose 'local' or 'ray'.")
+        super().__post_init__()
         if not 0 <= self.worker < self.workers:
             raise UserError(f"Worker {self.worker} of {self.workers}: workers count from 0.")
         if self.name == "ray" and self.workers > 1:
             raise UserError("The engine 'ray' shares the work out itself: set workers to 1.")
-        if self.actors is not None and self.actors < 1:
-            raise UserError(f"{self.actors} actors: at least 1 is needed.")
-        if self.price is not None and self.price < 0:
-            raise UserError(f"A price of {self.price} an hour: must be 0 or positive.")
+        if self.name == "local" and (self.actors or self.address):
+            raise UserError("actors and address have no effect on the engine 'local': leave them out.")
 
 
 LOCAL = Engine()
 
 
+@checked
 def fill(
-    store: Store, maker: Maker, bar: str = "images", engine: Engine = LOCAL, *, piece: int = PIECE
+    store: Store, maker: Maker, bar: str = "images", engine: Engine = LOCAL, *, piece: Count = PIECE
 ) -> int:
     """Make the images that a store lacks; return how many were made.
 
@@ -92,8 +92,6 @@ def fill(
         Where `make` returns other than one image per row, for a disk that is full or away, and for a shard
         that no worker survives.
     """
-    if piece < 1:
-        raise UserError(f"Pieces of {piece} images: at least 1 is needed.")
     patient(partial(store.tidy, engine.worker, engine.workers), store.folder)
     if engine.name == "local":
         return _local(store, maker, bar, engine, piece)

@@ -12,13 +12,14 @@ from diffusers import (
     StableDiffusionPipeline,
     StableUnCLIPImg2ImgPipeline,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
+from fgsynth.config.checked import Checked, checked
+from fgsynth.config.schema import NotNegative, Share
 from fgsynth.data.images import ImageLike, as_rgb_all
 from fgsynth.generate import pipelines
 from fgsynth.guidance.schedule import Predict, Schedule, model_function
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import home
 from fgsynth.utils.seeds import generator, noise, stable_seed
 
 LARGE = 32
@@ -26,7 +27,7 @@ LARGE = 32
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(Checked):
     """Dropout of the image embedding (FG 3.2): each unit is zero with probability p, the others stay.
 
     The paper prints p = 0.5 for Places-LT and neither whether units or whole embeddings are dropped nor
@@ -34,11 +35,7 @@ class Dropout:
     where CLIP put them.
     """
 
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise UserError(f"Embedding dropout p = {self.p}: must lie between 0 and 1.")
+    p: Share = 0.5
 
     def __call__(self, embedding: Tensor, seeds: Sequence[int]) -> Tensor:
         """Zero units of embeddings (n, d), each row by its own seed."""
@@ -75,6 +72,7 @@ class Generator:
     _texts: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
+    @checked
     def load(
         cls,
         model: str | Path,
@@ -88,13 +86,15 @@ class Generator:
         """Load a generator from a local folder or a hub id, of the family that model_index.json names.
 
         `n_steps` are DDIM's; `dtype` is of all networks but the decoders; `tiny_decoder` is the folder or hub
-        id of an AutoencoderTiny for guidance. Raises UserError where a model cannot be loaded, and for a tiny
-        decoder of other latents.
+        id of an AutoencoderTiny for guidance. Raises UserError where a model cannot be loaded, for a tiny
+        decoder of other latents and for a device that is not there.
         """
-        pipe = pipelines.pipeline(home(model), revision, dtype)
+        if not dtype.is_floating_point:
+            raise UserError(f"Generator.load: dtype is {dtype}: choose torch.float32, bfloat16 or float16.")
+        pipe = pipelines.pipeline(model, revision, dtype)
         tiny = None
         if tiny_decoder is not None:
-            tiny = pipelines.tiny_decoder(home(tiny_decoder), pipe.unet.config.in_channels)
+            tiny = pipelines.tiny_decoder(tiny_decoder, pipe.unet.config.in_channels)
         return cls.of(pipe, n_steps, device=device, tiny=tiny)
 
     @classmethod
@@ -116,20 +116,33 @@ class Generator:
         pipe.scheduler = DDIMScheduler.from_config(
             pipe.scheduler.config, clip_sample=False, thresholding=False
         )
-        schedule = Schedule.from_scheduler(pipe.scheduler, n_steps)
-        image_half = (getattr(pipe, name, None) for name in ("image_encoder", "image_normalizer"))
-        for part in filter(None, (pipe.unet, pipe.vae, pipe.text_encoder, tiny, *image_half)):
+        generator = cls(pipe, Schedule.from_scheduler(pipe.scheduler, n_steps), tiny)
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise UserError(f"There is no device '{device}' here ({reason}): take 'cpu'.") from error
+        for part in filter(None, (*generator.networks.values(), getattr(pipe, "image_normalizer", None))):
             part.requires_grad_(False).eval().to(device)
         for decoder in filter(None, (pipe.vae, tiny)):
-            torch.nn.Module.float(decoder)  # diffusers own `to` warns about every cast
+            nn.Module.float(decoder)  # diffusers own `to` warns about every cast
         for part in (pipe.unet, pipe.vae):
             part.to(memory_format=torch.channels_last)
-        generator = cls(pipe, schedule, tiny)
         if generator.large:
             for part in filter(None, (pipe.unet, tiny)):
                 part.enable_gradient_checkpointing()
             pipelines.checkpoint_each(pipe.vae.decoder)
         return generator
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks by what they are for; those that the model does not have are left out."""
+        pipe = self.pipe
+        named = {
+            "text": pipe.text_encoder, "image": getattr(pipe, "image_encoder", None), "denoiser": pipe.unet,
+            "autoencoder": pipe.vae, "tiny decoder": self.tiny,
+        }  # fmt: skip
+        return {name: part for name, part in named.items() if part is not None}
 
     @property
     def device(self) -> torch.device:
@@ -140,6 +153,18 @@ class Generator:
     def large(self) -> bool:
         """Whether memory is saved at the cost of time, see LARGE."""
         return int(self.pipe.unet.config.sample_size) >= LARGE
+
+    @property
+    def side(self) -> int:
+        """Pixels of an image's side."""
+        return int(self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor)
+
+    @property
+    def text_length(self) -> int:
+        """Tokens of a prompt at most, with its marks."""
+        # Of the encoder where the tokenizer's file gives none.
+        longest = self.pipe.text_encoder.config.max_position_embeddings
+        return min(self.pipe.tokenizer.model_max_length, longest)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,20 +180,25 @@ class Generator:
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Text condition: the text encoder's last hidden states, (n, tokens, width), cached by prompt.
 
-        Raises UserError for a prompt of more tokens than the tokenizer takes.
+        Raises UserError as `check_prompts`.
         """
         new = sorted(set(prompts) - set(self._texts))
         if new:
-            tokens, length = self.pipe.tokenizer, self.pipe.tokenizer.model_max_length
-            for prompt, ids in zip(new, tokens(new).input_ids, strict=True):
-                if len(ids) > length:
-                    raise UserError(
-                        f"The prompt '{prompt}' has {len(ids)} tokens, the model takes {length}: shorten it."
-                    )
+            self.check_prompts(new)
+            tokens, length = self.pipe.tokenizer, self.text_length
             ids = tokens(new, padding="max_length", max_length=length, return_tensors="pt").input_ids
             states = [self.pipe.text_encoder(part.to(self.device))[0] for part in ids.split(256)]
             self._texts.update(zip(new, torch.cat(states).to(self.dtype), strict=True))
         return torch.stack([self._texts[prompt] for prompt in prompts])
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise UserError for a prompt of more tokens, with its marks, than the model takes."""
+        for prompt, ids in zip(prompts, self.pipe.tokenizer(list(prompts)).input_ids, strict=True):
+            if len(ids) > self.text_length:
+                raise UserError(
+                    f"The prompt '{prompt}' has {len(ids)} tokens, the model takes {self.text_length}: "
+                    "shorten it, or the name of the class that it is made of."
+                )
 
     def with_texts(self, texts: Mapping[str, Tensor]) -> "Generator":
         """The same networks with the text conditions (tokens, width) of these prompts given."""
@@ -241,7 +271,8 @@ class Generator:
                 "image: true, or set the parameter `generator` to an unCLIP."
             )
 
-    def predict(self, text: Tensor, image: Tensor, cfg: float) -> Predict:
+    @checked
+    def predict(self, text: Tensor, image: Tensor, cfg: NotNegative) -> Predict:
         """Model function under classifier-free guidance, out = out_uncond + s (out_cond - out_uncond).
 
         FG eq. 2, of epsilon or v; both halves are one pass of the network. Raises UserError for an image

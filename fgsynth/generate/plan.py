@@ -9,17 +9,19 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from fgsynth.config.schema import Inversion
+from fgsynth.config.checked import Checked
+from fgsynth.config.schema import Inversion, NotNegative, Share
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.images import ImageLike
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.textual_inversion import learn_words
+from fgsynth.guidance.criteria import NAMES
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator, stable_seed
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Checked):
     """Method of making synthetic images: a row of the papers' tables.
 
     Parameters
@@ -36,14 +38,28 @@ class Method:
         Replace the prompt's class name by a word learned from the class's images (Fill-Up); None for not.
     weights
         Factor of the feedback scale for every group; none for 1.
+
+    Raises
+    ------
+    UserError
+        For a setting out of its range, and for one that has no effect beside the others.
     """
 
     image: bool = True
-    dropout: float = 0.0
+    dropout: Share = 0.0
     criteria: tuple[str, ...] = ()
-    scale: float = 0.0
+    scale: NotNegative = 0.0
     inversion: Inversion | None = None
-    weights: tuple[float, ...] = ()
+    weights: tuple[NotNegative, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := [name for name in self.criteria if name not in NAMES]:
+            raise UserError(f"Unknown criterion '{unknown[0]}': choose from {', '.join(NAMES)}.")
+        if self.dropout and not self.image:
+            raise UserError("Method: dropout has no effect without an image condition: leave it out.")
+        if (self.scale or self.weights) and not self.criteria:
+            raise UserError("Method: scale and weights have no effect without criteria: name one.")
 
 
 def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1.0) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fgsynth.generate.pieces import Maker, Step, clear, missing, steps
+from fgsynth.generate.pieces import Maker, Step, clear, landmark, missing, steps
 from fgsynth.generate.store import Make, Store
 from fgsynth.generate.throughput import Speed
 from fgsynth.utils.errors import UserError
@@ -128,7 +128,8 @@ class _Pool:
         """Run until no shard is left, or until all workers have stopped on request."""
         last = time.monotonic()
         while self.queue or self.busy:
-            if stop_requested() and not self.busy:
+            # A worker that waits for the file system is not waited for.
+            if stop_requested() and not (self.busy and landmark(self.store).is_file()):
                 raise Stopped(self.speed.stopped(self.store.folder))
             while self.idle and self.queue and not stop_requested():
                 self.send(self.idle.pop(), self.queue.popleft())

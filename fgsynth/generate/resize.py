@@ -4,19 +4,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fgsynth.config.checked import checked
+from fgsynth.config.schema import Count
 from fgsynth.guidance.feedback import Classifier
-from fgsynth.utils.errors import UserError
 
 
-def at_resolution(classifier: Classifier, side: int) -> Classifier:
+@checked
+def at_resolution(classifier: Classifier, side: Count) -> Classifier:
     """Resize a classifier's input (n, 3, h, w) to side x side, antialiased bilinear, differentiable.
 
     Images of that size pass unchanged. The whole image is resized, as all of it will be trained on; a centre
     crop would leave its border without feedback. The papers' released sampler has no resize: its network of
     224 pixels gets 512. Raises UserError for a side below 1.
     """
-    if side < 1:
-        raise UserError(f"A classifier's side of {side} pixels: give the size that it was trained at.")
 
     def classify(x: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[-2:] != (side, side):

@@ -12,6 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from fgsynth.config.checked import Checked
+from fgsynth.config.schema import Count
 from fgsynth.data import tars
 from fgsynth.data.tars import BLOCK, PLACE
 from fgsynth.utils.errors import UserError
@@ -35,7 +37,7 @@ Make = Callable[[pd.DataFrame], Piece]
 
 
 @dataclass(frozen=True, eq=False)
-class Store:
+class Store(Checked):
     """A folder of synthetic images by a plan: one row of the plan, one image.
 
     Shard i is `0000i.tar` (members `<key>.png` in the plan's order, no times or owners, hence the same bytes
@@ -46,11 +48,10 @@ class Store:
 
     folder: Path
     plan: pd.DataFrame
-    per_shard: int = 10_000
+    per_shard: Count = 10_000
 
     def __post_init__(self) -> None:
-        if self.per_shard < 1:
-            raise UserError(f"{self.per_shard} images per shard: at least 1 is needed.")
+        super().__post_init__()
         object.__setattr__(self, "plan", _checked_plan(self.plan))
 
     def parts(self) -> list[range]:

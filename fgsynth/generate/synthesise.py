@@ -6,17 +6,19 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
+from fgsynth.config.checked import Checked, checked
+from fgsynth.config.schema import Count, NotNegative
 from fgsynth.data.images import to_uint8
 from fgsynth.generate.generator import Generator
 from fgsynth.guidance.criteria import Criterion, combined
 from fgsynth.guidance.feedback import Classifier, Guidance, guide
-from fgsynth.guidance.samplers import SOLVERS
+from fgsynth.guidance.samplers import SOLVERS, Solver
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.progress import progress
 
 
 @dataclass(frozen=True)
-class Feedback:
+class Feedback(Checked):
     """Classifier, criteria and settings of feedback guidance.
 
     Parameters
@@ -33,8 +35,13 @@ class Feedback:
 
     classifier: Classifier
     criteria: Mapping[str, Criterion]
-    n_classes: int
+    n_classes: Count
     guidance: Guidance = field(default_factory=Guidance)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.criteria:
+            raise UserError("Feedback needs a criterion: give one by its name, or leave feedback out.")
 
     def criterion(self, seeds: Sequence[int]) -> Criterion:
         """Criterion of a batch of samples with these seeds."""
@@ -43,7 +50,7 @@ class Feedback:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Checked):
     """Images to make, one entry each.
 
     Parameters
@@ -60,7 +67,7 @@ class Plan:
     Raises
     ------
     UserError
-        For parts of different lengths.
+        For parts of different lengths, labels that are no whole numbers and weights below 0 or not finite.
     """
 
     prompts: Sequence[str]
@@ -70,11 +77,18 @@ class Plan:
     weight: Tensor | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not len(self.prompts) == len(self.image) == len(self.label) == len(self.seeds):
             raise UserError(
                 f"{len(self.prompts)} prompts, {len(self.image)} image conditions, {len(self.label)} labels "
                 f"and {len(self.seeds)} seeds: one of each per image is needed."
             )
+        if self.label.is_floating_point() or self.label.dtype == torch.bool:
+            raise UserError(f"Plan: labels are {self.label.dtype}: whole numbers are needed.")
+        if (w := self.weight) is not None and (
+            len(w) != len(self.seeds) or not bool((w.isfinite() & (w >= 0)).all())
+        ):
+            raise UserError(f"Plan: {len(w)} weights: give one of each image, 0 or positive.")
 
     def part(self, rows: slice) -> "Plan":
         """Plan of some of the images."""
@@ -104,14 +118,15 @@ class Synthetic:
     non_finite: Tensor
 
 
+@checked
 def synthesise(
     generator: Generator,
     plan: Plan,
-    cfg: float,
+    cfg: NotNegative,
     feedback: Feedback | None = None,
     *,
-    batch: int = 64,
-    solver: str = "ddim",
+    batch: Count = 64,
+    solver: Solver = "ddim",
     bar: str | None = None,
 ) -> Synthetic:
     """Sample images under classifier-free and feedback guidance, in batches (FG eq. 1 to 3).
@@ -136,11 +151,11 @@ def synthesise(
     Raises
     ------
     UserError
-        For a classifier with another number of classes, an image that is not finite, a batch that does not
-        fit into memory and an empty plan.
+        For a classifier with another number of classes, labels beyond them, an image that is not finite, a
+        batch that does not fit into memory and an empty plan.
     """
     if feedback is not None:
-        _check_classes(generator, feedback)
+        _check_classes(generator, plan, feedback)
     starts = range(0, len(plan.seeds), batch)
     parts = []
     for start in progress(starts, bar) if bar else starts:
@@ -156,7 +171,9 @@ def synthesise(
     return Synthetic(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Synthetic)))
 
 
-def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | None, solver: str) -> Synthetic:
+def _batch(
+    generator: Generator, plan: Plan, cfg: float, feedback: Feedback | None, solver: Solver
+) -> Synthetic:
     n, device, solve = len(plan.seeds), generator.device, SOLVERS[solver]
     predict = generator.predict(generator.embed_text(plan.prompts), plan.image.to(device), cfg)
     noise = generator.noise(plan.seeds)
@@ -197,8 +214,10 @@ def decoded(generator: Generator, z: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _check_classes(generator: Generator, feedback: Feedback) -> None:
-    side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
+def _check_classes(generator: Generator, plan: Plan, feedback: Feedback) -> None:
+    if len(off := plan.label[(plan.label < 0) | (plan.label >= feedback.n_classes)]):
+        raise UserError(f"Plan: label {int(off[0])} is no class of {feedback.n_classes}, counted from 0.")
+    side = generator.side
     logits, _ = feedback.classifier(torch.zeros(1, 3, side, side, device=generator.device))
     if logits.shape[1] != feedback.n_classes:
         raise UserError(

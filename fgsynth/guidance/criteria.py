@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,13 +11,14 @@ from sklearn.covariance import OAS, LedoitWolf, empirical_covariance
 from torch import Tensor
 from torch.nn import functional as F
 
+from fgsynth.config.checked import checked
+from fgsynth.config.schema import NotNegative
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator
 
 Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`criterion(logits (n, c), embedding (n, k), label (n,)) -> (n,)`."""
-
-SHRINKAGE = ("oas", "ledoit_wolf", "none")
+Shrinkage = Literal["oas", "ledoit_wolf", "none"]
 
 
 def loss(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
@@ -52,7 +54,10 @@ class Hardness:
         self.mean, self.precision, self.log_det = mean, precision, log_det
 
     @classmethod
-    def fit(cls, embedding: Tensor, label: Tensor, n_classes: int, shrinkage: str = "oas") -> "Hardness":
+    @checked
+    def fit(
+        cls, embedding: Tensor, label: Tensor, n_classes: int, shrinkage: Shrinkage = "oas"
+    ) -> "Hardness":
         """Estimate class means and shrunk precisions from real embeddings.
 
         Parameters
@@ -69,8 +74,6 @@ class Hardness:
         UserError
             For an unknown shrinkage, and for a class of fewer than two samples or a singular covariance.
         """
-        if shrinkage not in SHRINKAGE:
-            raise UserError(f"Unknown shrinkage '{shrinkage}': choose one of {', '.join(SHRINKAGE)}.")
         k = embedding.shape[1]
         means, log_dets = embedding.new_empty(n_classes, k), embedding.new_empty(n_classes)
         # A thousand classes of 2,048 numbers are 17 GB: written in place, never held twice.
@@ -167,7 +170,10 @@ class NearExemplars:
         self.embedding, self.label, self.unit, self.strength = embedding, label, unit, strength
 
     @classmethod
-    def fit(cls, embedding: Tensor, label: Tensor, n_classes: int, strength: float = 1.0) -> "NearExemplars":
+    @checked
+    def fit(
+        cls, embedding: Tensor, label: Tensor, n_classes: int, strength: NotNegative = 1.0
+    ) -> "NearExemplars":
         """Exemplars and their unit of distance from real embeddings (n, k) with labels (n,).
 
         Raises UserError for a class without embeddings, and where no class has two different ones.
@@ -223,3 +229,6 @@ CRITERIA: dict[str, Criterion] = {"loss": loss, "entropy": entropy}
 """The paper's criteria that need no fit; `Hardness` is fitted, `combined` is drawn per sample."""
 ACQUISITION: dict[str, Criterion] = {"margin": margin, "least confidence": least_confidence, "bald": bald}
 """Acquisition functions of active learning, beyond the paper's; `NearExemplars` is fitted."""
+FITTED = {"hardness": Hardness, "entropy near exemplars": NearExemplars}
+"""Criteria that are fitted to real embeddings."""
+NAMES = (*CRITERIA, *ACQUISITION, *FITTED)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from fgsynth.config.checked import Checked
+from fgsynth.config.schema import Count, NotNegative
 from fgsynth.guidance.criteria import Criterion
 from fgsynth.guidance.schedule import Predict, Schedule, x0_from_eps
 from fgsynth.utils.errors import UserError
@@ -16,7 +19,7 @@ Classifier = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Guidance:
+class Guidance(Checked):
     """Settings of feedback guidance (FG 3.1; the released sampler for the relative scaling).
 
     Parameters
@@ -40,21 +43,13 @@ class Guidance:
         For a setting out of its range, by name.
     """
 
-    scale: float = 0.03
+    scale: NotNegative = 0.03
     scaling: Literal["relative", "raw"] = "relative"
-    every: int = 5
-    start: int = 0
+    every: Count = 5
+    start: Annotated[int, Field(ge=0)] = 0
     stop: int | None = None
     through_network: bool = True
     reuse: bool = False
-
-    def __post_init__(self) -> None:
-        if self.scaling not in ("relative", "raw"):
-            raise UserError(f"Unknown scaling '{self.scaling}': choose 'relative' or 'raw'.")
-        if not self.scale >= 0:
-            raise UserError(f"Feedback scale {self.scale}: must be 0 (off) or positive.")
-        if self.every < 1 or self.start < 0:
-            raise UserError(f"Guidance every {self.every} from step {self.start}: every >= 1, start >= 0.")
 
     def guided_steps(self, n_steps: int) -> range:
         """Which of `n_steps` compute a gradient. Raises UserError where a positive scale guides none."""

@@ -1,6 +1,7 @@
 """Samplers in the paper's symbols, for any model function, guided or not."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -79,5 +80,9 @@ def dpm_solver_2m(predict: Predict, z: Tensor, schedule: Schedule) -> Tensor:
     return z
 
 
-SOLVERS: dict[str, Callable[[Predict, Tensor, Schedule], Tensor]] = {"ddim": ddim, "dpm++2m": dpm_solver_2m}
+Solver = Literal["ddim", "dpm++2m"]
+SOLVERS: dict[Solver, Callable[..., Tensor]] = {
+    "ddim": ddim,
+    "dpm++2m": dpm_solver_2m,
+}
 """Samplers by name."""

@@ -7,8 +7,11 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from fgsynth.config.checked import checked
 from fgsynth.utils.errors import UserError
 
+SPACINGS = ("leading", "linspace", "trailing")
+"""Of sampling steps over training steps, as diffusers names them."""
 Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """The model function `predict(z_t, t) -> (x0_hat, eps_hat)`; all three of shape (n, ...)."""
 
@@ -35,14 +38,13 @@ class Schedule:
     steps: tuple[tuple[int, int], ...]
 
     @classmethod
+    @checked
     def from_scheduler(cls, scheduler: DDIMScheduler, n_steps: int) -> "Schedule":
         """Schedule of `n_steps` DDIM steps, spaced as diffusers spaces them (Song et al. 2021).
 
-        Raises
-        ------
-        UserError
-            For a scheduler other than DDIM (one with memory breaks under a shifted latent), one that clips
-            its x0 prediction, one that ends at zero signal, and a number of steps that it does not have.
+        Raises UserError for a scheduler other than DDIM (one with memory breaks under a shifted latent), one
+        that clips its x0 prediction, ends at zero signal or predicts what `model_function` does not take,
+        and for a number or spacing of steps that it does not have.
         """
         if not isinstance(scheduler, DDIMScheduler):
             raise UserError(
@@ -53,7 +55,12 @@ class Schedule:
             raise UserError(
                 "The scheduler clips its x0 prediction (clip_sample or thresholding): set both to false."
             )
-        total = scheduler.config["num_train_timesteps"]
+        _check_prediction(scheduler.config["prediction_type"])
+        total, spacing = scheduler.config["num_train_timesteps"], scheduler.config["timestep_spacing"]
+        if spacing not in SPACINGS:
+            raise UserError(
+                f"The scheduler's timestep_spacing is '{spacing}': choose one of {', '.join(SPACINGS)}."
+            )
         if not 1 <= n_steps <= total:
             raise UserError(f"{n_steps} sampling steps: choose between 1 and {total}.")
         if not bool((scheduler.alphas_cumprod > 0).all()):
@@ -110,10 +117,7 @@ def model_function(
     UserError
         For any other prediction type.
     """
-    if prediction_type not in ("epsilon", "v_prediction"):
-        raise UserError(
-            f"Prediction type '{prediction_type}' is not supported: use 'epsilon' or 'v_prediction'."
-        )
+    _check_prediction(prediction_type)
 
     def predict(z: Tensor, t: int) -> tuple[Tensor, Tensor]:
         signal, noise = schedule.signal(t, z.device), schedule.noise(t, z.device)
@@ -123,3 +127,8 @@ def model_function(
         return signal * z - noise * out, signal * out + noise * z
 
     return predict
+
+
+def _check_prediction(kind: str) -> None:
+    if kind not in ("epsilon", "v_prediction"):
+        raise UserError(f"Prediction type '{kind}' is not supported: use 'epsilon' or 'v_prediction'.")

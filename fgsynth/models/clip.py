@@ -1,7 +1,6 @@
 """CLIP's two encoders, of images (`see`) and sentences (`read`): of a CLIP, or of an unCLIP's folder."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionModelWithProjection,
 )
-from transformers.utils import logging
 
+from fgsynth.models.loading import WHOLE, check_files, loading, local_folder
 from fgsynth.utils.errors import UserError
 
 PROJECTION = "text_projection.safetensors"
@@ -36,7 +35,8 @@ class Clip(nn.Module):
         Raises UserError where they cannot be had.
         """
         super().__init__()
-        folder = Path(model)
+        local = local_folder(model)
+        folder, model = local or Path(model), str(local or model)
         unclip = (folder / "model_index.json").is_file()
         if unclip and not (folder / PROJECTION).is_file():
             raise UserError(
@@ -44,9 +44,12 @@ class Clip(nn.Module):
                 "give the hub id or folder of a CLIP."
             )
         within = ("image_encoder", "text_encoder", "tokenizer", "feature_extractor") if unclip else ("",) * 4
-        options: dict[str, Any] = {"local_files_only": folder.is_dir()}
+        if local:
+            check_files(local)
+        options: dict[str, Any] = {"local_files_only": local is not None}
         weights = options | {"use_safetensors": True, "dtype": torch.float32}
-        with _said_in_one_sentence(model), quiet(folder.is_dir()):
+        advice = WHOLE if local else "connect to the hub once, or name a local folder"
+        with loading("The CLIP", model, advice):
             self.vision = CLIPVisionModelWithProjection.from_pretrained(model, subfolder=within[0], **weights)
             kind: Any = CLIPTextModel if unclip else CLIPTextModelWithProjection
             text = kind.from_pretrained(model, subfolder=within[1], **weights)
@@ -91,29 +94,3 @@ class Clip(nn.Module):
         padded = self.tokens(list(sentences), padding="max_length", max_length=length, return_tensors="pt")
         found: Tensor = padded.input_ids
         return found
-
-
-@contextmanager
-def _said_in_one_sentence(model: str) -> Iterator[None]:
-    try:
-        yield
-    # What a failed download raises depends on the library that tried.
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".:")
-        raise UserError(
-            f"Cannot load the CLIP '{model}' ({reason}): connect to the hub once, or name a local folder "
-            "with safetensors."
-        ) from error
-
-
-@contextmanager
-def quiet(local: bool = True) -> Iterator[None]:
-    """Switch transformers' progress bar off within the block; of a download, minutes long, it stays."""
-    talking = local and logging.is_progress_bar_enabled()
-    if talking:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if talking:
-            logging.enable_progress_bar()

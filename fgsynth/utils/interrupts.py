@@ -28,18 +28,29 @@ class Stopped(Exception):
     """The run was asked to stop and did, with everything finished kept; exit with 0, run again to go on."""
 
 
+class _Requests:
+    """Whether the process was asked to stop, and whether it is waiting, which a request ends at once."""
+
+    stop = False
+    waiting = False
+
+
 @contextlib.contextmanager
 def listening(clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[], bool]]:
     """While the block runs, SIGTERM and SIGINT only ask: yields `asked()`, to be looked at between batches.
 
-    A second signal, more than SAME seconds after the first, stops at once: SIGINT as KeyboardInterrupt,
-    SIGTERM as SystemExit of 143. Outside the main thread, which alone receives signals, `asked()` is False.
+    Where `patient` waits for a file system they raise Stopped. A second signal, more than SAME seconds after
+    the first, stops at once: SIGINT as KeyboardInterrupt, SIGTERM as SystemExit of 143. Outside the main
+    thread, which alone receives signals, `asked()` is False.
     """
     first: list[float] = []
 
     def handle(number: int, _: FrameType | None) -> None:
         if not first:
             first.append(clock())
+            _Requests.stop = True
+            if _Requests.waiting:
+                raise Stopped("Stopped while waiting for a file system.")
             say(f"{signal.Signals(number).name}: finishing what is begun; once more stops at once.")
         elif clock() - first[0] > SAME:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
@@ -48,9 +59,11 @@ def listening(clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[
         yield lambda: False
         return
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    outer = _Requests.stop
     try:
         yield lambda: bool(first)
     finally:
+        _Requests.stop = outer
         for number, handler in before.items():
             # None is a handler that was not set from Python, and cannot be from here.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -70,7 +83,8 @@ def patient(
     work: something to be repeated without harm. landmark: a file that is there as long as its file system is;
     without it an empty mount point would be written to, or a store taken for empty. wait: seconds from the
     first failure on; pauses grow from 1 to 30 s. Raises UserError naming the folder when they are over, and
-    where the disk or the quota is full; any other error as it is.
+    where the disk or the quota is full; Stopped, without waiting, if `listening` is asked to stop; any other
+    error as it is.
     """
     seen = landmark or folder
     failed, pause = None, 1.0
@@ -91,9 +105,24 @@ def patient(
                 raise
             failed = clock() if failed is None else failed
             if clock() - failed >= wait:
-                raise UserError(_gone(folder, reason, wait)) from error
-        sleep(pause)
+                raise UserError(_gone(folder, reason, f"for {wait / 60:g} minutes")) from error
+            away = reason
+        _pause(sleep, pause, _gone(folder, away, "when the run was to stop"))
         pause = min(2 * pause, 30.0)
+
+
+def _pause(sleep: Callable[[float], object], seconds: float, sentence: str) -> None:
+    """Sleep, unless the process was or is asked to stop: then raise Stopped with a sentence."""
+    _Requests.waiting = True
+    try:
+        if not _Requests.stop:
+            sleep(seconds)
+    except Stopped:
+        pass
+    finally:
+        _Requests.waiting = False
+    if _Requests.stop:
+        raise Stopped(sentence)
 
 
 def _cause(error: OSError | UserError) -> OSError | None:
@@ -124,9 +153,9 @@ def _full(folder: Path, reason: OSError) -> str:
     return f"The disk of {folder} is full ({free} free): make room, {AGAIN}"
 
 
-def _gone(folder: Path, reason: OSError, wait: float) -> str:
+def _gone(folder: Path, reason: OSError, when: str) -> str:
     what = os.strerror(reason.errno) if reason.errno else str(reason)
-    away = f"{folder} could not be reached for {wait / 60:g} minutes ({what})"
+    away = f"{folder} could not be reached {when} ({what})"
     return f"{away}: bring its file system back, {AGAIN}"
 
 

@@ -261,7 +261,7 @@ def test_a_plan_is_printed_with_one(checkout, monkeypatch):
 def test_unfit_requests_are_refused(checkout, arguments, sentence):
     with pytest.raises(UserError, match=sentence):
         estimate.run(*arguments)
-    with pytest.raises(UserError, match="0 GPUs"):
+    with pytest.raises(UserError, match="'gpus' is 0"):
         estimate.run("nicopp", gpus=0)
 
 

@@ -78,6 +78,16 @@ def black(monkeypatch):
     monkeypatch.setattr(compose, "synthesise", synthesise)
 
 
+def test_a_name_too_long_for_the_generator_is_refused_before_anything_is_trained(exp, tmp_path):
+    m = exp.bench.manifest
+    long = replace(exp.bench, manifest=replace(m, classes=(m.classes[0], "apple " * 20)))
+    with pytest.raises(
+        UserError, match=r"The prompt 'apple apple.*, the model takes 16: shorten it, or the name"
+    ):
+        replace(exp, bench=long)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_groups_lack_what_the_target_has_more(exp):
     counts = exp.bench.manifest.group_counts()
     assert exp.missing.tolist() == (2 - counts).clamp(min=1).tolist()

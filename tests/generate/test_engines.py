@@ -118,11 +118,13 @@ def test_a_process_that_slurm_terminates_ends_well_and_goes_on(tmp_path, root, l
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (dict(name="dask"), "Unknown engine 'dask': choose 'local' or 'ray'"),
+        (dict(name="dask"), "'name' is 'dask': input should be 'local' or 'ray'"),
         (dict(worker=2, workers=2), "Worker 2 of 2: workers count from 0"),
         (dict(name="ray", workers=2), "'ray' shares the work out itself"),
-        (dict(name="ray", actors=0), "0 actors: at least 1"),
-        (dict(price=-1.0), "A price of -1.0 an hour"),
+        (dict(name="ray", actors=0), "'actors' is 0: input should be greater"),
+        (dict(price=-1.0), "'price' is -1.0: input should be greater than or equal to 0"),
+        (dict(actors=2), "no effect on the engine 'local'"),
+        (dict(address="auto"), "no effect on the engine 'local'"),
     ],
 )
 def test_unfit_settings_are_refused(settings, sentence):
@@ -131,7 +133,7 @@ def test_unfit_settings_are_refused(settings, sentence):
 
 
 def test_a_piece_holds_an_image(store):
-    with pytest.raises(UserError, match="Pieces of 0 images"):
+    with pytest.raises(UserError, match="'piece' is 0"):
         fill(store, lambda: make, piece=0)
 
 

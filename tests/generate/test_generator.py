@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.utils import logging as diffusers_logging
+from safetensors.torch import load_file, save_file
 from tiny_unclip import WIDTH, save
 
 from fgsynth.generate.generator import Dropout, Generator
@@ -150,7 +152,7 @@ def test_dropout_of_zero_leaves_the_embedding():
 
 @pytest.mark.parametrize("p", [-0.1, 1.5, float("nan")])
 def test_bad_dropout(p):
-    with pytest.raises(UserError, match=f"p = {p}"):
+    with pytest.raises(UserError, match=f"'p' is {p}: input should be"):
         Dropout(p)
 
 
@@ -218,12 +220,125 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         Generator.load(tmp_path)
 
 
-def test_damaged_weights_are_one_sentence(folder, tmp_path):
-    broken = tmp_path / "unclip"
-    shutil.copytree(folder, broken)
-    (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(UserError, match="cannot be loaded"):
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def fewer_weights(path):
+    kept = load_file(path)
+    save_file(dict(list(kept.items())[1:]), path, metadata={"format": "pt"})
+
+
+def variant(path):
+    path.rename(path.with_suffix(".fp16.safetensors"))
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
+SCHEDULER, WHOLE = "scheduler/scheduler_config.json", ": mend this folder, or fetch the model again, whole"
+DAMAGES = {
+    "index a list": (
+        lambda f: (f / "model_index.json").write_text("[1]"),
+        f"holds a list, not a mapping{WHOLE}",
+    ),
+    "index half": (
+        lambda f: (f / "model_index.json").write_text("{"),
+        f"model_index.json cannot be read .*{WHOLE}",
+    ),
+    "latin-1": (
+        lambda f: (f / "unet/config.json").write_bytes(b'{"a": "\xe9"}'),
+        "config.json cannot be read",
+    ),
+    "config a list": (lambda f: (f / "vae/config.json").write_text("[]"), "vae/config.json holds a list"),
+    "spacing": (
+        lambda f: edit(f / SCHEDULER, timestep_spacing="odd"),
+        "timestep_spacing is 'odd': choose one of",
+    ),
+    "betas": (lambda f: edit(f / SCHEDULER, beta_schedule="odd"), f"odd is not implemented.*{WHOLE}"),
+    "prediction": (lambda f: edit(f / SCHEDULER, prediction_type="sample"), "Prediction type 'sample'"),
+    "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), f"has no tokenizer, which a Stable.*{WHOLE}"),
+    "tokenizer empty": (
+        lambda f: [p.unlink() for p in (f / "tokenizer").iterdir()],
+        "its tokenizer has 2 tokens",
+    ),
+    "encoder null": (
+        lambda f: edit(f / "model_index.json", image_encoder=[None, None]),
+        f"has no image_encoder.*{WHOLE}",
+    ),
+    "variants": (
+        lambda f: [variant(p) for p in f.rglob("*.safetensors")],
+        "but the variant model.fp16.safetensors",
+    ),
+    "one variant": (
+        lambda f: variant(f / UNET),
+        "unet holds no weights but the variant diff.*fetch the plain",
+    ),
+    "pointer": (
+        lambda f: (f / UNET).write_text(POINTER),
+        f"{UNET} is a pointer of Git LFS.*run 'git lfs pull' in",
+    ),
+    "pointer of index": (lambda f: (f / "model_index.json").write_text(POINTER), "is a pointer of Git LFS"),
+    "no weights": (lambda f: (f / UNET).unlink(), f"unet has a config.json and no weights{WHOLE}"),
+    "not weights": (lambda f: (f / UNET).write_bytes(b"not weights"), f"cannot be loaded .*{WHOLE}"),
+    "half weights": (
+        lambda f: (f / TEXT).write_bytes((f / TEXT).read_bytes()[:5000]),
+        f"cannot be loaded .*{WHOLE}",
+    ),
+    "fewer weights": (lambda f: fewer_weights(f / TEXT), f"its files lack some of its weights.*{WHOLE}"),
+    "fewer in denoiser": (lambda f: fewer_weights(f / UNET), f"its files lack some of its weights.*{WHOLE}"),
+    "another's text": (
+        lambda f: shutil.copytree(OTHER / "text_encoder", f / "text_encoder", dirs_exist_ok=True),
+        "the text's width is 128, its denoiser takes 32",
+    ),
+    "another's eye": (
+        lambda f: shutil.copytree(OTHER / "image_encoder", f / "image_encoder", dirs_exist_ok=True),
+        "twice the image embedding's width is 256, its denoiser takes 64",
+    ),
+}
+OTHER = Path(__file__).parents[2] / "data/pretrained/mini-unclip"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_wrong_with_a_folder_is_said_at_loading(folder, tmp_path, damage):
+    broken = shutil.copytree(folder, tmp_path / "unclip")
+    work, sentence = DAMAGES[damage]
+    work(broken)
+    with pytest.raises(UserError, match=sentence) as caught:
         Generator.load(broken)
+    assert str(broken) in str(caught.value) or "scheduler" in str(caught.value) or "type" in str(caught.value)
+    assert "mirror" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_without_a_length_takes_that_of_the_encoder(folder, tmp_path, tiny):
+    other = shutil.copytree(folder, tmp_path / "unclip")
+    config = other / "tokenizer/tokenizer_config.json"
+    given = json.loads(config.read_text())
+    assert given.pop("model_max_length") == 77
+    config.write_text(json.dumps(given))
+    assert torch.equal(Generator.load(other).embed_text(["car"]), tiny.embed_text(["car"]))
+
+
+@pytest.mark.parametrize("name", ["~/no/such/model", "./models/none", "two words", Path("none")])
+def test_a_folder_that_is_not_there_is_no_hub_id(name):
+    with pytest.raises(UserError, match=r"There is no folder .*: give that of a model, or a hub id"):
+        Generator.load(name)
+
+
+def test_a_file_is_no_model(folder):
+    with pytest.raises(UserError, match=r"model_index\.json is a file: give the folder"):
+        Generator.load(folder / "model_index.json")
+
+
+def test_a_home_folder_is_found(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert Generator.load(f"~/{folder.name}").image_width == 2 * WIDTH
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_said(folder, device):
+    with pytest.raises(UserError, match=f"There is no device '{device}' here"):
+        Generator.load(folder, device=device)
 
 
 def test_an_embedding_wholly_dropped_is_no_image(tiny):
@@ -377,10 +492,12 @@ def test_a_tiny_decoder_of_other_latents_is_refused(folder, tmp_path):
         Generator.load(folder, tiny_decoder=tiny_decoder(tmp_path / "tiny", channels=8))
 
 
-def test_a_missing_tiny_decoder_is_one_sentence(folder, tmp_path):
-    (tmp_path / "tiny").mkdir()
-    with pytest.raises(UserError, match="tiny' cannot be loaded"):
-        Generator.load(folder, tiny_decoder=tmp_path / "tiny")
+@pytest.mark.parametrize("kind", ["vae", "unet", "empty"])
+def test_another_model_is_no_tiny_decoder(folder, tmp_path, kind):
+    (tmp_path / "empty").mkdir()
+    named = {"vae": "class AutoencoderKL", "unet": "class UNet2DConditionModel", "empty": "no file named"}
+    with pytest.raises(UserError, match=rf"tiny decoder '.*{kind}' cannot be loaded .*{named[kind]}.*taesd"):
+        Generator.load(folder, tiny_decoder=(tmp_path if kind == "empty" else folder) / kind)
 
 
 def test_the_guide_sees_images_at_its_own_size(tiny, guide_network):

@@ -32,7 +32,7 @@ def test_every_pixel_has_its_part_in_the_gradient():
 
 
 def test_a_classifier_has_a_size():
-    with pytest.raises(UserError, match="side of 0 pixels"):
+    with pytest.raises(UserError, match="'side' is 0"):
         at_resolution(look, 0)
 
 

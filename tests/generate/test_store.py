@@ -317,7 +317,7 @@ def test_a_shard_with_too_few_or_too_many_images_is_refused(tmp_path):
 
 
 def test_unfit_requests_are_refused(whole):
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="'per_shard' is 0"):
         Store(whole.folder, plan(), 0)
 
 

@@ -87,7 +87,7 @@ def test_hardness_names_the_class_it_cannot_fit():
         Hardness.fit(e, y, 4)
     with pytest.raises(UserError, match=r"covariance of class 0 .* singular"):
         Hardness.fit(e[y == 0][:3], torch.zeros(3, dtype=torch.long), 1, shrinkage="none")
-    with pytest.raises(UserError, match="Unknown shrinkage 'lw'"):
+    with pytest.raises(UserError, match="'shrinkage' is 'lw': input should be 'oas'"):
         Hardness.fit(e, y, 3, shrinkage="lw")
 
 

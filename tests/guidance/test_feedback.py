@@ -170,11 +170,11 @@ def test_nothing_that_leaves_guidance_carries_a_graph(schedule, classifier):
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"scale": -0.1}, "Feedback scale -0.1"),
-        ({"scale": float("nan")}, "Feedback scale nan"),
-        ({"scaling": "relativ"}, "'relativ'"),
-        ({"every": 0}, "every 0"),
-        ({"start": -1}, "start >= 0"),
+        ({"scale": -0.1}, "'scale' is -0.1: input should be greater than or equal to 0"),
+        ({"scale": float("nan")}, "'scale' is nan: input should be a finite number"),
+        ({"scaling": "relativ"}, "'relativ': input should be 'relative' or 'raw'"),
+        ({"every": 0}, "'every' is 0"),
+        ({"start": -1}, "'start' is -1"),
     ],
 )
 def test_bad_settings(settings, word):

@@ -79,12 +79,12 @@ def test_what_does_not_fit_is_said(mini, root, tmp_path):
         mini.see(torch.zeros(1, 3, 48, 48))
     with pytest.raises(UserError, match="tokens, CLIP takes 16: shorten it"):
         mini.ids(["apple " * 20])
-    with pytest.raises(UserError, match="Cannot load the CLIP"):
+    with pytest.raises(UserError, match=r"The CLIP '.*' cannot be loaded"):
         Clip(str(tmp_path))
     lacking = save(tmp_path / "unclip")
     with pytest.raises(UserError, match=f"has no {PROJECTION}, so its CLIP cannot compare"):
         Clip(str(lacking))
     damaged = shutil.copytree(root / FOLDER, tmp_path / "damaged")
     (damaged / "image_encoder" / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"Cannot load the CLIP .*: connect to the hub once"):
+    with pytest.raises(UserError, match=r"The CLIP .* cannot be loaded .*: mend this folder, or fetch"):
         Clip(str(damaged))

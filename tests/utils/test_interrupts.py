@@ -1,14 +1,16 @@
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.interrupts import SAME, listening, patient
+from fgsynth.utils.interrupts import SAME, Stopped, listening, patient
 from fgsynth.utils.paths import write_text
 
 
@@ -118,6 +120,74 @@ def test_pauses_grow_to_half_a_minute_and_end_with_a_sentence(folder, clock):
         patient(work, folder, folder / "plan", wait=120, sleep=clock.sleep, clock=clock)
     assert clock.pauses[:7] == [1, 2, 4, 8, 16, 30, 30]
     assert 120 <= tried[-1] < 150
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_stop_ends_the_wait_for_a_file_system_at_once(folder, number, before):
+    """Asked before the wait or in the middle of it; a whole wait would be ten minutes."""
+    shutil.rmtree(folder)
+    begun = time.monotonic()
+    with listening():
+        if before:
+            os.kill(os.getpid(), number)
+        else:
+            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), number))
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Stopped, match=r"could not be reached when the run was to stop .*: bring"):
+            patient(lambda: write_text(folder / "x", "text"), folder, folder / "plan")
+    assert time.monotonic() - begun < 0.9
+    # The request ends with the run that it was for.
+    with listening(), pytest.raises(UserError, match="for 0 minutes"):
+        patient(lambda: None, folder, folder / "plan", wait=0)
+
+
+def test_a_run_within_a_run_leaves_its_request_alone(folder, clock):
+    shutil.rmtree(folder)
+    with listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with listening():
+            pass
+        with pytest.raises(Stopped):
+            patient(lambda: None, folder, folder / "plan", sleep=clock.sleep, clock=clock)
+    assert not clock.pauses
+
+
+DELETED = """
+import shutil, sys, time
+from pathlib import Path
+sys.path[:0] = ["tests", "tests/generate"]
+from test_store import make, plan
+from fgsynth.generate.engines import fill
+from fgsynth.generate.store import Store
+from fgsynth.utils.interrupts import Stopped
+
+store = Store(Path(sys.argv[1], "store"), plan(200), 40)
+
+def slow(rows):
+    if store.folder.exists():
+        shutil.rmtree(store.folder)
+        print("gone", flush=True)
+    return make(rows)
+
+try:
+    fill(store, lambda: slow, piece=20)
+except Stopped as stopped:
+    print(stopped)
+"""
+
+
+def test_a_process_whose_folder_was_deleted_stops_at_once(tmp_path, root):
+    command = [sys.executable, "-c", DELETED, str(tmp_path)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "gone\n"
+        time.sleep(0.5)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=30)
+        assert time.monotonic() - begun < 10
+    assert "store could not be reached when the run was to stop (No such file or directory)" in said
+    assert process.returncode == 0
 
 
 def test_a_folder_that_is_gone_for_a_minute_is_waited_for(folder, clock):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from fgsynth.data.images import ImageLike, as_rgb_all
-from fgsynth.models.clip import quiet
+from fgsynth.models.loading import quiet
 from fgsynth.utils.cache import weights_digest
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import from_root
