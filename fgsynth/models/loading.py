@@ -1,6 +1,5 @@
 """Pretrained models from a folder or the hub: what is wrong with one is said in one sentence."""
 
-import json
 import logging
 import re
 from collections.abc import Collection, Iterator
@@ -11,7 +10,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import home
+from fgsynth.utils.paths import home, read_json
 
 WHOLE = "mend this folder, or fetch the model again, whole"
 POINTER = b"version https://git-lfs"
@@ -36,7 +35,7 @@ def check_files(folder: Path, unread: Collection[str] = ()) -> None:
     """Look for what a folder of networks lacks, or holds in a form that is not read; loads none.
 
     unread: names of parts that are not loaded. Raises UserError for pointers of Git LFS, configurations that
-    are no mappings, pickles, variants alone, and a network without weights.
+    are no JSON objects, pickles, variants alone, and a network without weights.
     """
     for file in sorted(folder.rglob("*")):
         if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(POINTER):
@@ -44,19 +43,10 @@ def check_files(folder: Path, unread: Collection[str] = ()) -> None:
                 f"{file} is a pointer of Git LFS in place of the file itself: run 'git lfs pull' in {folder}."
             )
         if file.name == "model_index.json" or file.name.endswith("config.json"):
-            _check_mapping(file)
+            read_json(file, WHOLE)
     for part in sorted(path.parent for path in folder.rglob("config.json")):
         if part.name not in unread and not any(PLAIN.fullmatch(path.name) for path in part.iterdir()):
             raise UserError(_no_weights(part))
-
-
-def _check_mapping(file: Path) -> None:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({str(error).rstrip('.')}): {WHOLE}.") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{file} holds a {type(found).__name__}, not a mapping: {WHOLE}.")
 
 
 def _no_weights(part: Path) -> str:

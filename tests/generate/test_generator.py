@@ -239,17 +239,20 @@ SCHEDULER, WHOLE = "scheduler/scheduler_config.json", ": mend this folder, or fe
 DAMAGES = {
     "index a list": (
         lambda f: (f / "model_index.json").write_text("[1]"),
-        f"holds a list, not a mapping{WHOLE}",
+        f"holds no JSON object{WHOLE}",
     ),
     "index half": (
         lambda f: (f / "model_index.json").write_text("{"),
-        f"model_index.json cannot be read .*{WHOLE}",
+        f"model_index.json is no JSON .*{WHOLE}",
     ),
     "latin-1": (
         lambda f: (f / "unet/config.json").write_bytes(b'{"a": "\xe9"}'),
-        "config.json cannot be read",
+        "config.json: byte 7 is not UTF-8",
     ),
-    "config a list": (lambda f: (f / "vae/config.json").write_text("[]"), "vae/config.json holds a list"),
+    "config a list": (
+        lambda f: (f / "vae/config.json").write_text("[]"),
+        "vae/config.json holds no JSON object",
+    ),
     "spacing": (
         lambda f: edit(f / SCHEDULER, timestep_spacing="odd"),
         "timestep_spacing is 'odd': choose one of",
