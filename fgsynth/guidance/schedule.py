@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, SchedulerMixin
 from torch import Tensor
 
 from fgsynth.config.checked import checked
@@ -39,7 +39,7 @@ class Schedule:
 
     @classmethod
     @checked
-    def from_scheduler(cls, scheduler: DDIMScheduler, n_steps: int) -> "Schedule":
+    def from_scheduler(cls, scheduler: SchedulerMixin, n_steps: int) -> "Schedule":
         """Schedule of `n_steps` DDIM steps, spaced as diffusers spaces them (Song et al. 2021).
 
         Raises UserError for a scheduler other than DDIM (one with memory breaks under a shifted latent), one
