@@ -74,7 +74,7 @@ def test_a_switch_is_no_number(door, name):
         (fgsynth.Method, {"inversion": 3}, "'inversion' is 3: input should be"),
         (fgsynth.Method, {"image": False, "dropout": 0.5}, "dropout has no effect without an image"),
         (fgsynth.Method, {"scale": 0.1}, "scale and weights have no effect without criteria"),
-        (fgsynth.Feedback, {"classifier": print, "criteria": {}, "n_classes": 3}, "Feedback needs a criterion"),
+        (fgsynth.Feedback, dict(classifier=print, criteria={}, n_classes=3), "Feedback needs a criterion"),
         (fgsynth.Generator.load, {"model": 3}, "key 'model' is 3"),
         (fgsynth.Generator.load, {"model": "m", "dtype": "float16"}, "'dtype' is 'float16'"),
         (fgsynth.Generator.load, {"model": "m", "dtype": torch.int8}, "dtype is torch.int8"),
