@@ -19,21 +19,28 @@ from fgsynth.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class GroupDRO(Objective):
+class RWG(ERM):
+    """RWG: groups drawn equally often, plain cross entropy (Idrissi et al. 2022, section 2)."""
+
+    name: ClassVar[str] = "RWG"
+    grouped: ClassVar[bool] = True
+
+    def drawing(self) -> Drawing:
+        """All groups equally likely."""
+        return Drawing("balanced", "group")
+
+
+@dataclass(frozen=True)
+class GroupDRO(RWG):
     """GroupDRO: the worst mixture of groups, by exponentiated gradient ascent (Sagawa et al. 2020, alg. 1).
 
-    Groups are drawn equally often. q_g <- q_g exp(step l_g), normalised; the loss is sum_g q_g l_g, with l_g
+    Groups are drawn as by RWG. q_g <- q_g exp(step l_g), normalised; the loss is sum_g q_g l_g, with l_g
     the mean loss of a group in the batch, 0 where it has no image. step: eta_q, SubpopBench's default, as
     is the absence of the adjustment by group size. Groups without training images have no weight.
     """
 
     name: ClassVar[str] = "GroupDRO"
-    grouped: ClassVar[bool] = True
     step: NotNegative = 0.01
-
-    def drawing(self) -> Drawing:
-        """All groups equally likely."""
-        return Drawing("balanced", "group")
 
     def state(self, counts: Tensor, group_counts: Tensor | None) -> dict[str, Tensor]:
         """`weights`: q, (g,), at first equal for all groups that have images."""
@@ -123,18 +130,6 @@ def fitting(same: Tensor, differs: Tensor, draw: torch.Generator) -> Tensor:
     lonely = ~fits.any(1)
     fits |= torch.diag(lonely)
     return torch.multinomial(fits.float(), 1, generator=draw)[:, 0]
-
-
-@dataclass(frozen=True)
-class RWG(ERM):
-    """RWG: groups drawn equally often, plain cross entropy (Idrissi et al. 2022, section 2)."""
-
-    name: ClassVar[str] = "RWG"
-    grouped: ClassVar[bool] = True
-
-    def drawing(self) -> Drawing:
-        """All groups equally likely."""
-        return Drawing("balanced", "group")
 
 
 @dataclass(frozen=True)
