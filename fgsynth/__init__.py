@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# Before torch is imported anywhere.
+import_module("fgsynth.utils.environment").portable()
+
 PUBLIC = {
     "Dropout": "generate.generator",
     "Experiment": "experiments.experiment",

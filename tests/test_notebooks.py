@@ -109,12 +109,13 @@ DEFINED = {
     "03_ablations": ["of 30 steps", "moves the latent by 3 %", "are never at 0", "at w / 5", "batches of 64",
                      "*kept* is 100 %", "and 0"],
     "04_imagenet_lt": ["sets each of its units to 0", "is 0 or 1 per unit", "50 % is chance",
-                       "0 is balanced softmax", "1 fills every class", "0 is plain cross entropy, 1 is balanced softmax"],
+                       "0 is balanced softmax on", "1 fills every class",
+                       "0 is plain cross entropy, 1 is balanced softmax"],
     "05_places_lt": ["fewer than 20 images"],
     "06_nicopp": ["0.03 is the best", "0 is the same sampler", "all beat 0"],
     "07_own_images": ["to 224 and run it on a GPU"],
     "08_beyond": ["0 is no feedback", "1.1 times unguided sampling", "K = 1"],
-    "09_baselines": [],
+    "09_baselines": ["as many (*amount 1*)"],
 }  # fmt: skip
 """Numbers of prose that define or cite something. What is measured stands in tables, which follow results."""
 

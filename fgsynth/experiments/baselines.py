@@ -45,8 +45,8 @@ def imagenet_lt(
 ) -> dict[str, Row]:
     """Rows of FG table 1 by name, and what a reader would miss.
 
-    guided, unguided: the sets of LDM-FG (Entropy) and of its sampler alone. ERM, Balanced Softmax, Decouple-cRT and FG's rows are notebook 04's.
-    Makes Fill-Up's images where they are not there yet.
+    guided, unguided: the sets of LDM-FG (Entropy) and of its sampler alone. ERM, Balanced Softmax,
+    Decouple-cRT and FG's rows are notebook 04's. Makes Fill-Up's images where they are not there yet.
     """
     erm = replace(exp.recipe, balanced=0.0)
     visual_text = Row(with_text(exp, options))

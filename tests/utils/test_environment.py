@@ -1,3 +1,4 @@
+import os
 import re
 import tomllib
 from importlib.metadata import version
@@ -77,3 +78,18 @@ def test_a_library_that_does_not_import_is_one_sentence(tmp_path, monkeypatch):
         caught.value
     )
     assert "make env" in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "pinned"), [("1", True), ("0", False), (None, False)])
+def test_the_portable_mode_pins_instructions_before_torch_computes(value, pinned):
+    code = (
+        "import fgsynth, os, torch;"
+        "print(os.environ.get('ONEDNN_MAX_CPU_ISA'), torch.backends.cpu.get_cpu_capability())"
+    )
+    names = {environment.PORTABLE, *environment.INSTRUCTIONS}
+    plain = {k: v for k, v in os.environ.items() if k not in names}
+    given = plain | ({environment.PORTABLE: value} if value else {})
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
+    isa, capability = done.stdout.split()
+    assert isa == ("AVX2" if pinned else "None")
+    assert not pinned or capability in ("AVX2", "DEFAULT")  # DEFAULT: a processor without it
