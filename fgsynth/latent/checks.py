@@ -1,9 +1,37 @@
-"""Checks of features, labels and counts, and rows grouped by class."""
+"""Checks of features, labels, counts and parameters, and rows grouped by class."""
+
+from typing import Any, ClassVar
 
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import InvalidParameterError
 from torch import Tensor
 
 from fgsynth.utils.errors import UserError
+
+
+class ParameterError(UserError, InvalidParameterError):  # type: ignore[misc]
+    """A parameter out of range: as scikit-learn's tools expect it, and one sentence for the command line."""
+
+
+class ClassError(UserError):
+    """A mistake of class number `y`; in the sentence, {} stands for the class's name."""
+
+    def __init__(self, y: int, sentence: str) -> None:
+        super().__init__(sentence.format(y))
+        self.y, self.sentence = y, sentence
+
+
+class Validated(BaseEstimator):  # type: ignore[misc]
+    """An estimator whose parameters scikit-learn validates when it is fitted, raising ParameterError."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]]
+
+    def _validate_params(self) -> None:
+        try:
+            super()._validate_params()
+        except InvalidParameterError as error:
+            raise ParameterError(f"{error}") from error
 
 
 def check_features(features: Tensor, label: Tensor, name: str = "features") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,26 +22,16 @@ SCALE = 16.0
 """Of the cosine head (our choice): logits from -16 to 16."""
 ROWS = 8192
 """About as many rows give the covariance behind the start and the coordinates; the objective is of all."""
-TOLERANCE = 3e-3
-"""Largest entry of the gradient, as a share of that at zero logits."""
+ITERATIONS, TOLERANCE = 1000, 0.05
+"""Of the solver: most iterations, and the largest share of the objective that may be above its minimum."""
 
 
 @dataclass(frozen=True)
 class Probe:
     """A linear probe: logits = rows @ weight + bias, rows as they are or, for a cosine head, at unit length.
 
-    Parameters
-    ----------
-    weight, bias : Tensor
-        (k, c), for the cosine head with columns at length `scale`, and (c,).
-    head : "linear" or "cosine"
-        What rows are multiplied as.
-    weight_decay, objective : float
-        Of its fit: the decay, and the objective reached in nats.
-    passes : int
-        Over all features, in its fit.
-    converged : bool, optional
-        Whether the fit did; None where there was none.
+    weight (k, c), for the cosine head with columns at length `scale`, and bias (c,). Of its fit: weight
+    decay, objective reached in nats, iterations, and whether it converged (None where there was no fit).
     """
 
     weight: Tensor
@@ -49,7 +39,7 @@ class Probe:
     head: Head = "linear"
     weight_decay: float = 0.0
     objective: float = float("nan")
-    passes: int = 0
+    iterations: int = 0
     converged: bool | None = None
 
     def logits(self, features: Tensor) -> Tensor:
@@ -72,49 +62,10 @@ class Probe:
 
 
 def fit_probe(
-    features: Tensor,
-    label: Tensor,
-    counts: Tensor,
-    *,
-    weight_decay: float,
-    balanced: float = 1.0,
-    head: Head = "linear",
-    scale: float = SCALE,
-    iterations: int = 200,
-    tolerance: float = TOLERANCE,
+    features: Tensor, label: Tensor, counts: Tensor, *, weight_decay: float, **options: Any
 ) -> Probe:
-    """Fit a linear probe by full-batch L-BFGS on (balanced) softmax cross entropy + weight_decay |W|^2.
-
-    scikit-learn's LogisticRegression has the same objective at C = 1 / (2 n weight_decay) and balanced = 0.
-    The cosine head (columns and rows at unit length, times `scale`) has no bias, and no weight decay as its
-    logits do not depend on |W|.
-
-    Parameters
-    ----------
-    features, label : Tensor
-        (n, k) float32 and (n,) int64, every class with a row.
-    counts : Tensor
-        n_c of balanced softmax (Ren et al. 2020), (c,).
-    weight_decay : float
-        Of the weight; the bias is free.
-    balanced : float
-        Weight of balanced softmax against plain cross entropy, 0 to 1.
-    head : "linear" or "cosine"
-        Logits of rows as they are, or of cosines.
-    scale : float
-        Of the cosine head.
-    iterations, tolerance : int, float
-        See `solver.minimise`.
-
-    Raises
-    ------
-    UserError
-        For features or parameters out of range, or a class without features.
-    """
-    return path(
-        features, label, counts, [weight_decay], balanced=balanced, head=head, scale=scale,
-        iterations=iterations, tolerance=tolerance,
-    )[0]  # fmt: skip
+    """Fit a linear probe: a `path` of one weight decay."""
+    return path(features, label, counts, [weight_decay], **options)[0]
 
 
 def path(
@@ -126,14 +77,22 @@ def path(
     balanced: float = 1.0,
     head: Head = "linear",
     scale: float = SCALE,
-    iterations: int = 200,
+    iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
+    share: Tensor | None = None,
 ) -> list[Probe]:
     """Fit a regularisation path: a probe per weight decay, from the largest down, each from the one before.
 
-    As `fit_probe`, which is a path of one; the optima are the same. Raises UserError as it does.
+    By full-batch L-BFGS (`solver.minimise`) on (balanced) softmax cross entropy + weight_decay |W|^2; the
+    bias is free. scikit-learn's LogisticRegression has the same objective at C = 1 / (2 n weight_decay) and
+    balanced = 0. The cosine head (columns and rows at unit length, times `scale`) has no bias, and its weight
+    decay is 0 as its logits do not depend on |W|.
+
+    features (n, k) float32 and label (n,), every class with a row; counts (c,): n_c of balanced softmax (Ren
+    et al. 2020), and balanced, 0 to 1, its weight against plain cross entropy; share (n,): weights of the
+    rows, of which only ratios matter. Raises UserError for features that `check_features` refuses, or a class
+    without.
     """
-    check_probe(weight_decays, balanced, head, scale)
     check_features(features, label)
     no_empty_class(count_classes(label, len(counts)))
     prior = log_prior(prior_counts("real", counts))
@@ -142,7 +101,8 @@ def path(
     # Small problems in double precision: it costs little, and the optimum is known to more digits.
     rows = rows.double() if features.numel() * len(counts) < SMALL else rows
     scale = scale if head == "cosine" else 1.0
-    objective = Objective(rows, label, prior.to(rows), balanced, 0.0, head, scale)
+    share = None if share is None else (share / share.mean()).to(rows)[:, None]
+    objective = Objective(rows, label, prior.to(rows), balanced, 0.0, head, scale, share)
     weight, bias = start_of(objective, found)
     probes = []
     for decay in sorted(weight_decays, reverse=True):
@@ -152,22 +112,8 @@ def path(
         end = minimise(objective, found, (weight, bias), iterations, tolerance)
         weight, bias = end.weight, torch.zeros_like(bias) if head == "cosine" else end.bias
         columns = columns_of(weight, head, scale).float()
-        probes.append(Probe(columns, bias.float(), head, decay, end.value, end.passes, end.converged))
+        probes.append(Probe(columns, bias.float(), head, decay, end.value, end.iterations, end.converged))
     return probes
-
-
-def check_probe(weight_decays: Sequence[float], balanced: float, head: str, scale: float) -> None:
-    """Check of a probe's parameters. Raises UserError that names the first one out of range."""
-    if head not in ("linear", "cosine"):
-        raise UserError(f"Unknown head '{head}': choose 'linear' or 'cosine'.")
-    if not weight_decays or not all(0 <= decay < float("inf") for decay in weight_decays):
-        raise UserError(f"Weight decays {list(weight_decays)}: give at least one, each finite and 0 or more.")
-    if head == "cosine" and any(weight_decays):
-        raise UserError("The cosine head does not depend on |W|: give weight_decay 0 and choose its scale.")
-    if not 0 <= balanced <= 1:
-        raise UserError(f"Balanced {balanced}: give a weight of balanced softmax from 0 (plain) to 1.")
-    if not 0 < scale < float("inf"):
-        raise UserError(f"Scale {scale}: give a positive one.")
 
 
 class Predictor(Protocol):

@@ -27,25 +27,31 @@ def log_prior(counts: Tensor) -> Tensor:
     return (counts / counts.sum()).log()
 
 
-def cross_entropy_and_slope(logits: Tensor, label: Tensor) -> tuple[float, Tensor]:
+def cross_entropy_and_slope(
+    logits: Tensor, label: Tensor, share: Tensor | None = None
+) -> tuple[float, Tensor]:
     """Softmax cross entropy summed over the rows, in nats, and its gradient in the logits: q - one hot.
 
-    logits (m, c), label (m,). One exponential per entry: log sum exp z = max z - log max q.
+    logits (m, c), label (m,); share (m, 1): of each row. One exponential per entry:
+    log sum exp z = max z - log max q.
     """
     q = logits.softmax(1)
     log_sum = logits.amax(1) - q.amax(1).log()
     column = label[:, None]
-    value = (log_sum - logits.gather(1, column)[:, 0]).sum(dtype=torch.double)
-    return float(value), q.scatter_add_(1, column, -torch.ones_like(q[:, :1]))
+    loss = log_sum - logits.gather(1, column)[:, 0]
+    slope = q.scatter_add_(1, column, -torch.ones_like(q[:, :1]))
+    if share is None:
+        return float(loss.sum(dtype=torch.double)), slope
+    return float((loss * share[:, 0]).sum(dtype=torch.double)), slope.mul_(share)
 
 
 @dataclass(frozen=True)
 class Objective:
     """F(W, b) = mean balanced softmax cross entropy + weight_decay |W|^2 (Ren et al. 2020), in nats.
 
-    features (n, k), by `rows_of`; label (n,); prior (c,): log shares of the classes. As in
-    `losses.balanced_softmax`, `balanced` mixes cross entropy on logits + prior (1) and on logits (0).
-    The bias is not decayed; the cosine head has none, and nothing depends on b.
+    features (n, k), by `rows_of`; label (n,); prior (c,): log shares of the classes; share (n, 1): weights of
+    the rows, of mean 1. As in `losses.balanced_softmax`, `balanced` mixes cross entropy on logits + prior (1)
+    and on logits (0). The bias is not decayed; the cosine head has none, and nothing depends on b.
     """
 
     features: Tensor
@@ -55,6 +61,7 @@ class Objective:
     weight_decay: float
     head: Head = "linear"
     scale: float = 1.0
+    share: Tensor | None = None
 
     def __call__(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor]:
         """The value, its gradient in weight (k, c) and its gradient in bias (c,)."""
@@ -70,22 +77,19 @@ class Objective:
         value += self.weight_decay * float(weight.square().sum(dtype=torch.double))
         return value, slope + 2 * self.weight_decay * weight, slope_b
 
-    def slope_at_zero(self, means: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient at zero logits, from the classes' means (c, k) and shares (c,): (k, c) and (c,)."""
-        q = self.balanced * self.prior.softmax(0) + (1 - self.balanced) / len(share)
-        slope = torch.outer(share @ means, q) - means.T * share
-        return self.scale * slope, q - share
-
     def _data(self, columns: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor]:
         """The mean cross entropy and its gradients in columns and bias, summed chunk by chunk."""
         value, slope, slope_b = 0.0, torch.zeros_like(columns), torch.zeros_like(bias)
         parts = [(self.balanced, bias + self.prior), (1 - self.balanced, bias)]
-        for rows, label in zip(self.features.split(CHUNK), self.label.split(CHUNK), strict=True):
-            for share, shifted in parts:
-                if share:
-                    loss, q = cross_entropy_and_slope(torch.addmm(shifted, rows, columns), label)
-                    value += share * loss
-                    slope.addmm_(rows.T, q, alpha=share)
-                    slope_b.add_(q.sum(0), alpha=share)
+        for start in range(0, len(self.features), CHUNK):
+            here = slice(start, start + CHUNK)
+            rows, label = self.features[here], self.label[here]
+            share = None if self.share is None else self.share[here]
+            for part, shifted in parts:
+                if part:
+                    loss, q = cross_entropy_and_slope(torch.addmm(shifted, rows, columns), label, share)
+                    value += part * loss
+                    slope.addmm_(rows.T, q, alpha=part)
+                    slope_b.add_(q.sum(0), alpha=part)
         n = len(self.features)
         return value / n, slope / n, slope_b / n

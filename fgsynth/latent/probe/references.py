@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fgsynth.latent.checks import check_features
+from fgsynth.latent.checks import by_class, check_features
 from fgsynth.latent.probe.discriminant import (
     Statistics,
     count_classes,
@@ -16,6 +16,7 @@ from fgsynth.latent.probe.discriminant import (
     statistics,
 )
 from fgsynth.latent.probe.linear import Probe, select
+from fgsynth.latent.shrinkage import Whitening, shrunk_means
 from fgsynth.utils.errors import UserError
 
 TEMPERATURE = 0.07
@@ -34,14 +35,30 @@ def nearest_class_mean(features: Tensor, label: Tensor, n_classes: int) -> Probe
     return Probe(means.T.contiguous(), -means.square().sum(1) / 2)
 
 
-def shrinkage_lda(features: Tensor, label: Tensor, n_classes: int) -> Probe:
+def shrinkage_lda(features: Tensor, label: Tensor, n_classes: int, *, corrected: bool = False) -> Probe:
     """Linear discriminant analysis with a shrunk covariance and equal priors: a probe without training.
 
     features (n, k), label (n,). The pooled within-class covariance is shrunk by OAS (scikit-learn's
-    "auto" is Ledoit-Wolf, class by class). Raises UserError for features that `check_features` refuses, or a
-    class without any.
+    "auto" is Ledoit-Wolf, class by class). corrected: m_y of n_y rows makes m_y^T S^-1 m_y / 2 too large by
+    k / (2 n_y) on average, which the bias gives back; a class of few rows is never predicted otherwise.
+    Raises UserError for features that `check_features` refuses, or a class without any.
     """
-    return Probe(*discriminant(_statistics(features, label, n_classes)))
+    weight, bias = discriminant(_statistics(features, label, n_classes))
+    return Probe(weight, bias + features.shape[1] / (2 * label.bincount()) if corrected else bias)
+
+
+def shrunk_lda(features: Tensor, label: Tensor, n_classes: int) -> Probe:
+    """Linear discriminant analysis of shrunk class means (`shrinkage.shrunk_means`), equal priors.
+
+    features (n, k), label (n,). A mean that is shrunk as it should be needs no correction. Raises UserError
+    for features that `check_features` refuses, for a class without any, and where nothing tells a covariance.
+    """
+    check_features(features, label)
+    no_empty_class(count_classes(label, n_classes))
+    groups = by_class(features, label)
+    whitening = Whitening.fit(groups)
+    means = torch.stack([own.mean for own in shrunk_means(groups, whitening).values()])
+    return Probe(whitening.forward @ means.T, -means.square().sum(1) / 2)
 
 
 def _statistics(features: Tensor, label: Tensor, n_classes: int, rows: int | None = None) -> Statistics:

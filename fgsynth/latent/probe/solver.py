@@ -1,6 +1,8 @@
 """Minimisation of a probe's objective: SciPy's L-BFGS-B, in coordinates in which features are white."""
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,10 @@ MEMORY = 20
 """Steps that L-BFGS remembers."""
 DAMPING = 1e-3
 """Least variance of an axis of the features, as a share of the mean one."""
+REACH = 10.0
+"""Nats by which a bias, counted from the mean of the features, may be away from the optimum."""
+WINDOW = 10
+"""Iterations over which the objective must have stopped falling, where its minimum is not bounded."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,12 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class Solution:
-    """Where the solver stopped: weight, bias, the objective in nats, passes over the features, converged."""
+    """Where the solver stopped: weight, bias, the objective in nats, iterations, whether it converged."""
 
     weight: Tensor
     bias: Tensor
     value: float
-    passes: int
+    iterations: int
     converged: bool
 
 
@@ -82,25 +88,66 @@ def start_of(objective: Objective, found: Statistics) -> tuple[Tensor, Tensor]:
     return weight, torch.zeros_like(bias)
 
 
+@dataclass
+class Descent:
+    """An objective in the coordinates, and how far above its minimum the last point can be."""
+
+    objective: Objective
+    space: Coordinates
+    tolerance: float
+    value: float = float("inf")
+    slope: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    fallen: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW + 1))
+
+    def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """The value and its gradient."""
+        value, slope, slope_b = self.objective(*self.space.unpack(x))
+        self.value, self.slope = value, self.space.slope(slope, slope_b)
+        return self.value, self.slope
+
+    def converged(self) -> bool:
+        """Whether at most `tolerance` of the value is left.
+
+        With weight decay by a bound: as F - weight_decay |W|^2 is convex,
+        F - min F <= |dF/dW|^2 / (4 weight_decay) + REACH |dF/db|_1. Without, F has no such bound: it fell by
+        no more than that over the last WINDOW iterations, or no step made it fall.
+        """
+        limit = self.tolerance * self.value
+        if self.bounded:
+            slope = self.slope.reshape(len(self.space.root) + 1, -1)
+            # Axes are orthonormal, so lengths in W are those along them.
+            square = float(np.square(slope[:-1] * self.space.root.double().numpy()[:, None]).sum())
+            bias = self.space.root_b * float(np.abs(slope[-1]).sum())
+            return square / (4 * self.objective.weight_decay) + REACH * bias <= limit
+        return len(self.fallen) > WINDOW and self.fallen[0] - self.value <= limit
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the distance from the minimum has a bound."""
+        return self.objective.head == "linear" and self.objective.weight_decay > 0
+
+    def stop(self, *_: Any) -> None:
+        """After an iteration, at the point evaluated last: ends the descent where it converged."""
+        self.fallen.append(self.value)
+        if self.converged():
+            raise StopIteration
+
+
 def minimise(
     objective: Objective, found: Statistics, start: tuple[Tensor, Tensor], iterations: int, tolerance: float
 ) -> Solution:
     """L-BFGS (Liu and Nocedal 1989) from start = weight (k, c), bias (c,), at most `iterations`.
 
-    Converged: the largest entry of the gradient, in the coordinates, fell to `tolerance` times that of zero
-    logits; or an iteration gained less of the objective than rounding takes.
+    Converged: at most the share `tolerance` of the objective is left, see `Descent.converged`.
     """
     space = Coordinates.of(objective, found)
-
-    def function(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        value, slope, slope_b = objective(*space.unpack(x))
-        return value, space.slope(slope, slope_b)
-
-    slope = objective.slope_at_zero(found.means.to(space.root), found.share.to(space.root))
-    limit = tolerance * np.abs(space.slope(*slope)).max()
-    options = {
-        "maxiter": iterations, "maxfun": 20 * iterations, "maxcor": MEMORY, "gtol": limit,
-        "ftol": torch.finfo(objective.features.dtype).eps,
-    }  # fmt: skip
-    end = minimize(function, space.pack(*start), jac=True, method="L-BFGS-B", options=options)
-    return Solution(*space.unpack(end.x), float(end.fun), int(end.nfev), end.status == 0)
+    descent, x = Descent(objective, space, tolerance), space.pack(*start)
+    descent(x)
+    if descent.converged():
+        return Solution(*start, descent.value, 0, True)
+    options = {"maxiter": iterations, "maxfun": 20 * iterations, "maxcor": MEMORY, "gtol": 0, "ftol": 0}
+    end = minimize(descent, x, jac=True, method="L-BFGS-B", options=options, callback=descent.stop)
+    if end.fun != descent.value:  # the last point tried was given up
+        descent(end.x)
+    stuck = not descent.bounded and end.nit < iterations
+    return Solution(*space.unpack(end.x), descent.value, int(end.nit), stuck or descent.converged())

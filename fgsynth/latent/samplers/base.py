@@ -7,35 +7,27 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fgsynth.latent.checks import by_class, check_counts, check_features
-from fgsynth.utils.errors import UserError
+from fgsynth.latent.checks import ClassError, Validated, by_class, check_counts, check_features
 
 
-class LatentSampler(ABC):
+class LatentSampler(Validated, ABC):
     """A class-conditional distribution in feature space: fitted on real features, yields synthetic ones.
 
-    Row i of class y depends only on (sampler, seed, y, i): not on how many rows, nor on which classes are
-    drawn. Fitting again forgets the earlier fit. No method changes a constructor argument.
+    A scikit-learn estimator: its parameters are validated when it is fitted. Row i of class y depends only on
+    (sampler, seed, y, i): not on how many rows, nor on which classes are drawn. Fitting again forgets the
+    earlier fit. No method changes a parameter.
     """
 
     _classes: Mapping[int, Any] = {}
     _k = 0
 
     def fit(self, features: Tensor, label: Tensor) -> Self:
-        """Fit on real features.
+        """Fit on real features (n, k), float32, and their class numbers (n,), int64, from 0 up.
 
-        Parameters
-        ----------
-        features : Tensor
-            (n, k) float32, finite.
-        label : Tensor
-            (n,) int64, classes from 0 up.
-
-        Raises
-        ------
-        UserError
-            For other features or labels, and for what the sampler cannot be fitted to.
+        Raises UserError for other features or labels, a parameter out of range, and for what the sampler
+        cannot be fitted to.
         """
+        self._validate_params()
         check_features(features, label)
         self._classes, self._k = self._fit(by_class(features, label)), features.shape[1]
         return self
@@ -43,24 +35,11 @@ class LatentSampler(ABC):
     def sample(self, y: int, n: int, seed: int, *, start: int = 0) -> Tensor:
         """Rows start..start + n of class `y`, (n, k) float32. Raises UserError for a class not fitted."""
         if y not in self._classes:
-            raise UserError(f"Class {y} was not fitted: it has no real features.")
+            raise ClassError(y, "Class {} was not fitted: it has no real features.")
         return self._rows(y, start, start + n, seed)
 
     def sample_all(self, counts: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """The first counts[y] rows of every class y.
-
-        Parameters
-        ----------
-        counts : Tensor
-            (c,) int64, from 0 up.
-        seed : int
-            Of the noise.
-
-        Returns
-        -------
-        tuple of Tensor
-            Features (counts.sum(), k) and labels, sorted by class.
-        """
+        """The first counts[y] rows of every class y, counts (c,) int64: features and labels, by class."""
         check_counts(counts)
         features, end = torch.empty(int(counts.sum()), self._k), 0
         for y, n in enumerate(counts.tolist()):

@@ -1,7 +1,6 @@
 """A denoiser of features: a residual MLP in the whitened space of what varies within classes."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from diffusers import DDIMScheduler
@@ -9,9 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgsynth.guidance.schedule import Schedule
-from fgsynth.latent.covariance import pooled, with_spread
 from fgsynth.train.loop import finite
-from fgsynth.utils.errors import UserError
 from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import generator, stable_seed
 
@@ -21,34 +18,6 @@ FREQUENCIES = 6
 """Of the time features: sines and cosines of half a turn to 16 turns over the schedule."""
 BATCH, HIDE = 256, 0.5
 """Rows per update, and the probability that a row hides its class."""
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """PCA whitening of residuals, largest variance first: z = r @ forward, r = z @ back; both (k, k)."""
-
-    forward: Tensor
-    back: Tensor
-
-    @classmethod
-    def fit(cls, groups: dict[int, Tensor]) -> "Whitening":
-        """By the pooled within-class covariance, unbiased and shrunk by OAS, of features (n_y, k) by class.
-
-        Shrinkage leaves a little variance where nothing varies, so that more dimensions than
-        rows are no trouble. Raises UserError where no class has two features, and where none varies.
-        """
-        tied, spread = pooled(groups), with_spread(groups)
-        if tied is None:
-            raise UserError(
-                "No class has two features, so nothing tells how features vary: give at least one class two."
-            )
-        if not tied.variance[-1] > 0:
-            raise UserError("The features of every class are all equal: give features that vary.")
-        n = sum(map(len, spread))
-        # The floor is for rounding alone, far below anything that varies.
-        variance = tied.variance.clamp(min=float(tied.variance[-1]) * 1e-12).flip(0) * n / (n - len(spread))
-        scale, turn = variance.sqrt().float(), tied.turn.flip(0)
-        return cls(turn.T / scale, turn * scale[:, None])
 
 
 def residuals(groups: dict[int, Tensor]) -> tuple[Tensor, Tensor]:

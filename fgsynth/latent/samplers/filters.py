@@ -1,16 +1,17 @@
 """Wrappers of latent samplers: keep the rows nearest to the class mean, and stay on the unit sphere."""
 
-from copy import deepcopy
-from typing import Self
+from numbers import Real
+from typing import Any, ClassVar, Self
 
 import torch
+from sklearn.base import clone
+from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
-from fgsynth.latent.checks import check_features
+from fgsynth.latent.checks import ClassError, check_features
 from fgsynth.latent.samplers.base import LatentSampler
 from fgsynth.latent.samplers.noise import CHUNK, cut
-from fgsynth.utils.errors import UserError
 
 SHORTEST = 1e-12
 """Length below which a feature counts as zero."""
@@ -19,14 +20,15 @@ SHORTEST = 1e-12
 class _Wrapper(LatentSampler):
     """A sampler that changes what a fitted copy of another one draws, chunk by chunk."""
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"sampler": [LatentSampler]}
+
     def __init__(self, sampler: LatentSampler) -> None:
         self.sampler = sampler
-        self._inner = sampler
 
     def _fit(self, groups: dict[int, Tensor]) -> dict[int, Tensor]:
         """Fit a copy of the sampler; the class means, (k,) each, are left."""
         label = torch.tensor(list(groups)).repeat_interleave(torch.tensor([len(x) for x in groups.values()]))
-        self._inner = deepcopy(self.sampler).fit(torch.cat(list(groups.values())), label)
+        self._inner = clone(self.sampler).fit(torch.cat(list(groups.values())), label)
         return {y: x.mean(0) for y, x in groups.items()}
 
     def _chunk(self, y: int, j: int, seed: int) -> Tensor:
@@ -36,22 +38,16 @@ class _Wrapper(LatentSampler):
 class NearestKept(_Wrapper):
     """Filtered latent sampler: of every 128 rows of a class, those nearest to the mean of its real features.
 
-    Parameters
-    ----------
-    sampler : LatentSampler
-        Draws the rows; a copy of it is fitted.
-    keep : float
-        Share that is kept, in the order drawn; nearest by the Euclidean distance.
-
-    Raises
-    ------
-    UserError
-        For a share out of range, and by `fit` as the sampler's.
+    A copy of the sampler is fitted. keep: the share that is kept, in the order drawn; nearest by the
+    Euclidean distance.
     """
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **_Wrapper._parameter_constraints,
+        "keep": [Interval(Real, 0, 1, closed="right")],
+    }
+
     def __init__(self, sampler: LatentSampler, keep: float = 0.5) -> None:
-        if not 0 < keep <= 1:
-            raise UserError(f"Keep {keep}: give a share above 0 and at most 1.")
         super().__init__(sampler)
         self.keep = keep
 
@@ -78,8 +74,9 @@ class OnSphere(_Wrapper):
         zero = features.norm(dim=1) < SHORTEST
         if zero.any():
             row = int(zero.nonzero()[0])
-            raise UserError(
-                f"Row {row} of the features (class {int(label[row])}) has no direction, it is zero: drop it."
+            raise ClassError(
+                int(label[row]),
+                f"Row {row} of the features (class {{}}) has no direction, it is zero: drop it.",
             )
         return super().fit(F.normalize(features, eps=SHORTEST), label)
 

@@ -1,16 +1,20 @@
-"""Gaussian latent samplers: per class, tied, and calibrated by the nearest head classes."""
+"""Gaussian latent samplers: per class, tied, of shrunk means, and calibrated by the nearest head classes."""
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import torch
+from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from fgsynth.data.benchmark import MANY_ABOVE
+from fgsynth.latent.checks import ClassError
 from fgsynth.latent.covariance import Pooled, low_rank, pooled
 from fgsynth.latent.samplers.base import LatentSampler
-from fgsynth.latent.samplers.noise import CHUNK, chunk_generator, cut
-from fgsynth.utils.errors import UserError
+from fgsynth.latent.samplers.noise import CHUNK, chunk_generator, cut, normal
+from fgsynth.latent.shrinkage import MeanPosterior, Whitening, shrunk_means
 
 
 @dataclass(frozen=True)
@@ -64,35 +68,26 @@ class Gaussian(LatentSampler):
 
     Sigma_y = a S_y + (1 - a) S_pooled, S shrunk by OAS, a = n_y / (n_y + strength): the fewer rows a class
     has, the more it borrows the pooled within-class covariance. The covariance S_y of one row is 0. The
-    sampler of LS is not known: this one is our choice.
+    sampler of LS is not known: this one is our choice. strength: 0 borrows nothing; infinity gives all
+    classes the pooled covariance (tied, as in linear discriminant analysis).
 
-    Parameters
-    ----------
-    strength : float
-        0 borrows nothing; infinity gives all classes the pooled covariance (tied, as in linear discriminant
-        analysis).
-
-    Raises
-    ------
-    UserError
-        For a negative strength, and by `fit` for a class of one row with nothing to borrow.
+    `fit` raises UserError for a class of one row with nothing to borrow.
     """
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"strength": [Interval(Real, 0, None, closed="both")]}
+
     def __init__(self, strength: float = 20.0) -> None:
-        if not strength >= 0:
-            raise UserError(f"Strength {strength}: give 0 (borrow nothing) or more.")
         self.strength = strength
-        self._tied: Pooled | None = None
 
     def _fit(self, groups: dict[int, Tensor]) -> dict[int, LowRank]:
         tied = pooled(groups) if self.strength else None
         classes = {}
         for y, x in groups.items():
             if len(x) < 2 and tied is None:
-                raise UserError(
-                    f"Class {y} has 1 feature, no covariance of its own and none to borrow: "
-                    "set strength above 0 and give a class with two features or more."
-                )
+                raise ClassError(
+                    y, "Class {} has 1 feature, no covariance of its own and none to borrow: "
+                    "set strength above 0 and give a class with two features or more.",
+                )  # fmt: skip
             a = len(x) / (len(x) + self.strength)
             classes[y] = replace(fit_normal(x, a), share=1 - a)
         self._tied = tied
@@ -100,6 +95,31 @@ class Gaussian(LatentSampler):
 
     def _rows(self, y: int, start: int, stop: int, seed: int) -> Tensor:
         return draw("gaussian", self._classes[y], self._tied, seed, y, start, stop)
+
+
+class ShrunkMeans(LatentSampler):
+    """Shrunk class means with tied covariance: the predictive distribution of an empirical-Bayes Gaussian.
+
+    In the space whitened by the pooled within-class covariance a row of class y is normal around the shrunk
+    mean (`shrinkage.shrunk_means`) with variance 1 + f / n_y along every component: 1 of the row itself, and
+    what n_y rows leave unknown of the mean. No parameters. The sampler of LS is not known: this one is our
+    choice. `fit` raises UserError where no class has two features, and where none varies.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {}
+
+    def _fit(self, groups: dict[int, Tensor]) -> dict[int, MeanPosterior]:
+        self._whitening = Whitening.fit(groups)
+        return shrunk_means(groups, self._whitening)
+
+    def _rows(self, y: int, start: int, stop: int, seed: int) -> Tensor:
+        own: MeanPosterior = self._classes[y]
+
+        def chunk(j: int) -> Tensor:
+            z = normal("shrunk means", seed, y, j * CHUNK, (j + 1) * CHUNK, self._k)
+            return (own.mean + z * math.sqrt(1 + own.spread**2)) @ self._whitening.back
+
+        return cut(chunk, start, stop)
 
 
 class DistributionCalibration(LatentSampler):
@@ -112,39 +132,31 @@ class DistributionCalibration(LatentSampler):
     sample), no power transform, and alpha is a share of the variance on the diagonal (theirs: added to every
     entry), so that it does not depend on the scale of the features.
 
-    Parameters
-    ----------
-    neighbours : int
-        m, or all head classes where they are fewer.
-    alpha : float
-        Share of the variance that is added.
-    head : int
-        Rows from which a class is a head class.
-
-    Raises
-    ------
-    UserError
-        For parameters out of range, and by `fit` where no class has `head` rows.
+    neighbours: m, or all head classes where they are fewer; alpha: share of the variance that is added; head:
+    rows from which a class is a head class. Where no class has as many, the m largest of two rows or more
+    are. `fit` raises UserError where no class has two rows.
     """
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "neighbours": [Interval(Integral, 1, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "head": [Interval(Integral, 2, None, closed="left")],
+    }
+
     def __init__(self, neighbours: int = 2, alpha: float = 0.2, head: int = MANY_ABOVE) -> None:
-        if neighbours < 1 or not 0 <= alpha < math.inf or head < 2:
-            raise UserError(
-                f"neighbours {neighbours}, alpha {alpha}, head {head}: need neighbours >= 1, "
-                "a finite alpha >= 0 and head >= 2."
-            )
         self.neighbours = neighbours
         self.alpha = alpha
         self.head = head
 
     def _fit(self, groups: dict[int, Tensor]) -> dict[int, LowRank]:
-        heads = {y: fit_normal(x) for y, x in groups.items() if len(x) >= self.head}
-        if not heads:
-            largest = max(groups, key=lambda y: len(groups[y]))
-            raise UserError(
-                f"The largest class, {largest}, has {len(groups[largest])} features and head is {self.head}: "
-                "no class can be borrowed from, set head lower."
-            )
+        largest = sorted((y for y, x in groups.items() if len(x) > 1), key=lambda y: -len(groups[y]))
+        if not largest:
+            raise ClassError(
+                min(groups), "Class {} has 1 feature, as all classes have: no class can be borrowed from, "
+                "give one with two features or more.",
+            )  # fmt: skip
+        chosen = [y for y in largest if len(groups[y]) >= self.head] or largest[: self.neighbours]
+        heads = {y: fit_normal(groups[y]) for y in sorted(chosen)}
         lenders = list(heads.values())
         return heads | {y: self._calibrated(x, lenders) for y, x in groups.items() if y not in heads}
 

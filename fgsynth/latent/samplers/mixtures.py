@@ -2,16 +2,19 @@
 
 import warnings
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
+from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from fgsynth.latent.checks import ClassError
 from fgsynth.latent.covariance import variance, with_spread
 from fgsynth.latent.samplers.base import LatentSampler
 from fgsynth.latent.samplers.noise import CHUNK, chunk_generator, cut
-from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import stable_seed
 
 ITERATIONS = 30
@@ -31,32 +34,21 @@ class GaussianMixture(LatentSampler):
     """Gaussian mixture per class, with diagonal covariances, by expectation maximisation (scikit-learn).
 
     Of the numbers of components allowed, the one with the lowest Bayesian information criterion. A class too
-    small for two components is one normal distribution with variance a s_y^2 + (1 - a) s_pooled^2,
-    a = n_y / (n_y + strength), as the class Gaussian shrinks its covariance.
+    small for two components is one normal distribution with variance a s_y^2 + (1 - a) s_pooled^2, a = n_y /
+    (n_y + strength), as the class Gaussian shrinks its covariance. components: most of a class, each of which
+    needs as many `rows` of it; seed: of the starts.
 
-    Parameters
-    ----------
-    components : int
-        Most components of a class.
-    rows : int
-        Rows of the class that each component needs.
-    strength : float
-        Of the shrinkage; 0 borrows nothing.
-    seed : int
-        Of the starts.
-
-    Raises
-    ------
-    UserError
-        For parameters out of range, and by `fit` for a class of one row with no variance to borrow.
+    `fit` raises UserError for a class of one row with no variance to borrow.
     """
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "components": [Interval(Integral, 1, None, closed="left")],
+        "rows": [Interval(Integral, 2, None, closed="left")],
+        "strength": [Interval(Real, 0, None, closed="both")],
+        "seed": [Integral],
+    }
+
     def __init__(self, components: int = 3, rows: int = 20, strength: float = 20.0, seed: int = 0) -> None:
-        if components < 1 or rows < 2 or not strength >= 0:
-            raise UserError(
-                f"components {components}, rows {rows}, strength {strength}: need components >= 1, "
-                "rows >= 2 and strength >= 0."
-            )
         self.components = components
         self.rows = rows
         self.strength = strength
@@ -68,10 +60,10 @@ class GaussianMixture(LatentSampler):
         classes = {}
         for y, x in groups.items():
             if shared is None and len(x) < 2:
-                raise UserError(
-                    f"Class {y} has 1 feature, no variance of its own and none to borrow: "
-                    "set strength above 0 and give a class with two features or more."
-                )
+                raise ClassError(
+                    y, "Class {} has 1 feature, no variance of its own and none to borrow: "
+                    "set strength above 0 and give a class with two features or more.",
+                )  # fmt: skip
             most = min(self.components, len(x) // self.rows)
             # Rows that are all the same have nothing to divide.
             divide = most > 1 and bool((x != x[0]).any())
@@ -96,13 +88,9 @@ class GaussianMixture(LatentSampler):
             # scikit-learn takes seeds of 32 bits.
             random_state = stable_seed("gaussian mixture", self.seed, y, m) % 2**32
             mixture = SklearnMixture(
-                m,
-                covariance_type="diag",
-                reg_covar=floor,
-                max_iter=ITERATIONS,
-                init_params="k-means++",
+                m, covariance_type="diag", reg_covar=floor, max_iter=ITERATIONS, init_params="k-means++",
                 random_state=random_state,
-            )
+            )  # fmt: skip
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 fits.append(mixture.fit(values))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -51,12 +53,18 @@ def test_extreme_logits_stay_finite():
     assert slope.tolist() == [[0.0, 0.0], [1.0, -1.0]]
 
 
-def test_slope_at_zero_is_the_gradient_at_zero_logits():
-    objective, (weight, bias) = problem(weight_decay=0.0)
-    share = objective.label.bincount() / 40.0
-    means = torch.stack([objective.features[objective.label == y].mean(0) for y in range(3)])
-    expected = objective(torch.zeros_like(weight), torch.zeros_like(bias))[1:]
-    torch.testing.assert_close(objective.slope_at_zero(means, share.double()), expected)
+def test_weights_of_rows_are_how_often_they_stand_there():
+    objective, at = problem()
+    often = torch.arange(40) % 3
+    repeated = replace(
+        objective,
+        features=objective.features.repeat_interleave(often, 0),
+        label=objective.label.repeat_interleave(often),
+    )
+    weighted = replace(objective, share=(often / often.double().mean())[:, None])
+    expected, found = repeated(*at), weighted(*at)
+    assert found[0] == pytest.approx(expected[0], rel=1e-12)
+    torch.testing.assert_close(found[1:], expected[1:])
 
 
 def test_cosine_objective_depends_on_directions_only():

@@ -4,7 +4,12 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestCentroid
 
-from fgsynth.latent.probe.references import nearest_class_mean, nearest_neighbours, shrinkage_lda
+from fgsynth.latent.probe.references import (
+    nearest_class_mean,
+    nearest_neighbours,
+    shrinkage_lda,
+    shrunk_lda,
+)
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator
 
@@ -40,6 +45,33 @@ def test_shrinkage_lda_is_nearly_scikit_learns(train, val):
     assert agree.mean() > 0.95
 
 
+def test_the_corrected_bias_is_that_of_the_true_means():
+    """In many dimensions m^T m is |mu|^2 + k / n on average."""
+    k, counts = 800, torch.tensor([400, 10, 10])
+    label = torch.arange(3).repeat_interleave(counts)
+    e = torch.randn(420, k, generator=generator("corrected")) + 5
+    plain, corrected = (shrinkage_lda(e, label, 3, corrected=c) for c in (False, True))
+    torch.testing.assert_close(plain.weight, corrected.weight)
+    centre = e.mean(0)
+    scores = [torch.linalg.vecdot(p.weight.T, centre) + p.bias for p in (plain, corrected)]
+    # All true means are equal, so no class is more likely where they are.
+    assert float(scores[0][0] - scores[0][1:].mean()) > 25
+    assert (scores[1] - scores[1].mean()).abs().max() < 10
+    truth = torch.randn(3000, k, generator=generator("corrected test")) + 5
+    assert (plain.predict(truth) == 0).float().mean() > 0.99
+
+
+def test_shrunk_means_help_where_rows_are_few():
+    g = generator("shrunk LDA")
+    centre = 0.4 * torch.randn(8, 60, generator=g)
+    label = torch.arange(8).repeat_interleave(torch.tensor([150, 80, 20, 8, 4, 3, 2, 2]))
+    e = torch.randn(len(label), 60, generator=g) + centre[label]
+    test = torch.arange(8).repeat_interleave(200)
+    x = torch.randn(1600, 60, generator=g) + centre[test]
+    right = {f: (f(e, label, 8).predict(x) == test).float().mean() for f in (shrinkage_lda, shrunk_lda)}
+    assert right[shrunk_lda] > right[shrinkage_lda] + 0.03
+
+
 def test_one_neighbour_is_the_most_similar_feature(train, val):
     e, y = train
     found = nearest_neighbours(e, y, 3, *val, ks=[1])
@@ -67,7 +99,7 @@ def test_the_number_of_neighbours_is_chosen_on_the_validation_set(train, val):
     assert right[chosen.k] > min(right.values())
 
 
-@pytest.mark.parametrize("fit", [nearest_class_mean, shrinkage_lda])
+@pytest.mark.parametrize("fit", [nearest_class_mean, shrinkage_lda, shrunk_lda])
 def test_every_reference_beats_chance_and_refuses_bad_data(train, val, fit):
     e, y = train
     assert (fit(e, y, 3).predict(val[0]) == val[1]).float().mean() > 0.6

@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from tiny_features import HEADS, problem
 
 from fgsynth.latent.probe.discriminant import Statistics, statistics
+from fgsynth.latent.probe.objective import Objective
 from fgsynth.latent.probe.solver import Coordinates, minimise, start_of
 from fgsynth.utils.seeds import generator
 
@@ -61,13 +62,35 @@ def test_it_says_whether_it_converged():
     assert not short.converged
     assert long.converged
     assert long.value < short.value < objective(*zero)[0]
-    assert short.passes < long.passes
+    assert short.iterations < long.iterations
     assert objective(long.weight, long.bias)[1].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 0.05, 1e-4])
+@pytest.mark.parametrize("weight_decay", [1e-2, 1e-5])
+def test_converged_is_true_of_the_minimum(weight_decay, tolerance):
+    """Along a path: a small weight decay started at a larger one's optimum has a small gradient far away."""
+    g = generator("converged")
+    label = torch.arange(60) % 3
+    features = torch.randn(60, 40, generator=g, dtype=torch.double) + 2 * torch.eye(3, 40)[label]
+    objective = Objective(features, label, torch.zeros(3).double(), 0.0, 0.1)
+    found = found_in(objective)
+    zero = torch.zeros(40, 3).double(), torch.zeros(3).double()
+    start = minimise(objective, found, zero, 500, 1e-3)
+    at = start.weight, start.bias
+    low = replace(objective, weight_decay=weight_decay)
+    exact = minimise(low, found, at, 5000, 1e-8).value
+    for iterations in (1, 3, 10, 30, 100, 1000):
+        end = minimise(low, found, at, iterations, tolerance)
+        assert end.iterations <= iterations
+        if end.converged:
+            assert end.value - exact <= tolerance * end.value
+    assert end.converged
 
 
 def test_in_double_precision_the_optimum_is_that_of_scikit_learns_to_seven_digits():
     objective, (weight, bias) = problem(balanced=0.0)
-    end = minimise(objective, found_in_double(objective), (weight, bias), 500, 1e-9)
+    end = minimise(objective, found_in_double(objective), (weight, bias), 500, 1e-8)
     theirs = LogisticRegression(C=1 / (2 * 40 * objective.weight_decay), tol=1e-12, max_iter=10_000)
     theirs.fit(objective.features.numpy(), objective.label.numpy())
     assert end.converged

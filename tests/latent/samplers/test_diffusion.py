@@ -11,8 +11,9 @@ from fgsynth.guidance.samplers import ddim
 from fgsynth.guidance.schedule import Schedule, model_function
 from fgsynth.latent.covariance import pooled
 from fgsynth.latent.probe.linear import fit_probe
-from fgsynth.latent.samplers.denoiser import Whitening, contraction, residuals, scheduler
-from fgsynth.latent.samplers.diffusion import FeatureDiffusion, Feedback, feature_classifier, shrunk_means
+from fgsynth.latent.samplers.denoiser import contraction, residuals, scheduler
+from fgsynth.latent.samplers.diffusion import FeatureDiffusion, Feedback, feature_classifier
+from fgsynth.latent.shrinkage import Whitening
 from fgsynth.utils.errors import UserError
 
 COUNTS = torch.tensor([60, 25, 4, 1])
@@ -153,22 +154,6 @@ def test_more_dimensions_than_rows_and_fewer_than_components():
         assert x.isfinite().all()
 
 
-def test_whitened_residuals_are_white():
-    features, label = data(counts=torch.tensor([4000, 3000]))
-    groups = {y: features[label == y] for y in (0, 1)}
-    whitening = Whitening.fit(groups)
-    z = torch.cat([x - x.mean(0) for x in groups.values()]) @ whitening.forward
-    covariance = z.T @ z / 6998
-    # Shrinkage takes the smallest variances for a little larger than they are.
-    assert ((covariance.diagonal() > 0.9) & (covariance.diagonal() < 1.01)).all()
-    torch.testing.assert_close(
-        covariance - covariance.diagonal().diag(), torch.zeros(6, 6), atol=0.02, rtol=0
-    )
-    torch.testing.assert_close(whitening.forward @ whitening.back, torch.eye(6), atol=1e-4, rtol=0)
-    sizes = whitening.back.norm(dim=1)
-    assert (sizes[:-1] >= sizes[1:]).all()
-
-
 def test_pairs_tell_the_whole_variance():
     """Around their own mean, rows of pairs vary half as much as they do around the true mean."""
     x = 3 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
@@ -186,26 +171,6 @@ def test_a_row_varies_by_what_is_not_known_of_its_mean_too():
     sampler = FeatureDiffusion(updates=0).fit(features, label)
     variance = [float(sampler.sample(y, 4000, 0).var(0).sum()) for y in (0, 2)]
     assert variance[1] / variance[0] == pytest.approx(2, rel=0.1)
-
-
-def test_means_of_few_rows_are_drawn_to_the_others_as_the_formula_says():
-    eye = Whitening(torch.eye(1), torch.eye(1))
-    groups = {0: torch.tensor([[5.0]]), 1: torch.tensor([[-3.0]] * 100), 2: torch.tensor([[1.0]] * 50)}
-    means = shrunk_means(groups, eye)
-    tau = 16 - (1 + 1 / 100 + 1 / 50) / 3  # class means 5, -3, 1 have the variance 16
-    f = [tau / (tau + 1 / n) for n in (1, 100, 50)]
-    expected = [1 + f[0] * 4, 1 - f[1] * 4, 1.0]
-    for y, n in enumerate((1, 100, 50)):
-        assert float(means[y].mean) == pytest.approx(expected[y])
-        assert float(means[y].spread) == pytest.approx(math.sqrt(f[y] / n))
-    assert means[0].mean < 5 - 0.2
-
-
-def test_equal_class_means_are_taken_as_one():
-    groups = {y: torch.tensor([[1.0], [3.0]]) for y in range(3)}
-    for mean in shrunk_means(groups, Whitening(torch.eye(1), torch.eye(1))).values():
-        assert float(mean.mean) == 2
-        assert float(mean.spread) == 0
 
 
 def test_scale_zero_is_the_unguided_sampler(fitted, probe):
@@ -292,14 +257,15 @@ def test_features_that_cannot_be_fitted_are_refused(features, label, sentence):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (dict(updates=-1), "updates -1, width 128, components 64: need updates >= 0"),
-        (dict(width=0), "width 0"),
-        (dict(components=0), "components 0"),
-        (dict(strength=-1.0), "Strength -1.0: give 0"),
-        (dict(strength=math.nan), "Strength nan"),
-        (dict(n_steps=0), "0 sampling steps: choose"),
+        (dict(updates=-1), "'updates' parameter of FeatureDiffusion must be .* Got -1 instead"),
+        (dict(width=0), "'width' .* Got 0"),
+        (dict(components=0), "'components' .* Got 0"),
+        (dict(strength=-1.0), "'strength' .* Got -1.0"),
+        (dict(strength=math.nan), "'strength' .* Got nan"),
+        (dict(n_steps=0), "'n_steps' .* Got 0"),
+        (dict(feedback="entropy"), "'feedback' parameter .* Got 'entropy'"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, sentence):
     with pytest.raises(UserError, match=sentence):
-        FeatureDiffusion(**options)
+        FeatureDiffusion(**options).fit(*data())

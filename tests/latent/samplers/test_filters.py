@@ -33,9 +33,13 @@ def test_keep_all_is_the_sampler_itself(data):
 
 
 @pytest.mark.parametrize("keep", [0, 1.1, float("nan")])
-def test_bad_shares_are_refused(keep):
-    with pytest.raises(UserError, match=f"Keep {keep}: give a share above 0"):
-        NearestKept(Gaussian(), keep)
+def test_bad_shares_are_refused(data, keep):
+    with pytest.raises(
+        UserError, match=rf"'keep' parameter of NearestKept must be .* \(0.0, 1.0\]. Got {keep}"
+    ):
+        NearestKept(Gaussian(), keep).fit(*data)
+    with pytest.raises(UserError, match="'sampler' parameter of OnSphere must be an instance of"):
+        OnSphere("gaussian").fit(*data)
 
 
 @pytest.mark.parametrize("make", [NearestKept, OnSphere])

@@ -4,7 +4,9 @@ import pytest
 import torch
 from sklearn.covariance import OAS
 
-from fgsynth.latent.samplers.gaussians import DistributionCalibration, Gaussian
+from fgsynth.latent.checks import by_class
+from fgsynth.latent.samplers.gaussians import DistributionCalibration, Gaussian, ShrunkMeans
+from fgsynth.latent.shrinkage import Whitening, shrunk_means
 from fgsynth.utils.errors import UserError
 
 
@@ -84,8 +86,8 @@ def test_own_covariances_know_nothing_of_other_classes():
 
 @pytest.mark.parametrize("strength", [-1, math.nan])
 def test_strength_is_not_negative(strength):
-    with pytest.raises(UserError, match=r"Strength (-1|nan): give 0"):
-        Gaussian(strength)
+    with pytest.raises(UserError, match=r"'strength' parameter of Gaussian must be .* Got (-1|nan) instead"):
+        Gaussian(strength).fit(*classes([4, 4], 3))
 
 
 @pytest.mark.parametrize("k", [4, 70])
@@ -109,14 +111,37 @@ def test_with_fewer_heads_than_neighbours_all_lend():
     assert_follows(sampler.sample(1, 6000, 0), (x.mean(0) + y.mean(0)) / 2, shrunk(x))
 
 
-def test_calibration_without_a_head_names_the_largest_class():
-    with pytest.raises(UserError, match="The largest class, 1, has 9 features and head is 10"):
-        DistributionCalibration(head=10).fit(*classes([3, 9], 4))
+def test_where_no_class_is_a_head_the_largest_are():
+    features, label = classes([3, 9, 1, 8], 4)
+    groups = [features[label == y].double() for y in range(4)]
+    sampler = DistributionCalibration(neighbours=2, alpha=0, head=10).fit(features, label)
+    average = (shrunk(groups[1]) + shrunk(groups[3])) / 2
+    for y in (0, 2):
+        mean = (groups[y].mean(0) + groups[1].mean(0) + groups[3].mean(0)) / 3
+        assert_follows(sampler.sample(y, 6000, 0), mean, average)
+    assert_follows(sampler.sample(3, 6000, 0), groups[3].mean(0), shrunk(groups[3]))
+    with pytest.raises(UserError, match="Class 0 has 1 feature, as all classes have"):
+        DistributionCalibration().fit(*classes([1, 1], 4))
 
 
 @pytest.mark.parametrize(
     "wrong", [{"neighbours": 0}, {"alpha": -0.1}, {"alpha": math.inf}, {"alpha": math.nan}, {"head": 1}]
 )
 def test_calibration_refuses_bad_parameters(wrong):
-    with pytest.raises(UserError, match="need neighbours >= 1"):
-        DistributionCalibration(**wrong)
+    with pytest.raises(
+        UserError, match=f"The '{next(iter(wrong))}' parameter of DistributionCalibration must"
+    ):
+        DistributionCalibration(**wrong).fit(*classes([4, 4], 3))
+
+
+def test_shrunk_means_are_drawn_from_their_predictive_distribution():
+    features, label = classes([40, 12, 1], 6)
+    features[:, 0] += 100 * label  # classes lie apart: nothing is shrunk to speak of
+    groups = by_class(features, label)
+    whitening = Whitening.fit(groups)
+    covariance = (whitening.back.T @ whitening.back).double()
+    sampler = ShrunkMeans().fit(features, label)
+    for y, own in shrunk_means(groups, whitening).items():
+        mean = own.mean.double() @ whitening.back.double()
+        assert_follows(sampler.sample(y, 6000, 0), mean, (1 + own.spread**2) * covariance)
+        assert own.spread**2 == pytest.approx(1 / own.n, rel=0.05)

@@ -79,6 +79,6 @@ def test_a_single_row_with_nothing_to_borrow_is_refused(data):
 
 
 @pytest.mark.parametrize("wrong", [{"components": 0}, {"rows": 1}, {"strength": -1}, {"strength": math.nan}])
-def test_bad_parameters_are_refused(wrong):
-    with pytest.raises(UserError, match="need components >= 1"):
-        GaussianMixture(**wrong)
+def test_bad_parameters_are_refused(data, wrong):
+    with pytest.raises(UserError, match=f"The '{next(iter(wrong))}' parameter of GaussianMixture must be"):
+        GaussianMixture(**wrong).fit(*data)

@@ -6,6 +6,7 @@ import torch
 from imblearn.over_sampling import SMOTE
 from scipy.stats import gaussian_kde, ks_2samp
 
+from fgsynth.latent.samplers import neighbours
 from fgsynth.latent.samplers.neighbours import KernelDensity, Smote
 from fgsynth.utils.errors import UserError
 
@@ -29,9 +30,11 @@ def test_scotts_bandwidth_is_scipys(data):
 
 
 @pytest.mark.parametrize("bandwidth", ["wide", -0.1, math.inf, math.nan])
-def test_unknown_bandwidths_are_refused(bandwidth):
-    with pytest.raises(UserError, match="choose 'scott' or a number"):
-        KernelDensity(bandwidth)
+def test_unknown_bandwidths_are_refused(data, bandwidth):
+    with pytest.raises(
+        UserError, match=r"'bandwidth' parameter of KernelDensity must be a str among {'scott'}"
+    ):
+        KernelDensity(bandwidth).fit(*data)
 
 
 @pytest.mark.parametrize("y", [0, 1])
@@ -108,9 +111,21 @@ def test_smote_reaches_every_neighbour_and_repeats_a_single_row(data):
     assert (pair.sample(1, 100, 0) == 9).all()
 
 
-def test_smote_needs_a_neighbour():
-    with pytest.raises(UserError, match="SMOTE with 0 neighbours"):
-        Smote(0)
+def test_smote_needs_a_neighbour(data):
+    with pytest.raises(UserError, match=r"The 'neighbours' parameter of Smote must be .* Got 0 instead"):
+        Smote(0).fit(*data)
+
+
+def test_smote_finds_the_neighbours_of_a_class_once(data, monkeypatch):
+    fitted = []
+    search = neighbours.NearestNeighbors.fit
+    monkeypatch.setattr(
+        neighbours.NearestNeighbors, "fit", lambda self, x: fitted.append(len(x)) or search(self, x)
+    )
+    sampler = Smote().fit(*data)
+    sampler.sample(1, 1000, 0)
+    sampler.sample(1, 300, 1)
+    assert fitted == [6]
 
 
 def test_a_class_of_smote_depends_on_no_other(data):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 
 from fgsynth.latent.samplers.filters import NearestKept, OnSphere
 from fgsynth.latent.samplers.registry import SAMPLERS
@@ -109,8 +110,21 @@ def test_names_are_those_of_the_field():
     assert list(SAMPLERS) == [
         "class gaussian",
         "tied gaussian",
+        "shrunk means, tied covariance",
         "distribution calibration",
         "kernel density",
         "gaussian mixture",
         "smote",
     ]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_samplers_are_estimators(name):
+    sampler = MAKERS[name]()
+    parameters = sampler.get_params()
+    assert (
+        clone(sampler.fit(*table(0))).get_params(deep=False).keys() == sampler.get_params(deep=False).keys()
+    )
+    for key, value in parameters.items():
+        if isinstance(value, int | float):
+            assert sampler.set_params(**{key: value + 1}).get_params()[key] == value + 1
