@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fgsynth.guidance.samplers import ddim as ddim
     from fgsynth.latent.estimator import LatentClassifier as LatentClassifier
     from fgsynth.latent.estimator import LatentOverSampler as LatentOverSampler
+    from fgsynth.latent.estimator_cv import LatentClassifierCV as LatentClassifierCV
     from fgsynth.latent.features.extract import extract as extract
     from fgsynth.train.recipe import Recipe as Recipe
     from fgsynth.utils.errors import UserError as UserError
@@ -36,6 +37,7 @@ PUBLIC = {
     "Generator": "generate.generator",
     "Guidance": "guidance.feedback",
     "LatentClassifier": "latent.estimator",
+    "LatentClassifierCV": "latent.estimator_cv",
     "LatentOverSampler": "latent.estimator",
     "Method": "generate.plan",
     "Plan": "generate.synthesise",
