@@ -39,29 +39,11 @@ def extract(
 
     Features lie in the folder as `<fingerprint>.safetensors` ("features", "label") with a JSON beside it,
     which appears last. The fingerprint is of extractor, weights, preprocessing and images; batch and workers
-    change rounding errors at most. A killed run goes on after its last whole shard of images.
-
-    Parameters
-    ----------
-    extractor : Extractor
-        By `features.extractors.extractor`.
-    source : a source of images, with a `digest` unless in memory
-        n labelled images.
-    folder : path
-        Of the finished features.
-    batch, workers, shard : int
-        Images per forward pass, processes that read images (0: this one), images per file on the way.
-
-    Returns
-    -------
-    tuple of Tensor
-        Features (n, k) float32 and labels (n,), in the source's order.
-
-    Raises
-    ------
-    UserError
-        For no image, one that cannot be read, a feature that is not finite (naming the image), and a
-        finished file that does not fit its JSON.
+    change rounding errors at most. A killed run goes on after its last whole shard of images. batch, workers,
+    shard: images per forward pass, processes that read images (0: this one), images per file on the way.
+    Returns features (n, k) float32 and labels (n,), in the source's order. Raises UserError for no image, one
+    that cannot be read, a feature that is not finite (naming the image), and a finished file that does not
+    fit its JSON.
     """
     n, folder = len(source.label), home(folder)
     for name, value in {"images": n, "images per batch": batch, "images per shard": shard}.items():

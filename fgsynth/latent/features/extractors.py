@@ -29,17 +29,8 @@ KINDS = ("timm", "clip", "unclip")
 class Extractor:
     """A frozen network with its own preprocessing.
 
-    Parameters
-    ----------
-    name : str
-        As given to `extractor`.
-    preprocessing : str
-        Its settings as JSON.
-    prepare : callable
-        8-bit RGB images -> pixels (n, 3, h, w).
-    network : Module
-        Pixels -> features (n, k), on `device`.
-    device : torch.device
+    preprocessing: its settings as JSON; prepare: 8-bit RGB images -> pixels (n, 3, h, w); network: pixels ->
+    features (n, k), on `device`.
     """
 
     name: str
@@ -67,20 +58,11 @@ def extractor(name: str) -> Extractor:
     """Load a frozen feature extractor, on a GPU where there is one.
 
     Features are as the network computes them, neither centred nor scaled. The backbone of LS is not known:
-    which one to take is the user's choice.
-
-    Parameters
-    ----------
-    name : str
-        "timm:<model or folder>": the pooled embedding before the classifier (DINOv2, CLIP, ...) under the
-        model's own evaluation transform. "clip:<hub id or folder>": CLIP's projected image embedding
-        (Radford et al. 2021). "unclip:<hub id or folder>": that of the CLIP within an unCLIP. Folders as
-        timm and transformers save them, with safetensors.
-
-    Raises
-    ------
-    UserError
-        For an unknown name, and for weights that cannot be loaded.
+    which one to take is the user's choice. "timm:<model or folder>": the pooled embedding before the
+    classifier (DINOv2, CLIP, ...) under the model's own evaluation transform. "clip:<hub id or folder>":
+    CLIP's projected image embedding (Radford et al. 2021). "unclip:<hub id or folder>": that of the CLIP
+    within an unCLIP. Folders as timm and transformers save them, with safetensors. Raises UserError for an
+    unknown name, and for weights that cannot be loaded.
     """
     kind, _, model = name.partition(":")
     if kind not in KINDS or not model:

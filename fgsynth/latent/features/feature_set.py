@@ -17,25 +17,10 @@ Strings = NDArray[np.str_]
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features of a benchmark with labels and splits.
+    """Features of a benchmark, (n, k) float32, with labels, (n,) int64 from 0 to c - 1, and splits.
 
-    Parameters
-    ----------
-    features : Tensor
-        (n, k) float32, finite.
-    label : Tensor
-        (n,) int64, from 0 to c - 1.
-    split : array
-        (n,), "train", "val", "test", "final" or REST per row.
-    classes : tuple of str
-        The names of the c classes.
-    name : str
-        What errors call the set.
-
-    Raises
-    ------
-    UserError
-        For features or labels other than these, naming the row.
+    split: (n,), "train", "val", "test", "final" or REST per row; classes: the names of the c classes; name:
+    what errors call the set. Raises UserError for other features or labels, naming the row.
     """
 
     features: Tensor

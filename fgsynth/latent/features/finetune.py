@@ -44,28 +44,10 @@ def fine_tune(
 ) -> FineTuned:
     """Fine-tune a copy of a backbone under balanced softmax: AdamW, cosine schedule, random flips.
 
-    The linear layer starts at a probe (LP-FT: Kumar et al., "Fine-Tuning can Distort Pretrained Features and
-    Underperform Out-of-Distribution", ICLR 2022).
-
-    Parameters
-    ----------
-    backbone : Module
-        Pixels (n, 3, h, w) -> features (n, k); it is not changed.
-    pixels, label, counts : Tensor
-        Training images (n, 3, h, w), their classes (n,), and the images per class (c,).
-    probe : tuple of Tensor
-        Weight (k, c) and bias (c,).
-    rate : float
-        Peak learning rate.
-    epochs : int
-        Passes over the images.
-    seed : int
-        Of batches, flips and dropout.
-
-    Raises
-    ------
-    UserError
-        For a loss that is not finite.
+    The linear layer starts at a probe, weight (k, c) and bias (c,) (LP-FT: Kumar et al., "Fine-Tuning can
+    Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022). backbone: pixels
+    (n, 3, h, w) -> features (n, k); counts: images per class, (c,); rate: the peak learning rate.
+    Raises UserError for a loss that is not finite.
     """
     start, device = perf_counter(), pixels.device
     label, counts = label.to(device), counts.to(device)

@@ -39,24 +39,10 @@ def load(name: str, seed: int, settings: LatentSets, work: str) -> Drawn:
     """Load one draw of a benchmark in feature space.
 
     CIFAR-100-LT has no image to spare in its largest class: settings are chosen on a draw with validation
-    images and then used on the usual one.
-
-    Parameters
-    ----------
-    name : str
-        "digits_lt"; "imagenet_lt_features" or "places_lt_features" of the mini world; "cifar100_lt:100" with
-        its imbalance; "places365_lt".
-    seed : int
-        Draws which class is rare and which images there are.
-    settings : LatentSets
-        Sizes, folders and the extractor.
-    work : str
-        Folder below which features are stored.
-
-    Raises
-    ------
-    UserError
-        For an unknown name, and for data that are not on disk.
+    images and then used on the usual one. name: "digits_lt"; "imagenet_lt_features" or "places_lt_features"
+    of the mini world; "cifar100_lt:100" with its imbalance; "places365_lt". The seed draws which class is
+    rare and which images there are; features are stored below `work`. Raises UserError for an unknown name,
+    and for data that are not on disk.
     """
     kind, _, value = name.partition(":")
     folder, short = place(work) / "features", name.removesuffix(FEATURES)

@@ -34,31 +34,11 @@ def decode_features(
     *,
     cfg: float = CFG,
 ) -> Tensor:
-    """Decode CLIP features by unCLIP: an image each by DDIM (Ramesh et al. 2022).
+    """Decode CLIP features (n, width) by unCLIP: an image each by DDIM (Ramesh et al. 2022).
 
-    Parameters
-    ----------
-    model : Generator
-        An unCLIP.
-    features : Tensor
-        (n, width), the image condition in place of an image's embedding.
-    seeds : sequence of int
-        One per image, for noise.
-    prompts : sequence of str, optional
-        A text per image; without, no text.
-    cfg : float
-        Classifier-free scale.
-
-    Returns
-    -------
-    Tensor
-        8-bit images (n, h, w, 3); each depends on its own row, seed and prompt only.
-
-    Raises
-    ------
-    UserError
-        For no features, and for features of another width, that are not finite, or of another number than
-        the seeds.
+    Features stand in for embeddings of condition images; without prompts there is no text. Returns 8-bit
+    images (n, h, w, 3); each depends on its own row, seed and prompt only. Raises UserError for no features,
+    and for features of another width, that are not finite, or of another number than the seeds.
     """
     if not len(features):
         raise UserError("There are no features to decode: give at least one.")

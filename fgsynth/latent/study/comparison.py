@@ -18,11 +18,15 @@ from fgsynth.config.names import (
     NEAREST_MEAN,
     NEAREST_NEIGHBOURS,
     SHRINKAGE_LDA,
+    SHRINKAGE_LDA_CORRECTED,
+    SHRUNK_LDA,
     TAU_CHOSEN,
+    WHITENED,
 )
 from fgsynth.evaluate.metrics import interval, long_tail_accuracy
 from fgsynth.guidance.criteria import Criterion, Hardness, entropy, loss
 from fgsynth.guidance.feedback import Guidance
+from fgsynth.latent.checks import by_class
 from fgsynth.latent.features.feature_set import REST, FeatureSet
 from fgsynth.latent.probe.linear import Predictor, Probe, average_accuracy, path, select
 from fgsynth.latent.probe.references import (
@@ -30,16 +34,20 @@ from fgsynth.latent.probe.references import (
     nearest_class_mean,
     nearest_neighbours,
     shrinkage_lda,
+    shrunk_lda,
 )
 from fgsynth.latent.samplers.base import LatentSampler, fill_counts
 from fgsynth.latent.samplers.diffusion import FeatureDiffusion, Feedback, feature_classifier
 from fgsynth.latent.samplers.filters import NearestKept, OnSphere
 from fgsynth.latent.samplers.registry import SAMPLERS
+from fgsynth.latent.shrinkage import Whitening
 from fgsynth.utils.parallel import threads_for
 from fgsynth.utils.seeds import stable_seed
 
 METRICS = ("overall", "many", "medium", "few")
 TAUS = (0.0, 0.5, 1.0, 1.5)
+N_STEPS, EVERY = 12, 2
+"""Of DDIM in feature space: six guided steps, at the same places of the path as every fifth of thirty."""
 
 
 def scaling(data: FeatureSet) -> tuple[Tensor, Tensor]:
@@ -54,24 +62,20 @@ def scaled(data: FeatureSet) -> FeatureSet:
     return replace(data, features=(data.features - mean) / size)
 
 
+def whitened(data: FeatureSet) -> FeatureSet:
+    """Features white within the training classes, scaled as by `scaled`."""
+    forward = Whitening.fit(by_class(*data.part("train"))).forward
+    return scaled(replace(data, features=data.features @ forward))
+
+
 @dataclass(frozen=True, eq=False)
 class Draw:
     """One draw of a long-tailed feature set, on which methods are fitted and chosen by validation.
 
-    Parameters
-    ----------
-    data : FeatureSet
-        Scaled features.
-    seed : int
-        Of the draw and of everything fitted on it.
-    weight_decays : sequence of float
-        Of every probe, from which validation chooses.
-    scale, updates : float, int
-        Feedback scale w, and updates of the feature diffusion.
-    neighbours : sequence of int
-        The k of nearest neighbours.
-    final : FeatureSet, optional
-        A set without validation, on which each method is fitted again as chosen.
+    data: scaled features; seed: of the draw and of everything fitted on it; weight_decays: of every probe,
+    and neighbours: the k of nearest neighbours, from which validation chooses; scale, updates: feedback scale
+    w, and updates of the feature diffusion; final: a set without validation, on which each method is fitted
+    again as chosen.
     """
 
     data: FeatureSet
@@ -105,7 +109,7 @@ class Draw:
     @cached_property
     def diffusion(self) -> FeatureDiffusion:
         """The diffusion in feature space, fitted once for guided and unguided sampling."""
-        return FeatureDiffusion(updates=self.updates, seed=self.seed).fit(*self.train)
+        return FeatureDiffusion(self.updates, n_steps=N_STEPS, seed=self.seed).fit(*self.train)
 
     def guided(self, criterion: str) -> FeatureDiffusion:
         """The same diffusion under feedback of the guide by a criterion."""
@@ -115,7 +119,9 @@ class Draw:
             "hardness": lambda: Hardness.fit(*self.train, len(self.counts)),
         }
         classifier = feature_classifier(self.guide.logits)
-        return self.diffusion.guided_by(Feedback(criteria[criterion](), classifier, Guidance(self.scale)))
+        return self.diffusion.guided_by(
+            Feedback(criteria[criterion](), classifier, Guidance(self.scale, every=EVERY))
+        )
 
     def probe(self, features: Tensor, label: Tensor, taus: Iterable[float]) -> tuple[Probe, float]:
         """Fit a probe, its weight decay and tau chosen by average validation accuracy.
@@ -143,6 +149,10 @@ class Draw:
 
     def reference(self, method: str) -> dict[str, Any]:
         """Row of a method without synthetic features, or of the full balanced set."""
+        if method == WHITENED:
+            final = None if self.final is None else whitened(self.final)
+            draw = replace(self, data=whitened(self.data), final=final)
+            return draw.reference(TAU_CHOSEN) | {"method": WHITENED}
         if method == TAU_CHOSEN:
             return self._tuned(method, lambda draw: draw.train, TAUS)
         start = perf_counter()
@@ -190,11 +200,6 @@ def _guided(criterion: str, draw: Draw) -> LatentSampler:
     return draw.guided(criterion)
 
 
-def _untrained(draw: Draw) -> LatentSampler:
-    """The feature diffusion before any training: the difference is what training gains."""
-    return FeatureDiffusion(updates=0, seed=draw.seed).fit(*draw.train)
-
-
 def _nearest_neighbours(draw: Draw) -> NearestNeighbours:
     # One k needs no validation, and the final set has none.
     split = "val" if len(draw.neighbours) > 1 else "train"
@@ -206,7 +211,6 @@ METHODS: dict[str, Callable[[Draw], LatentSampler]] = {
     **{name: partial(_fitted, make) for name, make in SAMPLERS.items()},
     "class gaussian, nearest half": partial(_fitted, lambda: NearestKept(GAUSSIAN())),
     "class gaussian, unit sphere": partial(_fitted, lambda: OnSphere(GAUSSIAN())),
-    "shrunk means, tied covariance": _untrained,
     "feature diffusion": lambda draw: draw.diffusion,
     **{f"feature diffusion, FG {c}": partial(_guided, c) for c in ("entropy", "loss", "hardness")},
 }
@@ -217,11 +221,13 @@ REFERENCES: dict[str, Callable[[Draw], Predictor]] = {
     BALANCED_SOFTMAX: lambda draw: draw.probe(*draw.train, (1.0,))[0],
     NEAREST_MEAN: lambda draw: nearest_class_mean(*draw.train, len(draw.counts)),
     SHRINKAGE_LDA: lambda draw: shrinkage_lda(*draw.train, len(draw.counts)),
+    SHRINKAGE_LDA_CORRECTED: lambda draw: shrinkage_lda(*draw.train, len(draw.counts), corrected=True),
+    SHRUNK_LDA: lambda draw: shrunk_lda(*draw.train, len(draw.counts)),
     NEAREST_NEIGHBOURS: _nearest_neighbours,
     FULL_SET: lambda draw: draw.probe(*draw.data.part("train", REST), (0.0,))[0],
 }
 """Without synthetic features; the last is the bound, trained on more than long-tailed methods have."""
-REFERENCE_NAMES = (ERM, BALANCED_SOFTMAX, TAU_CHOSEN, *list(REFERENCES)[2:])
+REFERENCE_NAMES = (ERM, BALANCED_SOFTMAX, TAU_CHOSEN, WHITENED, *list(REFERENCES)[2:])
 
 
 def compare(draw: Draw, methods: Iterable[str]) -> pd.DataFrame:

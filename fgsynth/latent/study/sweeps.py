@@ -59,15 +59,9 @@ def tune(
 
     def train(rate: float) -> FineTuned:
         return fine_tune(
-            extractor.network,
-            pixels["train"],
-            label["train"],
-            draw.counts,
-            probe=probe,
-            rate=rate,
-            epochs=epochs,
-            seed=draw.seed,
-        )
+            extractor.network, pixels["train"], label["train"], draw.counts, probe=probe, rate=rate,
+            epochs=epochs, seed=draw.seed,
+        )  # fmt: skip
 
     best = best_by_validation(rates, train, pixels["val"], label["val"])
     accuracies = long_tail_accuracy(best.predict(pixels[draw.split]), label[draw.split], draw.counts)
