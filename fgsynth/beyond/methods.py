@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
 from fgsynth.beyond import allocation, filters
 from fgsynth.beyond.committee import ensemble, epistemic_heads
-from fgsynth.beyond.flops import operations
 from fgsynth.beyond.scale_rule import ScaleRule, feedback_scales, held_out
 from fgsynth.config import names
 from fgsynth.config.names import FG_ENTROPY, UNGUIDED, parse
@@ -20,7 +20,7 @@ from fgsynth.data.tars import sha256
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.compose import guidance_of
 from fgsynth.generate.methods import methods as printed
-from fgsynth.generate.plan import Method
+from fgsynth.generate.plan import Method, plan
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.utils.errors import UserError
 
@@ -58,6 +58,25 @@ class ExtendedMethod:
         """What the filter drops, as `filters.dropped`."""
         mask = np.ones(len(self.made.index), dtype=bool) if self.keep is None else self.keep(self.made)[0]
         return filters.dropped(self.exp, self.made, mask)
+
+
+def operations(exp: Experiment, method: Method) -> float:
+    """Floating-point operations per image (10^9), from its condition to its decoding, feedback included.
+
+    Counted by the networks' own code (matrix products, convolutions and attention, forwards and backwards),
+    while one image is made, so that they are the same on every machine. What is trained, fitted or embedded
+    once for many images, guide, criteria and texts, is not in it.
+    """
+    group = int(exp.real.label.min()) * len(exp.bench.manifest.contexts)
+    one = np.zeros(len(exp.bench.manifest.fill_counts()), dtype=np.int64)
+    one[group] = 1
+    rows = plan(exp.bench, one, exp.seed, method.image)
+    make = exp.maker(method)
+    # Once before: guide, criteria and embedded texts are made with the first image and then kept.
+    make(rows)
+    with FlopCounterMode(display=False) as counter:
+        make(rows)
+    return counter.get_total_flops() / 1e9
 
 
 def pushes(sampling: Sampling) -> int:
@@ -168,18 +187,18 @@ def _allocated(worst: bool) -> Callable[[Methods], ExtendedMethod]:
 
 
 def _by_prototype(methods: Methods) -> ExtendedMethod:
-    def keep(made: SyntheticSet) -> tuple[NDArray[np.bool_], str]:
-        return filters.by_prototype(methods.exp, made), "prototype"
-
-    return ExtendedMethod(methods.exp, methods.fg, keep=keep)
+    exp = methods.exp
+    return ExtendedMethod(exp, methods.fg, keep=lambda made: (filters.by_prototype(exp, made), "prototype"))
 
 
 def _by_confidence(methods: Methods) -> ExtendedMethod:
-    def keep(made: SyntheticSet) -> tuple[NDArray[np.bool_], str]:
-        level, judge = methods.settings.confidence, held_out(methods.exp)
-        return filters.by_confidence(methods.exp, made, judge, level), f"confidence {level}"
-
-    return ExtendedMethod(methods.exp, methods.fg, keep=keep, trained=1)
+    exp, level = methods.exp, methods.settings.confidence
+    return ExtendedMethod(
+        exp,
+        methods.fg,
+        keep=lambda made: (filters.by_confidence(exp, made, held_out(exp), level), f"confidence {level}"),
+        trained=1,
+    )
 
 
 def _early_heads(methods: Methods) -> ExtendedMethod:

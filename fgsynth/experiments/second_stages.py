@@ -5,11 +5,11 @@ They are sent to other processes: what they hold is what they need, and not the 
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from fgsynth.data.benchmark import group_of
-from fgsynth.data.sources import Source
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.study import SecondStage
 from fgsynth.models.networks import Classifier
@@ -22,32 +22,21 @@ def retrained(exp: Experiment, epochs: int, method: Callable[..., Classifier] = 
     method: cRT (default, Kang et al. 2020) or any other `(network, real, recipe, seed, workers) -> network`.
     """
     recipe, workers = replace(exp.recipe, epochs=epochs, select="last"), exp.workers
-
-    def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
-        return method(network, real, recipe, seed, workers=workers)
-
-    return stage
+    return lambda real, made, network, seed: method(network, real, recipe, seed, workers=workers)
 
 
 def balanced_meta_softmax(exp: Experiment, epochs: int) -> SecondStage:
     """Train the last layer by Meta Sampler and balanced softmax, on real and synthetic images (BALMS)."""
     recipe, workers = replace(exp.recipe, epochs=epochs), exp.workers
-
-    def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
-        return crt.meta_sampler(network, real, made, recipe, seed, workers=workers)[0]
-
-    return stage
+    train = partial(crt.meta_sampler, recipe=recipe, workers=workers)
+    return lambda real, made, network, seed: train(network, real, made, seed=seed)[0]
 
 
 def normalised(exp: Experiment) -> SecondStage:
     """Rescale by tau-normalisation, tau by average validation accuracy."""
     val, side, workers = exp.trainings.images("val"), exp.recipe.side, exp.workers
-
-    def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
-        tau = rescale.best_tau(network, val, side=side, workers=workers)
-        return rescale.tau_normalised(network, tau)
-
-    return stage
+    best = partial(rescale.best_tau, val=val, side=side, workers=workers)
+    return lambda real, made, network, seed: rescale.tau_normalised(network, best(network))
 
 
 def refitted(exp: Experiment) -> SecondStage:
@@ -55,8 +44,4 @@ def refitted(exp: Experiment) -> SecondStage:
     val, side, workers = exp.trainings.images("val"), exp.recipe.side, exp.workers
     manifest = exp.bench.manifest
     group = torch.tensor(group_of(manifest.rows("val"), manifest).to_numpy())
-
-    def stage(real: Source, made: Source | None, network: Classifier, seed: int) -> Classifier:
-        return dfr.dfr(network, val, group, seed, side=side, workers=workers)
-
-    return stage
+    return lambda real, made, network, seed: dfr.dfr(network, val, group, seed, side=side, workers=workers)

@@ -7,9 +7,8 @@ import pytest
 
 from fgsynth.beyond import figures
 from fgsynth.beyond import methods as beyond
-from fgsynth.beyond.flops import operations
 from fgsynth.beyond.loops import closed_loops, loop_costs, run_all
-from fgsynth.beyond.methods import METHODS, Methods, check, pushes
+from fgsynth.beyond.methods import METHODS, Methods, check, operations, pushes
 from fgsynth.config.names import FG_ENTROPY, UNGUIDED, UNGUIDED_MORE, variant
 from fgsynth.config.params import load
 from fgsynth.config.schema import BeyondSettings, Groups, Sampling

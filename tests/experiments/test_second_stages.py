@@ -1,4 +1,5 @@
 import pickle
+from types import SimpleNamespace
 
 import cloudpickle
 import pytest
@@ -16,7 +17,7 @@ LONG = bench({"train": (9, 3), "val": (2, 2)}, ("dim",))
 
 
 def experiment():
-    return Experiment(LONG, None, None, RECIPE, None)
+    return Experiment(LONG, SimpleNamespace(check_prompts=lambda prompts: None), None, RECIPE, None)
 
 
 def test_stages_train_by_the_recipe_for_their_own_epochs_on_the_images_they_are_for():
