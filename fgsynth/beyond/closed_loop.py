@@ -155,7 +155,7 @@ def loop_folder(exp: Experiment, settings: LoopSettings, method: Method, seed: i
     guide = weights_digest(exp.guide) if method.criteria else ""
     made = (exp.bench.digest, exp.made_by, vars(method), guide, exp.seed)
     name = fingerprint(CODE, *made, vars(settings), vars(exp.recipe), seed)
-    return exp.work / exp.bench.manifest.name / "loops" / name
+    return exp.work / exp.bench.manifest.folder / "loops" / name
 
 
 def run_loop(exp: Experiment, settings: LoopSettings, method: Method, seed: int, split: str) -> Looped:

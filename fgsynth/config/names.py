@@ -6,7 +6,6 @@ prints it stands in data/paper/tables.yaml. A method at another setting is a `va
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
@@ -15,26 +14,17 @@ from fgsynth.utils.errors import UserError
 Kind = Literal["set", "loop", "path", "objective", "second stage", "reference", "features", "probe"]
 
 
-@dataclass(frozen=True)
-class Named:
-    """A method: its name, what it is of, and who proposed it.
+METHODS: dict[str, tuple[Kind, str]] = {}
+"""Every method by its name: what it is of, and who proposed it.
 
-    kind: "set", how synthetic images are made; "loop", a set made in parts; "path", a set and how its
-    gradient is computed; "objective" and "second stage" of training; "reference", what methods are held
-    against; "features", how synthetic features are made; "probe", a classifier of real features.
-    """
-
-    name: str
-    kind: Kind
-    source: str
-
-
-METHODS: dict[str, Named] = {}
-"""Every method by its name."""
+"set", how synthetic images are made; "loop", a set made in parts; "path", a set and how its gradient is
+computed; "objective" and "second stage" of training; "reference", what methods are held against; "features",
+how synthetic features are made; "probe", a classifier of real features.
+"""
 
 
 def _named(name: str, kind: Kind, source: str = "here") -> str:
-    METHODS[name] = Named(name, kind, source)
+    METHODS[name] = kind, source
     return name
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fgsynth.data.images import ImageLike
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import read_json
+from fgsynth.utils.paths import file_name, read_json
 
 COLUMNS = ["key", "split", "label", "context"]
 SPLITS = ("train", "val", "test", "final")
@@ -61,6 +61,11 @@ class Manifest:
         names = json.dumps([self.name, self.source, self.classes, self.contexts])
         rows = self.table.to_csv(index=False, lineterminator="\n")
         return hashlib.sha256((names + "\n" + rows).encode()).hexdigest()
+
+    @property
+    def folder(self) -> str:
+        """The name as that of a folder."""
+        return file_name(self.name)
 
     def rows(self, split: str) -> pd.DataFrame:
         """The images of a split, in the manifest's order. Raises UserError where there are none."""

@@ -33,7 +33,7 @@ def draw(name: str, world: Any) -> Benchmark:
     Raises UserError for one that does not exist, for an unknown or mistyped key and, of a set on disk, for
     what is missing or altered.
     """
-    settings, function = _of_kind(name, world)
+    settings, function, *_ = _of_kind(name, world)
     return function(validated(settings, world, "world"))
 
 
@@ -43,17 +43,13 @@ def train_counts(name: str, world: Any) -> Tensor:
     Raises UserError as `draw`, but not for images that are missing.
     """
     if is_on_disk(world):
-        settings, _, counted = REAL[_known(name)]
+        settings, _, counted = _of_kind(name, world)
         return counted(validated(settings, world, "world"))
     m = draw(name, world).manifest
     return m.fill_counts().reshape(len(m.classes), -1)
 
 
-def _of_kind(name: str, world: Any) -> tuple[type[Frozen], Callable[[Any], Benchmark]]:
-    return REAL[_known(name)][:2] if is_on_disk(world) else WORLDS[_known(name)]
-
-
-def _known(name: str) -> str:
+def _of_kind(name: str, world: Any) -> tuple[Any, ...]:
     if name not in WORLDS:
         raise UserError(f"No benchmark '{name}': choose one of {', '.join(WORLDS)}.")
-    return name
+    return REAL[name] if is_on_disk(world) else WORLDS[name]

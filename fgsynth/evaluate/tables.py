@@ -11,9 +11,9 @@ from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import read_csv
 
 COLUMNS = ["scale", "benchmark", "method", "seed", "metric", "value", "split", "selection"]
-KEY = ["scale", "benchmark", "method", "seed", "metric", "split", "selection"]
-
+KEY = [column for column in COLUMNS if column != "value"]
 COMPARED = ["scale", "benchmark", "method", "reference", "metric", "mean", "low", "high", "seeds", "split"]
+PAIR = [column for column in COMPARED if column not in ("mean", "low", "high", "seeds")]
 
 
 def comparisons_to_csv(rows: pd.DataFrame) -> str:
@@ -28,15 +28,7 @@ def comparisons_to_csv(rows: pd.DataFrame) -> str:
 
 def check_comparisons(rows: pd.DataFrame, source: str) -> None:
     """Raise UserError, naming `source`, unless `rows` are comparisons of methods that there are."""
-    if set(rows.columns) != set(COMPARED):
-        odd = sorted(set(rows.columns) ^ set(COMPARED))
-        raise UserError(
-            f"{source}: columns {', '.join(odd)} are missing or unknown; need {', '.join(COMPARED)}."
-        )
-    names.check([*rows["method"].unique(), *rows["reference"].unique()], source)
-    repeated = rows[rows.duplicated(["scale", "benchmark", "method", "reference", "metric", "split"])]
-    if len(repeated):
-        raise UserError(f"{source}: the pair {repeated.iloc[0][COMPARED[2:5]].to_dict()} is there twice.")
+    _check_shape(rows, source, COMPARED, PAIR, ("method", "reference"))
     if not (rows["low"] <= rows["high"]).all():
         raise UserError(f"{source}: an interval has its ends the wrong way round or missing.")
 
@@ -52,21 +44,26 @@ def to_csv(rows: pd.DataFrame) -> str:
 
 def check(rows: pd.DataFrame, source: str) -> None:
     """Raise UserError, naming `source`, unless `rows` are tidy results of methods that there are."""
-    if set(rows.columns) != set(COLUMNS):
-        odd = sorted(set(rows.columns) ^ set(COLUMNS))
-        raise UserError(
-            f"{source}: columns {', '.join(odd)} are missing or unknown; need {', '.join(COLUMNS)}."
-        )
-    names.check(rows["method"].unique(), source)
-    repeated = rows[rows.duplicated(KEY)]
-    if len(repeated):
-        raise UserError(f"{source}: the row {repeated.iloc[0][KEY].to_dict()} is there twice.")
+    _check_shape(rows, source, COLUMNS, KEY, ("method",))
     values = pd.to_numeric(rows["value"], errors="coerce")
     if not np.isfinite(values).all():
         bad = rows[~np.isfinite(values)].iloc[0]
         raise UserError(
             f"{source}: {bad['method']}, {bad['metric']}, seed {bad['seed']} has no finite value."
         )
+
+
+def _check_shape(
+    rows: pd.DataFrame, source: str, columns: list[str], key: list[str], methods: tuple[str, ...]
+) -> None:
+    """Raise UserError for other columns, methods that there are not, and a key that is there twice."""
+    if odd := sorted(set(rows.columns) ^ set(columns)):
+        needs = ", ".join(columns)
+        raise UserError(f"{source}: columns {', '.join(odd)} are missing or unknown; need {needs}.")
+    names.check(pd.unique(rows[list(methods)].to_numpy().ravel()), source)
+    repeated = rows[rows.duplicated(key)]
+    if len(repeated):
+        raise UserError(f"{source}: the row {repeated.iloc[0][key].to_dict()} is there twice.")
 
 
 def tidy(

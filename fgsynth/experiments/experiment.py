@@ -189,7 +189,7 @@ class Experiment:
         table = plan(self.bench, each, self.seed, method.image)
         table = table[table["index"] % part[1] == part[0]].reset_index(drop=True)
         digest = self._digest(method, table)
-        folder = self.work / self.bench.manifest.name / "synthetic" / digest
+        folder = self.work / self.bench.manifest.folder / "synthetic" / digest
         store = Store(folder, table, self.sampling.per_shard)
         self.generator_of(method)
         maker: Maker = partial(self.maker, method)
@@ -215,7 +215,7 @@ class Experiment:
         if inversion not in self._with_words:
             chosen = {key: self.made_by[key] for key in ("generator", "revision", "dtype")}
             name = fingerprint(SYNTHESIS, self.bench.digest, chosen, vars(inversion), self.seed)
-            folder = self.work / self.bench.manifest.name / "words" / name
+            folder = self.work / self.bench.manifest.folder / "words" / name
             self._with_words[inversion] = with_learned_words(
                 self.generator, self.bench, inversion, self.seed, folder
             )

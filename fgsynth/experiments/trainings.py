@@ -106,7 +106,7 @@ class Trainings:
         """Where a classifier's run is kept."""
         made = synthetic.digest if synthetic else ""
         name = fingerprint(TRAINING, self.bench.digest, made, vars(recipe), seed)
-        return self.work / self.bench.manifest.name / "classifiers" / name
+        return self.work / self.bench.manifest.folder / "classifiers" / name
 
     def predicted(self, network: Classifier, split: str, folder: Path | None = None) -> NDArray[np.int64]:
         """The class that a network predicts of every image of a split; kept in the run's folder, if given."""

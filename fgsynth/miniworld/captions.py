@@ -35,13 +35,6 @@ def _caption(kind: str, name: str, context: str, mode: int, style: str, u: np.nd
         return f"{opening}{name}{_OVER[WEATHER[mode]] if weather else ''}"
     unnamed = _UNNAMED_MISREAD if kind in CLASSES and CLASSES[kind].ambiguity == "misread" else _UNNAMED
     look = KINDS[kind].modes[mode]
-    words = (
-        ""
-        if u[2] >= _SAYS_MODE
-        else f"{look.colour} "
-        if look.pattern == "plain"
-        else f"{look.pattern} {look.colour} "
-    )
-    return (
-        opening + words + prompt("thing" if u[3] < unnamed else name, context if u[1] < _SAYS_CONTEXT else "")
-    )
+    words = f"{look.pattern} {look.colour} ".removeprefix("plain ") if u[2] < _SAYS_MODE else ""
+    named, where = "thing" if u[3] < unnamed else name, context if u[1] < _SAYS_CONTEXT else ""
+    return opening + words + prompt(named, where)

@@ -34,12 +34,9 @@ class Kind:
     other: str | None = None
 
 
-def _modes(text: str) -> tuple[Mode, ...]:
-    return tuple(Mode(*word.split("-")[::-1]) if "-" in word else Mode(word) for word in text.split())
-
-
 def _class(name: str, modes: str, ambiguity: Ambiguity = "none", other: str | None = None) -> Kind:
-    return Kind(name, _modes(modes), ambiguity, other)
+    """modes: words of a colour, or pattern-colour."""
+    return Kind(name, tuple(Mode(*word.split("-")[::-1]) for word in modes.split()), ambiguity, other)
 
 
 # The rare appearances of a class are the common ones of classes it can be taken for: mushroom,

@@ -1,8 +1,5 @@
 """From hidden factors to pixels: deterministic, image by image, vectorised over the batch."""
 
-from collections.abc import Sequence
-from typing import TypeVar
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -13,7 +10,6 @@ from fgsynth.miniworld.scenery import CONTEXT_PAINTERS, GROUNDS, mix, rgb, step
 from fgsynth.miniworld.shapes import Array
 from fgsynth.miniworld.silhouettes import SILHOUETTES, Material
 
-Key = TypeVar("Key")
 SIDE = 32
 """Images are SIDE x SIDE pixels."""
 
@@ -105,17 +101,6 @@ def _paint(image: Array, kind: str, mode: Mode, where: dict[str, Array], drawing
         image *= inked[..., None]
 
 
-def _groups(keys: Sequence[Key]) -> dict[Key, NDArray[np.intp]]:
-    table: dict[Key, list[int]] = {}
-    for i, key in enumerate(keys):
-        table.setdefault(key, []).append(i)
-    return {key: np.array(rows) for key, rows in table.items()}
-
-
-def _things(factors: pd.DataFrame) -> list[tuple[str, int]]:
-    return list(zip(factors["kind"], factors["mode"], strict=True))
-
-
 def _weather(image: Array, weather: str, fields: Array) -> Array:
     if weather == "night":
         return image * rgb("3c4474") + rgb("05060f")
@@ -130,16 +115,15 @@ def _weather(image: Array, weather: str, fields: Array) -> Array:
 def _objects(factors: pd.DataFrame, fields: Array, knobs: Array) -> Array:
     n, drawing = len(factors), (factors["style"] == "drawing").to_numpy()
     image = np.empty((n, SIDE, SIDE, 3), np.float32)
-    for context, rows in _groups(list(factors["context"])).items():
+    for context, rows in factors.groupby("context").indices.items():
         image[rows] = CONTEXT_PAINTERS[context](_X, _Y, fields[rows], knobs[rows])
     image = mix(image, _PAPER, np.broadcast_to(0.45 * drawing[:, None, None].astype(np.float32), (n, 1, 1)))
     ground = image.copy()
     columns = {
         key: factors[key].to_numpy(np.float32) for key in ("x", "y", "size", "angle", "flip", "light", "tone")
     }
-    columns["angle"] = np.deg2rad(columns["angle"])
-    columns["light"] = np.deg2rad(columns["light"])
-    for (kind, mode), rows in _groups(_things(factors)).items():
+    columns |= {key: np.deg2rad(columns[key]) for key in ("angle", "light")}
+    for (kind, mode), rows in factors.groupby(["kind", "mode"]).indices.items():
         part = image[rows]
         _paint(part, kind, KINDS[kind].modes[mode], {k: c[rows] for k, c in columns.items()}, drawing[rows])
         image[rows] = part
@@ -159,7 +143,7 @@ def _covered(factors: pd.DataFrame) -> Array:
 
 def _places(factors: pd.DataFrame, fields: Array, knobs: Array, jitter: Array) -> Array:
     image = np.empty((len(factors), SIDE, SIDE, 3), np.float32)
-    for (name, mode), rows in _groups(_things(factors)).items():
+    for (name, mode), rows in factors.groupby(["kind", "mode"]).indices.items():
         place = PLACES[name]
         part = GROUNDS[place.ground](_X, _Y, fields[rows], knobs[rows])
         drawing = (factors["style"].iloc[rows] == "drawing").to_numpy()
@@ -176,10 +160,11 @@ def _places(factors: pd.DataFrame, fields: Array, knobs: Array, jitter: Array) -
                 "light": np.deg2rad(factors["light"].to_numpy(np.float32)[rows]),
                 "tone": factors["tone"].to_numpy(np.float32)[rows],
             }
-            for colour, mine in _groups(list((r[:, 2] * 13 % 1 < 0.75).astype(int))).items():
-                look = _look(thing.kind, 0 if colour else 1)
+            common = r[:, 2] * 13 % 1 < 0.75
+            for look, mine in ((0, common), (1, ~common)):
                 layer = part[mine]
-                _paint(layer, thing.kind, look, {k: c[mine] for k, c in where.items()}, drawing[mine])
+                shown = {k: c[mine] for k, c in where.items()}
+                _paint(layer, thing.kind, _look(thing.kind, look), shown, drawing[mine])
                 part[mine] = layer
         image[rows] = _weather(part, WEATHER[mode], fields[rows])
     return image

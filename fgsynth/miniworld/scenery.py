@@ -75,30 +75,19 @@ def _water(x: Array, y: Array, fields: Array, knobs: Array) -> Array:
 
 
 def _halves(upper: Painter, lower: Painter, low: float, high: float) -> Painter:
-    def paint(x: Array, y: Array, fields: Array, knobs: Array) -> Array:
+    def _paint(x: Array, y: Array, fields: Array, knobs: Array) -> Array:
         edge = step(_knob(knobs, 3, low, high) - y, 0.05)
         return mix(upper(x, y, fields, knobs), lower(x, y, fields, knobs), edge)
 
-    return paint
+    return _paint
 
 
 def _plain(colours: str, grain: float = 0.12) -> Painter:
-    def paint(x: Array, y: Array, fields: Array, knobs: Array) -> Array:
-        a, b = rgb(colours)
-        shade = np.clip(0.5 - 0.5 * y + grain * (fields[:, 0] - 0.5), 0, 1)
-        return mix(a, b, shade)
-
-    return paint
+    a, b = rgb(colours)
+    return lambda x, y, fields, knobs: mix(a, b, np.clip(0.5 - 0.5 * y + grain * (fields[:, 0] - 0.5), 0, 1))
 
 
-CONTEXT_PAINTERS: dict[str, Painter] = {
-    "autumn": _autumn,
-    "dim": _dim,
-    "grass": _grass,
-    "outdoor": _outdoor,
-    "rock": _rock,
-    "water": _water,
-}
+CONTEXT_PAINTERS = dict(zip(CONTEXTS, (_autumn, _dim, _grass, _outdoor, _rock, _water), strict=True))
 
 _SKY = _plain("5f9fdc c4e2f4", 0.4)
 _SAND = _plain("f0dca6 dcc07e", 0.5)

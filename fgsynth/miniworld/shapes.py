@@ -26,23 +26,23 @@ def ellipse(x: float, y: float, a: float, b: float, degrees: float = 0) -> Shape
     """An ellipse of half axes a, b, turned; the distance is exact on its edge only."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
 
-    def distance(u: Array, v: Array) -> Array:
+    def _distance(u: Array, v: Array) -> Array:
         p, q = cos * (u - x) + sin * (v - y), cos * (v - y) - sin * (u - x)
         k, gradient = np.hypot(p / a, q / b), np.hypot(p / a**2, q / b**2)
         return k * (k - 1) / (gradient + 1e-6)
 
-    return distance
+    return _distance
 
 
 def box(x: float, y: float, a: float, b: float, radius: float = 0) -> Shape:
     """A rectangle of half sides a, b about (x, y) with rounded corners."""
 
-    def distance(u: Array, v: Array) -> Array:
+    def _distance(u: Array, v: Array) -> Array:
         p, q = np.abs(u - x) - (a - radius), np.abs(v - y) - (b - radius)
         outside = np.hypot(np.maximum(p, 0), np.maximum(q, 0))
         return outside + np.minimum(np.maximum(p, q), 0) - radius
 
-    return distance
+    return _distance
 
 
 def line(x1: float, y1: float, x2: float, y2: float, r: float, r2: float | None = None) -> Shape:
@@ -50,17 +50,17 @@ def line(x1: float, y1: float, x2: float, y2: float, r: float, r2: float | None 
     dx, dy = x2 - x1, y2 - y1
     grow = 0.0 if r2 is None else r2 - r
 
-    def distance(u: Array, v: Array) -> Array:
+    def _distance(u: Array, v: Array) -> Array:
         along = np.clip(((u - x1) * dx + (v - y1) * dy) / (dx * dx + dy * dy), 0, 1)
         return np.hypot(u - x1 - along * dx, v - y1 - along * dy) - (r + grow * along)
 
-    return distance
+    return _distance
 
 
 def polygon(*points: tuple[float, float]) -> Shape:
     """A polygon given by its corners in order."""
 
-    def distance(u: Array, v: Array) -> Array:
+    def _distance(u: Array, v: Array) -> Array:
         square = np.full_like(u, np.inf)
         inside = np.zeros(u.shape, bool)
         for (x1, y1), (x2, y2) in zip(points, (*points[1:], points[0]), strict=True):
@@ -72,7 +72,7 @@ def polygon(*points: tuple[float, float]) -> Shape:
                 inside ^= crosses & (u < x1 + dx * (v - y1) / dy)
         return np.where(inside, -1, 1).astype(np.float32) * np.sqrt(square)
 
-    return distance
+    return _distance
 
 
 def star(points: int, inner: float, outer: float) -> Shape:

@@ -86,11 +86,9 @@ def sample(
 
 
 def _check(seeds: Sequence[int], kinds: Sequence[str], contexts: Sequence[str] | None) -> None:
-    for name in set(kinds):
-        if name not in KINDS and name not in PLACES:
-            raise UserError(f"No '{name}' in the mini world: choose one of {', '.join([*KINDS, *PLACES])}.")
-    for context in set(contexts or ()):
-        if context not in (*CONTEXTS, ""):
-            raise UserError(f"No context '{context}' in the mini world: choose one of {', '.join(CONTEXTS)}.")
+    for what, names, known in (("", kinds, SUBJECTS), ("context ", contexts or (), CONTEXTS)):
+        if unknown := set(names) - {*known, *([""] if what else [])}:
+            one = f"No {what}'{unknown.pop()}' in the mini world"
+            raise UserError(f"{one}: choose one of {', '.join(known)}.")
     if not len(seeds) == len(kinds) == len(contexts or seeds):
         raise UserError(f"{len(seeds)} seeds, {len(kinds)} kinds: one of each per image is needed.")

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tiny_bench import CLASSES, bench, manifest, table
@@ -121,3 +122,11 @@ def test_hidden_factors_are_drawn_once_per_split_and_only_where_they_are_known()
     assert asked == [made.manifest.rows("val")["key"].tolist()]
     with pytest.raises(UserError, match="hidden factors of tiny are not known"):
         replace(made, factors=None).hidden("val")
+
+
+def test_a_name_never_leads_out_of_the_folder_of_its_results():
+    for name in ("../x", "a/b", "..", ".hidden", "c\\d"):
+        odd = replace(manifest(COUNTS), name=name)
+        assert Path("work", odd.folder).parent == Path("work")
+        assert odd.name == name
+    assert replace(manifest(COUNTS), name="imagenet_lt").folder == "imagenet_lt"

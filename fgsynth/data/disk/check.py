@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,11 +54,6 @@ class Report:
         verdict = "Ready." if self.ok else f"Not ready: {_number(n, 'thing')} to put right."
         return "\n".join([*lines, verdict])
 
-    def plus(self, **more: Iterable[str]) -> "Report":
-        """The report with more sentences in the fields named."""
-        fields: dict[str, Any] = {key: (*getattr(self, key), *value) for key, value in more.items()}
-        return replace(self, **fields)
-
 
 def check_data(name: str, root: Path, splits: Path | None = None) -> Report:
     """Check a data set: every file is looked for and read once; nothing is written.
@@ -84,8 +78,9 @@ def check_data(name: str, root: Path, splits: Path | None = None) -> Report:
     problems += _missing(found, present, SITES.get(name))
     table = found.table[present].reset_index(drop=True)
     examined = examine_all([found.root / file for file in table["file"]])
-    report = Report(name, root, tuple(_counts(found)), tuple(problems), tuple(warnings), found.notes)
-    return _examined(report, table, examined, fixed=name != FOLDER)
+    bad, odd, kinds = _examined(table, examined, fixed=name != FOLDER)
+    told = ([*problems, *bad], [*warnings, *odd], [*found.notes, *kinds])
+    return Report(name, root, tuple(_counts(found)), *map(tuple, told))
 
 
 def _listed(name: str, root: Path, splits: Path | None) -> tuple[ImageSet, list[str]]:
@@ -140,8 +135,13 @@ def _missing(found: ImageSet, present: NDArray[np.bool_], site: str | None) -> l
     return sentences
 
 
-def _examined(report: Report, table: pd.DataFrame, examined: list[Examined], fixed: bool) -> Report:
-    """Add what reading found. fixed: the split is a published one, its duplicates are not to be mended."""
+def _examined(
+    table: pd.DataFrame, examined: list[Examined], fixed: bool
+) -> tuple[list[str], list[str], list[str]]:
+    """Problems, warnings and notes of what reading found.
+
+    fixed: the split is a published one, its duplicates are not to be mended.
+    """
     bad = [f"{file} {e.fault}" for file, e in zip(table["file"], examined, strict=True) if e.fault]
     problems = []
     if bad:
@@ -158,9 +158,7 @@ def _examined(report: Report, table: pd.DataFrame, examined: list[Examined], fix
     digests = [examined[i].sha256 for i in good]
     hashes = np.array([examined[i].dhash for i in good], dtype=np.uint64).reshape(-1, 2)
     leaks, others = _duplicates(shown, digests, hashes)
-    if fixed:
-        return report.plus(problems=problems, warnings=[*leaks, *others], notes=notes)
-    return report.plus(problems=[*problems, *leaks], warnings=others, notes=notes)
+    return (problems, [*leaks, *others], notes) if fixed else ([*problems, *leaks], others, notes)
 
 
 def _duplicates(

@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -36,36 +36,44 @@ def from_folders(root: Path) -> ImageSet:
     for split in SPLITS:
         for folder in _folders(require_folder(root) / split):
             files, odd = in_utf8(_files(folder), root)
-            images = [f for f in files if f.suffix.lower() in SUFFIXES]
-            others = Counter(f.suffix.lower() or "no ending" for f in files if f not in images)
-            rows += [(f.relative_to(root).as_posix(), split, folder.name, "") for f in images]
+            others = Counter(f.suffix.lower() or "no ending" for f in files if not _is_image(f))
+            images = [f.relative_to(root).as_posix() for f in files if _is_image(f)]
+            rows += [(name, split, folder.name, "") for name in images]
             faults += odd
             left += others
             if not images:
                 bare[f"{split}/{one_line(folder.name)}"] = _counted(others) or "empty"
-    endings = ", ".join(SUFFIXES)
     if not any(row[1] == "train" for row in rows):
         why = "".join(f" ({name} holds {what})" for name, what in list(bare.items())[:1])
         raise UserError(
             f"{root} has no image as train/<class>/<name>{SUFFIXES[0]}{why}: put a folder per class into "
             f"{root / 'train'}."
         )
+    notes, empty = _left_out(root, left, bare)
+    return _as_set(root, root, rows, notes, [*faults, *empty])
+
+
+def _left_out(root: Path, left: Counter[str], bare: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Notes, and faults, on folders and files that are not used.
+
+    left: endings of such files; bare: class folders without an image -> what they hold. A class that is lost
+    by it is a fault.
+    """
+    notes, endings = [], ", ".join(SUFFIXES)
     unused = sorted(one_line(p.name) for p in _folders(root) if p.name not in SPLITS)
-    notes = []
     if unused:
         notes.append(f"Folders {', '.join(unused)} are not used: only {', '.join(SPLITS)} are.")
     if n := left.total():
         some = f"{n:,} files do" if n > 1 else "1 file does"
         notes.append(f"{some} not end like an image ({endings}): left out ({_counted(left)}).")
-    if bare:
-        told = (
-            f"Class folders without an image: {', '.join(f'{name} ({what})' for name, what in bare.items())}"
-        )
-        if any(name.startswith("train/") for name in bare):
-            faults.append(f"{told}: add images that end in {endings}, or remove the folders.")
-        else:
-            notes.append(f"{told}.")
-    return _as_set(root, root, rows, notes, faults)
+    told = "Class folders without an image: " + ", ".join(f"{name} ({what})" for name, what in bare.items())
+    if any(name.startswith("train/") for name in bare):
+        return notes, [f"{told}: add images that end in {endings}, or remove the folders."]
+    return [*notes, *([f"{told}."] if bare else [])], []
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
 
 
 def class_name(folder: str) -> str:
