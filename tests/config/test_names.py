@@ -1,3 +1,5 @@
+from typing import get_args
+
 import pytest
 
 from fgsynth.config import names
@@ -9,7 +11,7 @@ def test_every_constant_is_a_name_of_its_own():
     constants = {key: value for key, value in vars(names).items() if key.isupper() and isinstance(value, str)}
     assert len(set(constants.values())) == len(constants) > 50
     assert set(constants.values()) <= set(names.METHODS)
-    assert all(name == one.name for name, one in names.METHODS.items())
+    assert all(kind in get_args(names.Kind) and source for kind, source in names.METHODS.values())
 
 
 @pytest.mark.parametrize("setting", names.SETTINGS)

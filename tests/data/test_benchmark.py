@@ -126,7 +126,7 @@ def test_hidden_factors_are_drawn_once_per_split_and_only_where_they_are_known()
 
 def test_a_name_never_leads_out_of_the_folder_of_its_results():
     for name in ("../x", "a/b", "..", ".hidden", "c\\d"):
-        odd = replace(manifest(COUNTS), name=name)
+        odd = replace(manifest(COUNTS, CONTEXTS), name=name)
         assert Path("work", odd.folder).parent == Path("work")
         assert odd.name == name
-    assert replace(manifest(COUNTS), name="imagenet_lt").folder == "imagenet_lt"
+    assert replace(manifest(COUNTS, CONTEXTS), name="imagenet_lt").folder == "imagenet_lt"

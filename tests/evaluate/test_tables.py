@@ -76,7 +76,7 @@ def test_no_comparisons_are_an_empty_table(tmp_path):
     [
         (
             [PAIR, PAIR | {"mean": 0.0}],
-            "'method': 'ERM', 'reference': 'IRM', 'metric': 'few'} is",
+            "'method': 'ERM', 'reference': 'IRM', 'metric': 'few'",
         ),
         ([PAIR | {"low": 3.0}], "here: an interval has its ends the wrong way round or missing"),
         ([PAIR | {"high": float("nan")}], "wrong way round or missing"),
