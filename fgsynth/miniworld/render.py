@@ -1,5 +1,7 @@
 """From hidden factors to pixels: deterministic, image by image, vectorised over the batch."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -101,6 +103,11 @@ def _paint(image: Array, kind: str, mode: Mode, where: dict[str, Array], drawing
         image *= inked[..., None]
 
 
+def _groups(factors: pd.DataFrame, by: str | list[str]) -> dict[Any, NDArray[np.intp]]:
+    """Places of rows by their values."""
+    return dict(factors.groupby(by).indices)
+
+
 def _weather(image: Array, weather: str, fields: Array) -> Array:
     if weather == "night":
         return image * rgb("3c4474") + rgb("05060f")
@@ -115,7 +122,7 @@ def _weather(image: Array, weather: str, fields: Array) -> Array:
 def _objects(factors: pd.DataFrame, fields: Array, knobs: Array) -> Array:
     n, drawing = len(factors), (factors["style"] == "drawing").to_numpy()
     image = np.empty((n, SIDE, SIDE, 3), np.float32)
-    for context, rows in factors.groupby("context").indices.items():
+    for context, rows in _groups(factors, "context").items():
         image[rows] = CONTEXT_PAINTERS[context](_X, _Y, fields[rows], knobs[rows])
     image = mix(image, _PAPER, np.broadcast_to(0.45 * drawing[:, None, None].astype(np.float32), (n, 1, 1)))
     ground = image.copy()
@@ -123,7 +130,7 @@ def _objects(factors: pd.DataFrame, fields: Array, knobs: Array) -> Array:
         key: factors[key].to_numpy(np.float32) for key in ("x", "y", "size", "angle", "flip", "light", "tone")
     }
     columns |= {key: np.deg2rad(columns[key]) for key in ("angle", "light")}
-    for (kind, mode), rows in factors.groupby(["kind", "mode"]).indices.items():
+    for (kind, mode), rows in _groups(factors, ["kind", "mode"]).items():
         part = image[rows]
         _paint(part, kind, KINDS[kind].modes[mode], {k: c[rows] for k, c in columns.items()}, drawing[rows])
         image[rows] = part
@@ -143,7 +150,7 @@ def _covered(factors: pd.DataFrame) -> Array:
 
 def _places(factors: pd.DataFrame, fields: Array, knobs: Array, jitter: Array) -> Array:
     image = np.empty((len(factors), SIDE, SIDE, 3), np.float32)
-    for (name, mode), rows in factors.groupby(["kind", "mode"]).indices.items():
+    for (name, mode), rows in _groups(factors, ["kind", "mode"]).items():
         place = PLACES[name]
         part = GROUNDS[place.ground](_X, _Y, fields[rows], knobs[rows])
         drawing = (factors["style"].iloc[rows] == "drawing").to_numpy()
