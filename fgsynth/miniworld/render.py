@@ -105,7 +105,7 @@ def _paint(image: Array, kind: str, mode: Mode, where: dict[str, Array], drawing
 
 def _groups(factors: pd.DataFrame, by: str | list[str]) -> dict[Any, NDArray[np.intp]]:
     """Places of rows by their values."""
-    return dict(factors.groupby(by).indices)
+    return {key: np.asarray(rows) for key, rows in factors.groupby(by).indices.items()}
 
 
 def _weather(image: Array, weather: str, fields: Array) -> Array:
