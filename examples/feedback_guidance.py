@@ -5,6 +5,10 @@
 trains a classifier f on a long-tailed set and writes images of its rarest classes, unguided on the left and
 guided by f's entropy on the right, from the same seeds. The generator is a small Stable unCLIP and the real
 images are rendered, so it takes less than a minute on a CPU; nothing else is imported from `fgsynth`.
+
+The paper's equations, marked below by their numbers: (1) the sampler's step, (2) classifier-free guidance,
+(3) the push by the criterion's gradient, (6) the criterion, entropy. Section 3.1.2 is the prediction z0 that
+the gradient goes through, section 3.2 the dropout on the image embedding.
 """
 
 import hashlib
@@ -44,7 +48,7 @@ def embed_text(pipe: Any, prompts: Sequence[str]) -> Tensor:
 
 @torch.no_grad()
 def embed_image(pipe: Any, images: Sequence[Image.Image], seeds: Sequence[int]) -> Tensor:
-    """Image condition: CLIP embeddings with units dropped at random (section 3.2), at noise level 0."""
+    """Image condition: CLIP embeddings with units dropped at random, at noise level 0 (section 3.2)."""
     pixels = pipe.feature_extractor(images=images, return_tensors="pt").pixel_values
     e = pipe.image_encoder(pixels).image_embeds
     u = torch.stack([torch.rand(e.shape[1], generator=stream("embedding dropout", s)) for s in seeds])
@@ -58,7 +62,7 @@ def decode(pipe: Any, z: Tensor) -> Tensor:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """C = -sum_c p_f(c|x) log p_f(c|x) (eq. 6), (n,)."""
+    """Criterion, equation (6): C = -sum_c p_f(c|x) log p_f(c|x), (n,)."""
     log_p = logits.log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 
@@ -85,15 +89,15 @@ def sample(pipe: Any, f: Classifier, text: Tensor, image: Tensor, seeds: Sequenc
             z = z.detach().requires_grad_(guided)
             out = net(torch.cat([z, z]), t, text, class_labels=image).sample
             v_uncond, v_cond = out.chunk(2)
-            v = v_uncond + S * (v_cond - v_uncond)  # eq. 2
-            z0 = abar.sqrt() * z - (1 - abar).sqrt() * v  # v-prediction
+            v = v_uncond + S * (v_cond - v_uncond)  # equation (2)
+            z0 = abar.sqrt() * z - (1 - abar).sqrt() * v  # of a v-prediction (section 3.1.2)
             eps = abar.sqrt() * v + (1 - abar).sqrt() * z
             if guided:
                 c = entropy(f(decode(pipe, z0)))
-                g = torch.autograd.grad(c.sum(), z)[0]  # grad_z C(f, Dec(z0), y), eq. 3
+                g = torch.autograd.grad(c.sum(), z)[0]  # grad_z C(f, Dec(z0), y), equation (3)
                 # z moves by w of its own norm, and z0 = (z - sqrt(1 - abar) eps) / sqrt(abar) with it.
                 z0 = z0 + w * norm(z) / norm(g) * g / abar.sqrt()
-        z = (abar_prev.sqrt() * z0 + (1 - abar_prev).sqrt() * eps).detach()  # eq. 1
+        z = (abar_prev.sqrt() * z0 + (1 - abar_prev).sqrt() * eps).detach()  # equation (1)
     with torch.no_grad():
         return decode(pipe, z).clamp(-1, 1)
 

@@ -72,6 +72,7 @@ def calibrate(
     sizes: list[int] = []
 
     def trial(batch: int) -> None:
+        """Make a batch and note its size in a tar."""
         images = _images(generator, sampling, method, feedback, batch)
         file, tar = io.BytesIO(), Path("calibration.tar")
         for i, image in enumerate(images):
@@ -128,7 +129,7 @@ def _feedback(
     if classifier is None:
         raise UserError(f"A method guided by {method.criteria[0]} needs a classifier to be calibrated with.")
     classifier = classifier.eval().requires_grad_(False).to(generator.device)
-    drawn = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
+    drawn = generator.side
     guide = at_resolution(classifier, side or drawn)
     n_classes = guide(torch.zeros(1, 3, drawn, drawn, device=generator.device))[0].shape[1]
     return Feedback(guide, {"entropy": entropy}, n_classes, guidance_of(sampling, method.scale))

@@ -56,17 +56,9 @@ class Stopwatch:
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.passes = dict.fromkeys(PARTS, 0)
         self._part = "rest"
-        pipe = generator.pipe
-        timed = {
-            "text": pipe.text_encoder,
-            "image": getattr(pipe, "image_encoder", None),  # of unCLIP alone
-            "denoiser": pipe.unet,
-            "decoder": pipe.vae.decoder,
-            "guide": classifier,
-        }
-        self._hooks = [
-            hook for name, part in timed.items() if part is not None for hook in self._watch(name, part)
-        ]
+        networks = {**generator.networks, "decoder": generator.pipe.vae.decoder, "guide": classifier}
+        timed = {name: part for name, part in networks.items() if name in PARTS}
+        self._hooks = [hook for name, part in timed.items() for hook in self._watch(name, part)]
         self._since = self._now()
 
     def __enter__(self) -> "Stopwatch":

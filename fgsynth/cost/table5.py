@@ -71,9 +71,8 @@ def cost(
     Columns: batch, method, seconds (per image, median of the repeats), relative (to no feedback; median of
     the ratios within a repeat), denoiser, decoder (passes per batch), peak_mib (of process or allocator).
     """
-    side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
     classifier = small(N_CLASSES).eval().requires_grad_(False).to(generator.device)
-    criteria, tables = _criteria(classifier, side), []
+    criteria, tables = _criteria(classifier, generator.side), []
     for batch in batches:
         image = generator.no_image(batch) + 0.1
         plan = Plan(["apple in water"] * batch, image, torch.zeros(batch, dtype=torch.long), range(batch))

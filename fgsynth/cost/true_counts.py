@@ -87,9 +87,8 @@ def without_numbers(network: nn.Module) -> nn.Module:
 
 def fake(generator: Generator, mode: FakeTensorMode) -> Generator:
     """A generator on the meta device with its networks on a fake one, where its own code runs."""
-    pipe = generator.pipe
     with mode:
-        for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.image_encoder):
+        for part in generator.networks.values():
             without_numbers(part)
     return generator
 
@@ -106,8 +105,7 @@ class Scene:
     _held: list[Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        pipe = self.generator.pipe
-        parts = (pipe.unet, pipe.vae, pipe.text_encoder, pipe.image_encoder, self.classifier)
+        parts = (*self.generator.networks.values(), self.classifier)
         self._held = [t for part in parts for t in (*part.parameters(), *part.buffers())]
 
     @classmethod

@@ -51,15 +51,8 @@ def entries_of(
 
 def guidance_of(sampling: Sampling, scale: float) -> Guidance:
     """Settings of feedback guidance of a stage, at a feedback scale."""
-    s = sampling
-    return Guidance(
-        scale,
-        every=s.every,
-        start=s.start,
-        stop=s.stop,
-        through_network=s.through_network,
-        reuse=s.reuse,
-    )
+    window = sampling.model_dump(include={"every", "start", "stop", "through_network", "reuse"})
+    return Guidance(scale, **window)
 
 
 def _notes(method: Method, made: Synthetic) -> pd.DataFrame:

@@ -20,25 +20,12 @@ PIECE = 256
 
 @dataclass(frozen=True)
 class Engine(Checked):
-    """Where images are made.
+    """Where images are made; UserError for a setting out of its range or without effect.
 
-    Parameters
-    ----------
-    name
-        "local", in this process; "ray", one actor per GPU of a Ray cluster, or per core where it has none.
-    worker, workers
-        Of "local": this process makes every `workers`-th shard (a job array on a shared folder).
-    actors
-        Of "ray": their number, None for as many as fit.
-    address
-        Of "ray": None for the cluster of RAY_ADDRESS or of this machine, or one started for the run.
-    price
-        Of a worker for an hour, for the cost left in the progress.
-
-    Raises
-    ------
-    UserError
-        For a setting out of its range, by name.
+    "local": in this process, which makes every `workers`-th shard (a job array on a shared folder). "ray": by
+    one actor per GPU of a Ray cluster, or per core where it has none; actors: their number, None for as many
+    as fit; address: None for the cluster of RAY_ADDRESS or of this machine, or one started for the run.
+    price: of a worker for an hour, for the cost left in the progress.
     """
 
     name: Literal["local", "ray"] = "local"
@@ -70,27 +57,12 @@ def fill(
     Called again after any interruption, it goes on with the first piece that was not finished. Only the
     workers of `engine` may fill the store at the same time.
 
-    Parameters
-    ----------
-    store
-        The store and its plan.
-    maker
-        Called where and when images are made: loads a generator and returns `make(rows) -> images and
-        notes`; for "ray" it must survive pickling.
-    bar
-        Label of the progress.
-    engine
-        Where images are made; it does not change them.
-    piece
-        Images made and kept at a time; it decides the batches, hence the last bit of an image.
+    maker: called where and when images are made; loads a generator and returns `make(rows) -> images and
+    notes`; for "ray" it must survive pickling. engine: where images are made; it does not change them. piece:
+    images made and kept at a time; it decides the batches, hence the last bit of an image.
 
-    Raises
-    ------
-    Stopped
-        After SIGTERM or SIGINT, with finished pieces kept.
-    UserError
-        Where `make` returns other than one image per row, for a disk that is full or away, and for a shard
-        that no worker survives.
+    Raises Stopped after SIGTERM or SIGINT, with finished pieces kept; UserError where `make` returns other
+    than one image per row, for a disk that is full or away, and for a shard that no worker survives.
     """
     patient(partial(store.tidy, engine.worker, engine.workers), store.folder)
     if engine.name == "local":

@@ -214,23 +214,10 @@ class Generator:
     ) -> Tensor:
         """Image condition: CLIP's image embedding with dropout and noise, and its noise level.
 
-        Raises UserError where the model takes text only, and for an unknown noise level.
-
-        Parameters
-        ----------
-        images
-            n images of any size.
-        seeds
-            One per image, of its dropout and noise.
-        dropout
-            Of units of the embedding (FG 3.2).
-        noise_level
-            Step of the noising schedule; 0 adds the little noise of its first step, as diffusers does.
-
-        Returns
-        -------
-        Tensor
-            (n, 2 width); zeros, as `no_image`, where dropout leaves nothing.
+        Of n images of any size, each with the seed of its dropout (FG 3.2) and noise: (n, 2 width); zeros, as
+        `no_image`, where dropout leaves nothing. noise_level: step of the noising schedule; 0 adds the little
+        noise of its first step, as diffusers does. Raises UserError where the model takes text only, and for
+        an unknown noise level.
         """
         embedding = self.clip_embedding(images)
         return self.condition_image(embedding, seeds, dropout, noise_level)
@@ -275,15 +262,9 @@ class Generator:
     def predict(self, text: Tensor, image: Tensor, cfg: NotNegative) -> Predict:
         """Model function under classifier-free guidance, out = out_uncond + s (out_cond - out_uncond).
 
-        FG eq. 2, of epsilon or v; both halves are one pass of the network. Raises UserError for an image
+        FG eq. 2, of epsilon or v; both halves are one pass of the network. text (n, tokens, width), image
+        (n, image_width); a scale s = `cfg` of at most 1 switches it off. Raises UserError for an image
         condition of another width.
-
-        Parameters
-        ----------
-        text, image
-            Conditions, (n, tokens, width) and (n, image_width).
-        cfg
-            The scale s; at most 1 switches classifier-free guidance off.
         """
         if image.shape[1] != self.image_width:
             raise UserError(
@@ -297,6 +278,7 @@ class Generator:
         labels = image if self.image_width else None
 
         def network(z: Tensor, t: int) -> Tensor:
+            """The denoiser's output under classifier-free guidance."""
             latent = torch.cat([z, z]) if guided else z
             latent = latent.to(self.dtype, memory_format=torch.channels_last)
             out = self.pipe.unet(latent, t, text, class_labels=labels, return_dict=False)[0].to(z.dtype)

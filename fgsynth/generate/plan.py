@@ -65,14 +65,8 @@ class Method(Checked):
 def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1.0) -> NDArray[np.int64]:
     """Number of images to make of each class or group: max(target - n, 1) (FG step 4).
 
-    Parameters
-    ----------
-    counts
-        Real images, as `Manifest.fill_counts`.
-    target
-        Images per class or group; None for as many as the largest has.
-    whole
-        Factor of the number, rounded, one image at least.
+    counts: real images, as `Manifest.fill_counts`; target: None for as many as the largest has; whole: factor
+    of the number, rounded, one image at least.
     """
     top = int(counts.max()) if target is None else target
     lacking = (top - counts).clamp(min=1).numpy()
@@ -85,23 +79,8 @@ def plan(bench: Benchmark, per_group: NDArray[np.int64], seed: int, image: bool 
     The seed of a row is a stable hash of (seed, benchmark, group, index): the methods of a comparison start
     from the same noise and condition. The condition is the key of a real training image of the class,
     whatever its context, as a group may have none (FG step 2); it is drawn by the row's own seed, with
-    replacement.
-
-    Parameters
-    ----------
-    bench
-        The benchmark.
-    per_group
-        Number of images of each group.
-    seed
-        Of the synthetic set.
-    image
-        Draw conditions; without, they are empty.
-
-    Raises
-    ------
-    UserError
-        For a class without a real image to condition on, and where there is nothing to make.
+    replacement; empty where `image` is False. Raises UserError for a class without a real image to condition
+    on, and where there is nothing to make.
     """
     m = bench.manifest
     rows = []

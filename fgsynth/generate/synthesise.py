@@ -21,16 +21,8 @@ from fgsynth.utils.progress import progress
 class Feedback(Checked):
     """Classifier, criteria and settings of feedback guidance.
 
-    Parameters
-    ----------
-    classifier
-        Of images in [-1, 1], (n, 3, h, w).
-    criteria
-        By name; of several, each sample draws one (FG table 6).
-    n_classes
-        Classes of the benchmark.
-    guidance
-        Scale and guided steps.
+    classifier: of images in [-1, 1], (n, 3, h, w); criteria: by name, of several each sample draws one
+    (FG table 6); n_classes: of the benchmark.
     """
 
     classifier: Classifier
@@ -51,23 +43,10 @@ class Feedback(Checked):
 
 @dataclass(frozen=True)
 class Plan(Checked):
-    """Images to make, one entry each.
+    """Images to make, one entry each: n prompts, image conditions (n, 2 width), classes (n,) and seeds.
 
-    Parameters
-    ----------
-    prompts, seeds
-        n of each.
-    image
-        Image conditions, (n, 2 width).
-    label
-        Classes, (n,).
-    weight
-        Factor of the feedback scale, (n,); None for 1.
-
-    Raises
-    ------
-    UserError
-        For parts of different lengths, labels that are no whole numbers and weights below 0 or not finite.
+    weight: factor of the feedback scale, (n,); None for 1. Raises UserError for parts of different lengths,
+    labels that are no whole numbers and weights below 0 or not finite.
     """
 
     prompts: Sequence[str]
@@ -98,18 +77,10 @@ class Plan(Checked):
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Images with the criterion before and after feedback.
+    """Images (n, h, w, 3), uint8, with the criterion before and after feedback, (n,).
 
-    Parameters
-    ----------
-    images
-        (n, h, w, 3), uint8.
-    before
-        Criterion at x0_hat of the first guided step, before any push, (n,); NaN without feedback.
-    after
-        Criterion at the finished image, (n,); NaN without feedback.
-    non_finite
-        Guided steps whose gradient was not finite, (n,).
+    before: at x0_hat of the first guided step, before any push; after: at the finished image; NaN without
+    feedback. non_finite: guided steps whose gradient was not finite, (n,).
     """
 
     images: Tensor
@@ -131,28 +102,10 @@ def synthesise(
 ) -> Synthetic:
     """Sample images under classifier-free and feedback guidance, in batches (FG eq. 1 to 3).
 
-    An image depends on its own entry of the plan only, not on the batch.
-
-    Parameters
-    ----------
-    generator, plan
-        What samples, and the images to make.
-    cfg
-        Scale s of classifier-free guidance.
-    feedback
-        Feedback guidance; None for none.
-    batch
-        Images sampled together.
-    solver
-        A name of `samplers.SOLVERS`.
-    bar
-        Label of a progress bar over batches; None for no bar.
-
-    Raises
-    ------
-    UserError
-        For a classifier with another number of classes, labels beyond them, an image that is not finite, a
-        batch that does not fit into memory and an empty plan.
+    An image depends on its own entry of the plan only, not on the batch. cfg: the scale s; feedback: None for
+    none; batch: images sampled together; solver: a name of `samplers.SOLVERS`; bar: label of a progress bar
+    over batches. Raises UserError for a classifier with another number of classes, labels beyond them, an
+    image that is not finite, a batch that does not fit into memory and an empty plan.
     """
     if feedback is not None:
         _check_classes(generator, plan, feedback)

@@ -26,18 +26,9 @@ BLOCK = 4096
 class StoredImages:
     """Images in the shards of a store, each read when it is indexed: a source for training.
 
-    `stored[i]` is (uint8 (h, w, 3), label); it raises UserError, naming the tar, for a damaged image.
-
-    Parameters
-    ----------
-    tars
-        Paths.
-    shard
-        Index of each image's tar, (n,).
-    offset, size, sha256
-        Of its PNG in the tar, (n,).
-    label, context
-        (n,), int64; context is None where there are none.
+    `stored[i]` is (uint8 (h, w, 3), label); it raises UserError, naming the tar, for a damaged image. Of each
+    of n images: `shard`, the index of its tar; offset, size and digest of its PNG there; label and, where
+    there are contexts, context.
     """
 
     tars: tuple[Path, ...]

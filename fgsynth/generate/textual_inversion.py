@@ -34,26 +34,9 @@ def learn_words(
 ) -> Generator:
     """Generator with the text conditions of these words learned from images; other prompts stay as they are.
 
-    Parameters
-    ----------
-    generator
-        Its networks stay frozen.
-    words
-        The prompts to learn.
-    images
-        Real images of the i-th word's class.
-    settings
-        Of the inversion.
-    seed
-        Of all draws.
-    folder
-        Keeps each word as `0000i.safetensors` with its `vector` (width,); a word that is there is not learned
-        again, so a stopped run goes on with the next.
-
-    Raises
-    ------
-    UserError
-        As `invert`, and for a damaged file.
+    words: the prompts to learn; images: real images of the i-th word's class; seed: of all draws. The folder
+    keeps each word as `0000i.safetensors` with its `vector` (width,); a word that is there is not learned
+    again, so a stopped run goes on with the next. Raises UserError as `invert`, and for a damaged file.
     """
     states = {}
     for i, word in enumerate(progress(words, "textual inversion")):
@@ -123,7 +106,7 @@ def text_states(generator: Generator, template: str, vector: Tensor) -> Tensor:
     """
     tokens, encoder = generator.pipe.tokenizer, generator.pipe.text_encoder
     mark = tokens(MARK, add_special_tokens=False).input_ids
-    length = tokens.model_max_length
+    length = generator.text_length
     ids = tokens([template], padding="max_length", max_length=length, return_tensors="pt").input_ids
     if len(mark) != 1 or int((ids == mark[0]).sum()) != 1:
         raise UserError(
@@ -154,9 +137,7 @@ def latents(generator: Generator, images: Sequence[ImageLike]) -> Tensor:
 
     Of larger or wider images the centre, the whole shorter edge. Means of the posterior, scaled.
     """
-    vae = generator.pipe.vae
-    side = generator.pipe.unet.config.sample_size * generator.pipe.vae_scale_factor
-    parts = []
+    vae, side, parts = generator.pipe.vae, generator.side, []
     for first in range(0, len(images), ENCODED):
         rgb = as_rgb_all(images[first : first + ENCODED], first)
         fitted = [np.asarray(ImageOps.fit(im, (side, side), Image.Resampling.LANCZOS)) for im in rgb]

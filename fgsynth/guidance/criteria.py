@@ -58,21 +58,10 @@ class Hardness:
     def fit(
         cls, embedding: Tensor, label: Tensor, n_classes: int, shrinkage: Shrinkage = "oas"
     ) -> "Hardness":
-        """Estimate class means and shrunk precisions from real embeddings.
+        """Estimate class means and shrunk precisions from real embeddings (n, k) with labels (n,).
 
-        Parameters
-        ----------
-        embedding, label
-            Of the real training images, (n, k) and (n,).
-        n_classes
-            Number of classes c.
-        shrinkage
-            "oas", "ledoit_wolf" (which leaves a class of two singular) or "none".
-
-        Raises
-        ------
-        UserError
-            For an unknown shrinkage, and for a class of fewer than two samples or a singular covariance.
+        shrinkage: "ledoit_wolf" leaves a class of two singular. Raises UserError for an unknown shrinkage,
+        and for a class of fewer than two samples or a singular covariance.
         """
         k = embedding.shape[1]
         means, log_dets = embedding.new_empty(n_classes, k), embedding.new_empty(n_classes)
@@ -126,21 +115,8 @@ def bald(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
     """BALD: mutual information of prediction and weights, H(mean_m p_m) - mean_m H(p_m), in nats.
 
     Houlsby et al. 2011; for an ensemble Beluch et al. 2018. `beyond.committee` has classifiers that return
-    logits and embedding in this form.
-
-    Parameters
-    ----------
-    logits
-        log mean_m p_m over the m members, (n, c).
-    embedding
-        The members' logits side by side, (n, m c).
-    label
-        Not used, (n,).
-
-    Raises
-    ------
-    UserError
-        For the embedding of a single network.
+    logits and embedding in this form: log mean_m p_m over the m members, (n, c), and their logits side by
+    side, (n, m c). Raises UserError for the embedding of a single network.
     """
     n, c = logits.shape
     if embedding.shape[1] % c or embedding.shape[1] < 2 * c:

@@ -183,33 +183,23 @@ def guide(
 ) -> GuidedModel:
     """Feedback guidance of a model function by grad_z C(f, Dec(x0_hat), y) (FG eq. 3 and 3.1.2).
 
-    The criterion C rises. Norms and gradients are per sample.
+    The criterion C rises. Norms and gradients are per sample. Returns a model function with a record of
+    criterion values and non-finite gradients.
 
     Parameters
     ----------
-    predict
-        The unguided model function.
-    classifier
-        f, of what `decode` returns.
-    criterion
-        C, one of `criteria` or any callable of its type.
-    label
-        The class y of every sample of the batch, (n,).
-    schedule
-        The noise schedule of `predict`.
+    predict, schedule
+        The unguided model function and its noise schedule.
+    classifier, decode
+        f, of what `decode` makes of latents, which must be differentiable.
+    criterion, label
+        C, one of `criteria` or any callable of its type; the class y of every sample of the batch, (n,).
     guidance
         Scale, scaling and guided steps.
-    decode
-        Latents to the classifier's input, differentiable.
     one_by_one
         Decode and classify sample by sample, to save memory; the network's batch stays whole.
     weight
         Factor of the feedback scale for every sample, (n,); None for 1.
-
-    Returns
-    -------
-    GuidedModel
-        A model function with a record of criterion values and non-finite gradients.
     """
     settings = schedule, guidance, one_by_one, weight
     return GuidedModel(predict, decode, classifier, criterion, label, *settings)

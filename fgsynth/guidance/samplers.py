@@ -14,23 +14,8 @@ from fgsynth.utils.progress import progress
 def ddim(predict: Predict, z: Tensor, schedule: Schedule, *, bar: str | None = None) -> Tensor:
     """DDIM, deterministic (eta = 0): z_prev = signal_prev x0_hat + noise_prev eps_hat.
 
-    Song et al. 2021; FG eq. 1.
-
-    Parameters
-    ----------
-    predict
-        The model function.
-    z
-        Standard normal noise, (n, ...).
-    schedule
-        The noise schedule and its steps.
-    bar
-        Label of a progress bar over the steps; None for no bar.
-
-    Returns
-    -------
-    Tensor
-        Clean latents, (n, ...).
+    Song et al. 2021; FG eq. 1. Takes a model function and standard normal noise z (n, ...); returns clean
+    latents (n, ...). bar: label of a progress bar over the steps; None for no bar.
     """
     for t, t_prev in progress(schedule.steps, bar) if bar else schedule.steps:
         x0, eps = predict(z, t)
@@ -44,21 +29,7 @@ def dpm_solver_2m(predict: Predict, z: Tensor, schedule: Schedule) -> Tensor:
 
     One network evaluation per step; the first and the last step are of first order, which is DDIM.
     Only the unguided prediction x0 = (z - noise eps) / signal is extrapolated: a push by guidance moves the
-    latent once, as under DDIM.
-
-    Parameters
-    ----------
-    predict
-        The model function.
-    z
-        Standard normal noise, (n, ...).
-    schedule
-        The noise schedule and its steps.
-
-    Returns
-    -------
-    Tensor
-        Clean latents, (n, ...).
+    latent once, as under DDIM. Arguments and result are those of `ddim`.
     """
     last, h_last = None, 0.0
     for i, (t, t_prev) in enumerate(schedule.steps):

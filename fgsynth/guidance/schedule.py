@@ -103,23 +103,13 @@ def model_function(
     epsilon: eps = out and x0 by FG eq. 1; v: x0 = signal z - noise v and eps = signal v + noise z (Salimans
     and Ho 2022, appendix D). No other function of the package depends on the kind of prediction.
 
-    Parameters
-    ----------
-    network
-        `network(z_t, t) -> out`, both of shape (n, ...).
-    schedule
-        The noise schedule that the network was trained with.
-    prediction_type
-        "epsilon" or "v_prediction", as diffusers names them.
-
-    Raises
-    ------
-    UserError
-        For any other prediction type.
+    network: `(z_t, t) -> out`, both (n, ...), trained with this schedule. prediction_type: as diffusers names
+    it. Raises UserError for any other prediction type than "epsilon" and "v_prediction".
     """
     _check_prediction(prediction_type)
 
     def predict(z: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """The contract of `Predict`."""
         signal, noise = schedule.signal(t, z.device), schedule.noise(t, z.device)
         out = network(z, t)
         if prediction_type == "epsilon":
