@@ -1,5 +1,7 @@
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 
