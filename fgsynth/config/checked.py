@@ -72,7 +72,7 @@ def _rule(hint: Any) -> Any:
             return Annotated[Any, AfterValidator(partial(_one_of, parts))]
         return Union[tuple(_rule(part) for part in parts)]  # noqa: UP007, of parts that are computed
     if isinstance(hint, type) and is_dataclass(hint):
-        return Annotated[hint, InstanceOf()]
+        return Annotated[hint, InstanceOf()]  # type: ignore[type-arg]
     return hint if origin in (None, Literal, Annotated, tuple, Callable) else Any
 
 
