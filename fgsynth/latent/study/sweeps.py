@@ -26,7 +26,8 @@ from fgsynth.utils.seeds import stable_seed
 def amounts(draw: Draw, methods: Iterable[str], amounts: Sequence[float]) -> pd.DataFrame:
     """Accuracy against the number of synthetic features, times what each class lacks; 0 is none."""
     with threads_for(draw.data.features.numel() * len(draw.counts)):
-        rows = [draw.reference(TAU_CHOSEN) | {"method": method, "amount": 0.0} for method in methods]
+        none = draw.reference(TAU_CHOSEN) | {"amount": 0.0}
+        rows = [none | {"method": method} for method in methods]
         rows += [draw.synthetic(method, a) | {"amount": a} for method in methods for a in amounts]
     return pd.DataFrame(rows)
 
