@@ -87,10 +87,12 @@ def allocate(
     e, n = np.asarray(errors, dtype=float), np.asarray(counts)
 
     def modelled(group: int, made: int) -> float:
+        """Error of a group with so many synthetic images, by the law."""
         # a_g cancels: the group's own error is where its curve starts.
         return float(e[group] * ((n[group] + 1 + worth * made) / (n[group] + 1)) ** -b)
 
     def urgency(group: int, made: int) -> float:
+        """What decides who gets the next image: the error, or how much it would fall."""
         now = modelled(group, made)
         return now if worst else now - modelled(group, made + 1)
 

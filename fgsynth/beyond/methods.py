@@ -178,6 +178,7 @@ def _scale_rule(methods: Methods) -> ExtendedMethod:
 
 def _allocated(worst: bool) -> Callable[[Methods], ExtendedMethod]:
     def method(methods: Methods) -> ExtendedMethod:
+        """Allocate the images that fill up, by validation errors."""
         errors, counts = methods.errors
         budget, s = int(methods.exp.missing.sum()), methods.settings
         per_group = allocation.allocate(errors, counts, budget, s.worth, worst, s.law)

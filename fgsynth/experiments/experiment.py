@@ -202,6 +202,7 @@ class Experiment:
         """Build the function that makes a method's images of rows of a plan."""
 
         def make(rows: pd.DataFrame) -> tuple[NDArray[np.uint8], pd.DataFrame]:
+            """Make the images of rows of a plan, (n, h, w, 3), and what is noted of each."""
             generator, feedback = self.generator_of(method), self._feedback(method)
             return make_images(rows, method, self.bench, generator, self.sampling, feedback)
 

@@ -131,6 +131,7 @@ def held_out_plan(exp: Experiment) -> str:
     counts = {split: m.counts(split).numpy() for split in ("train", "val", held)}
 
     def listed(some: NDArray[np.bool_], *splits: str) -> str:
+        """Name some classes, ten at most, with their images in splits."""
         each = [f"'{m.classes[y]}' ({' + '.join(str(counts[s][y]) for s in splits)})"
                 for y in np.flatnonzero(some)]  # fmt: skip
         return ", ".join(each[:10]) + (f" and {len(each) - 10} more" if len(each) > 10 else "")

@@ -58,9 +58,11 @@ def points() -> list[Point]:
     """One thing at a time is moved away from the base."""
 
     def moved(factor: str, **values: dict[str, Any]) -> list[Point]:
+        """Points of a factor, each with changes from the base by its name."""
         return [replace(BASE, factor=factor, value=value, **change) for value, change in values.items()]
 
     def each(factor: str, key: str, values: list[Any], name: Callable[[Any], str] = str) -> list[Point]:
+        """Points of a factor that is one field."""
         return moved(factor, **{name(v): {key: v} for v in values})
 
     tails = {"1 mode": (1.0,), "90 5 3 2 %": (0.9, 0.05, 0.03, 0.02), "65 20 10 5 %": (0.65, 0.2, 0.1, 0.05)}
