@@ -1,5 +1,7 @@
 """Tiny benchmarks by hand: as many images of each group and split as a test asks for."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import torch
 
@@ -7,6 +9,11 @@ from fgsynth.data.benchmark import Benchmark, Manifest
 from fgsynth.utils.seeds import generator
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
+
+
+def no_generator(**parts):
+    """Stands for the generator of an experiment that makes no image; parts: what a test asks of it."""
+    return SimpleNamespace(check_prompts=lambda prompts: None, **parts)
 
 
 def table(counts, n_contexts=1):

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_bench import bench
+from tiny_bench import bench, no_generator
 
 from fgsynth.beyond import allocation
 from fgsynth.beyond.allocation import exponent, validation_errors
@@ -24,7 +24,7 @@ def allocate(errors, counts, budget, worth=0.5, worst=False, law=None):
 
 
 def experiment(work=None, of=UNEVEN):
-    return Experiment(of, None, SimpleNamespace(fill_to=None), RECIPE, work)
+    return Experiment(of, no_generator(), SimpleNamespace(fill_to=None), RECIPE, work)
 
 
 def modelled(errors, counts, given, worth, b):

@@ -1,10 +1,8 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_bench import bench, manifest
+from tiny_bench import bench, manifest, no_generator
 from torch import nn
 
 from fgsynth.beyond import filters
@@ -48,7 +46,7 @@ def experiment(real=REAL):
         return shown([real[label][int(key.split("-")[-1])] for key, label in names])
 
     of = Benchmark(manifest({"train": [len(one) for one in real]}), images)
-    generator = SimpleNamespace(clip_embedding=directions)
+    generator = no_generator(clip_embedding=directions)
     return Experiment(of, generator, None, RECIPE, None)
 
 
@@ -102,7 +100,7 @@ def table_of(made, mask, factors, monkeypatch):
         return pd.DataFrame({"kind": np.where(some.index["right"], names, "other")})
 
     monkeypatch.setattr(filters, "readings", judged)
-    exp = Experiment(of, None, None, RECIPE, None)
+    exp = Experiment(of, no_generator(), None, RECIPE, None)
     return dropped(exp, made, np.array(mask)).set_index("stratum")
 
 

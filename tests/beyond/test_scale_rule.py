@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_bench import bench
+from tiny_bench import bench, no_generator
 from torch import nn
 
 from fgsynth.beyond import scale_rule
@@ -43,7 +43,7 @@ GRID = (0.0, 0.1, 0.2, 0.4)
 
 def tiny(**changes):
     of = bench({"train": (4, 3, 2, 1), "val": (1, 1, 1, 1)}, ("dim", "rock"))
-    given = {"bench": of, "generator": None, "sampling": None, "recipe": RECIPE, "work": None}
+    given = {"bench": of, "generator": no_generator(), "sampling": None, "recipe": RECIPE, "work": None}
     return Experiment(**{**given, **changes})
 
 

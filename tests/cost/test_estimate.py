@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_bench import no_generator
 from tiny_unclip import save
 
 from fgsynth.config import names as config_names
@@ -269,5 +270,5 @@ def test_groups_are_filled_as_an_experiment_fills_them():
     groups = Groups(n_max=4, n_min=1, empty=4, held_out=3, classes=2, modes=(0.5, 0.5))
     counts = registry.train_counts("nicopp", groups)
     assert counts.shape == (2, 6)
-    exp = Experiment(mini.nicopp(groups), None, SAMPLING, Recipe(), None)
+    exp = Experiment(mini.nicopp(groups), no_generator(), SAMPLING, Recipe(), None)
     assert missing_per_group(counts, None).flatten().tolist() == exp.missing.tolist()

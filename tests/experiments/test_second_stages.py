@@ -1,10 +1,9 @@
 import pickle
-from types import SimpleNamespace
 
 import cloudpickle
 import pytest
 import torch
-from tiny_bench import bench
+from tiny_bench import bench, no_generator
 
 from fgsynth.experiments import second_stages
 from fgsynth.experiments.experiment import Experiment
@@ -17,7 +16,7 @@ LONG = bench({"train": (9, 3), "val": (2, 2)}, ("dim",))
 
 
 def experiment():
-    return Experiment(LONG, SimpleNamespace(check_prompts=lambda prompts: None), None, RECIPE, None)
+    return Experiment(LONG, no_generator(), None, RECIPE, None)
 
 
 def test_stages_train_by_the_recipe_for_their_own_epochs_on_the_images_they_are_for():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_bench import bench
+from tiny_bench import bench, no_generator
 from torch import nn
 
 from fgsynth.config.schema import Groups, Sampling
@@ -17,7 +17,7 @@ from fgsynth.experiments import study
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.study import Row, Scored
 from fgsynth.generate.synthetic_set import SyntheticSet
-from fgsynth.models.networks import with_last_layer
+from fgsynth.models.networks import Classifier, with_last_layer
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.train.recipe import Recipe
 from fgsynth.utils.errors import UserError
@@ -29,7 +29,7 @@ LABEL = np.array([0, 0, 0, 0, 1, 1])
 
 
 def experiment(of=GROUPS, **changes):
-    given = {"generator": None, "sampling": None, "recipe": RECIPE, "work": None}
+    given = {"generator": no_generator(), "sampling": None, "recipe": RECIPE, "work": None}
     return Experiment(of, **{**given, **changes})
 
 
@@ -73,7 +73,8 @@ def test_equally_large_classes_are_drawn_from_within():
     even = bench({"train": (30, 3), "test": (4, 4)})
     label = np.repeat([0, 1], 4)
     a, b = (
-        scored(m, hits, seeds=(0,), of=even, label=label) for m, hits in (("ERM", 1 - label), ("IRM", label))
+        scored(m, hits, hits, seeds=(0, 1), of=even, label=label)
+        for m, hits in (("ERM", 1 - label), ("IRM", label))
     )
     row = compared("overall", (a, b), even)
     assert (row["mean"], row["low"], row["high"]) == (0, 0, 0)
@@ -177,9 +178,9 @@ def test_a_search_takes_the_draw_of_the_best_average_validation():
     assert len({r.rate for r in tried[True]}) == 3
 
 
-class Undecided(torch.nn.Module):
+class Undecided(Classifier):
     def __init__(self):
-        super().__init__()
+        super().__init__(torch.nn.Identity())
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, x):
@@ -187,7 +188,7 @@ class Undecided(torch.nn.Module):
 
 
 def test_entropy_of_a_set_is_the_guides():
-    exp = replace(experiment(), generator=SimpleNamespace(device=torch.device("cpu")))
+    exp = replace(experiment(), generator=no_generator(device=torch.device("cpu")))
     exp.__dict__["guide"] = Undecided()
     made = SyntheticSet(pd.DataFrame({"label": [0, 1]}), torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "")
     assert study.entropy_of(exp, made) == pytest.approx(np.log(2))

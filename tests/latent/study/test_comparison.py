@@ -127,5 +127,5 @@ def test_the_plane_is_the_same_whatever_was_drawn_before(draw):
 
 
 def test_every_method_has_its_name():
-    named = {name for name, one in METHODS.items() if one.kind == "features"}
+    named = {name for name, (kind, _) in METHODS.items() if kind == "features"}
     assert named == {*comparison.METHODS, CHOSEN_SAMPLER}
