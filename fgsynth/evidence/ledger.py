@@ -87,6 +87,12 @@ def by_seed(rows: pd.DataFrame, method: str, metric: str) -> pd.Series:
     return mine.set_index("seed")["value"].astype(float)
 
 
+def rank_correlation(a: pd.Series, b: pd.Series) -> float:
+    """Spearman's, of two series by the same index; NaN where either does not vary."""
+    # By hand, as pandas' own loads scipy.stats, which takes longer than the report's tables.
+    return float(a.rank().corr(b.rank()))
+
+
 def largest_scale(results: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     """The rows of a benchmark at the largest scale that has been run."""
     mine = results[results["benchmark"] == benchmark]
@@ -122,7 +128,7 @@ def agreement(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
             wide = ours.pivot_table(index="method", columns="seed", values="value").dropna(axis=1)
             if len(wide) < FEWEST or wide.empty:
                 continue
-            each = wide.corrwith(of[wide.index], method="spearman").dropna()
+            each = wide.apply(rank_correlation, args=(of[wide.index],)).dropna()
             if len(each):
                 found = interval(each.tolist())
                 low, high = max(found.low, -1.0), min(found.high, 1.0)

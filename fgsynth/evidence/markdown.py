@@ -1,7 +1,7 @@
 """What the report says in Markdown: the blocks of README.md, and reports/README.md with claims and tables."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 
 import pandas as pd
 
@@ -75,26 +75,26 @@ WORDS = {
 
 def blocks(found: Found, pieces: dict[str, list[Piece]], verdicts: pd.DataFrame) -> dict[str, str]:
     """The blocks of README.md by mark; verdicts: one row per claim, as `verdicts.claims`."""
-    told = {"tally": tally(p for of in pieces.values() for p in of), "answers": answers(found)}
+    told = {"tally": tally(pieces), "answers": "\n".join(f"- {line}" for line in answers(found))}
     return {**gains(found.results), **told, "standing": standing(verdicts, "with_controls")}
 
 
-def tally(pieces: Iterable[Piece]) -> str:
-    """How many pieces of evidence have each outcome."""
-    counts = Counter(piece.outcome for piece in pieces)
+def tally(pieces: Mapping[str, list[Piece]]) -> str:
+    """How many pieces of evidence, by claim, have each outcome."""
+    counts = Counter(piece.outcome for of in pieces.values() for piece in of)
     each = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES)
     return f"{counts.total()} differences: {each}"
 
 
-def answers(found: Found) -> str:
+def answers(found: Found) -> list[str]:
     """A sentence per question: each benchmark's answer, in points, and the scales they are from."""
     lines = []
     for question, asked in QUESTIONS.items():
         pieces = [found.piece(comparison) for comparison in asked]
         scales = dict.fromkeys(p.scale for p in pieces if p.scale and p.estimate)
         told = "; ".join(map(_answer, asked, pieces))
-        lines.append(f"- {question}{' (' + ', '.join(map(str, scales)) + ')' if scales else ''}: {told}.")
-    return "\n".join(lines)
+        lines.append(f"{question}{' (' + ', '.join(map(str, scales)) + ')' if scales else ''}: {told}.")
+    return lines
 
 
 def _answer(asked: Comparison, piece: Piece) -> str:
@@ -127,7 +127,7 @@ def results_page(
         "results.md",
         printed=standing(verdicts, "as_printed"),
         controls=standing(verdicts, "with_controls"),
-        tally=tally(p for of in pieces.values() for p in of),
+        tally=tally(pieces),
         claims="\n".join(lines),
         each="\n\n".join(_section(c, pieces[c["id"]]) for c in verdicts.to_dict("records")),
         tables=tables(book, found.results),

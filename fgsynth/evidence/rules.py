@@ -21,7 +21,7 @@ from fgsynth.config.names import (
     VL_LTR,
     variant,
 )
-from fgsynth.evidence.ledger import by_seed
+from fgsynth.evidence.ledger import by_seed, rank_correlation
 from fgsynth.evidence.pieces import Comparison, Computed, Found, Role
 
 Asked = Comparison | Computed
@@ -164,9 +164,7 @@ def _rank_correlation(rows: pd.DataFrame, measure: str) -> pd.Series:
     if not {measure, "avg_val_accuracy"} <= set(wide.columns):
         return pd.Series(dtype=float)
     both = wide[[measure, "avg_val_accuracy"]].dropna()
-    each = {
-        seed: of[measure].corr(of["avg_val_accuracy"], method="spearman") for seed, of in both.groupby("seed")
-    }
+    each = {seed: rank_correlation(of[measure], of["avg_val_accuracy"]) for seed, of in both.groupby("seed")}
     return pd.Series(each, dtype=float)
 
 

@@ -25,7 +25,6 @@ from fgsynth.utils.paths import read_csv
 SUPPORTED, REPRODUCED, CONTRADICTED, MIXED = "supported", "reproduced", "contradicted", "mixed"
 UNTESTED, NO_CONTROL = "cannot be tested here", "no control"
 CLAIMS = ["id", "paper", "claim", "quantity", "printed", "where"]
-
 PIECES = [
     *("claim", "role", "difference", "test", "benchmark", "scale", "outcome", "mean", "low", "high", "draws"),
     *("interval", "margin", "printed", "size", "stage", "notebook"),

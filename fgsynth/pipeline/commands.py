@@ -116,6 +116,7 @@ def _number(kind: Callable[[str], float], least: int, what: str) -> Callable[[st
     """A reader of numbers from `least` on, without infinity and NaN."""
 
     def read(text: str) -> float:
+        """The number that a text states."""
         try:
             value = kind(text)
         except ValueError:

@@ -4,6 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
+import yaml
 from imports import closure, outside
 from tiny_results import tidy
 
@@ -33,6 +34,13 @@ def test_the_committed_report_is_what_its_inputs_give(built, root):
     tables = ("results.csv", "ledger.csv", "order.csv", "pieces.csv", "claims.csv")
     for name in (*tables, "index.html", "README.md", "report.json"):
         assert (built / name).read_text() == (root / "reports" / name).read_text(), name
+
+
+def test_dvc_follows_every_file_that_the_report_writes(checkout, root):
+    report.build(checkout)
+    made = {str(p.relative_to(checkout)) for p in (checkout / "reports").glob("*.*")}
+    stage = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["report"]
+    assert made == {name for one in (*stage["outs"], *stage["metrics"]) for name in one}
 
 
 def test_the_page_needs_no_network_and_no_link_is_broken(built):
