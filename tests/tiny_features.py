@@ -4,11 +4,10 @@ import numpy as np
 import torch
 
 from fgsynth.latent.features.feature_set import FeatureSet
-from fgsynth.latent.probe.objective import Objective, log_prior, rows_of
+from fgsynth.latent.probe.objective import Objective
 from fgsynth.utils.seeds import generator
 
 COUNTS = (120, 40, 6)
-HEADS = [("linear", 1.0, 0.05), ("cosine", 7.0, 0.0)]
 
 
 def feature_set(seed=0, k=6, n_val=10, n_test=40):
@@ -26,11 +25,10 @@ def feature_set(seed=0, k=6, n_val=10, n_test=40):
     return FeatureSet(5 + 3 * torch.cat(x), label, split, ("a", "b", "c"))
 
 
-def problem(head="linear", scale=1.0, weight_decay=0.05, balanced=0.7, seed=0, dtype=torch.double):
+def problem(weight_decay=0.05, seed=0, dtype=torch.double):
     """An objective of 40 features of three classes, and a weight and a bias to evaluate it at."""
     g = generator("objective", seed)
     features = torch.randn(40, 5, generator=g, dtype=dtype)
     label = torch.randint(3, (40,), generator=g)
-    prior = log_prior(torch.tensor([30.0, 8.0, 2.0], dtype=dtype))
     at = torch.randn(5, 3, generator=g, dtype=dtype), torch.randn(3, generator=g, dtype=dtype)
-    return Objective(rows_of(features, head), label, prior, balanced, weight_decay, head, scale), at
+    return Objective(features, label, weight_decay), at

@@ -21,8 +21,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from fgsynth.latent.checks import Validated
-from fgsynth.latent.probe.linear import ITERATIONS, SCALE, TOLERANCE, Probe, fit_probe
-from fgsynth.latent.probe.objective import Head
+from fgsynth.latent.probe.linear import ITERATIONS, TOLERANCE, Probe, fit_probe
 from fgsynth.latent.rows import Array, Rows, own_labels, scaling, seed_of, wanted_of
 from fgsynth.latent.samplers.base import LatentSampler
 from fgsynth.latent.samplers.registry import SAMPLERS
@@ -77,10 +76,8 @@ class FeatureClassifier(ClassifierMixin, Validated):  # type: ignore[misc]
             warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
     def _folded(self) -> tuple[Array, Array]:
-        """Weight (k, c) and bias (c,) of a linear head, in the features as they were given."""
+        """Weight (k, c) and bias (c,) in the features as they were given."""
         check_is_fitted(self)
-        if self.probe_.head != "linear":
-            raise AttributeError("A cosine head has no coefficients: it is not linear in the features.")
         weight = self.probe_.weight.double().numpy() / self.scale_
         return weight, self.probe_.bias.double().numpy() - self.center_ @ weight
 
@@ -137,11 +134,7 @@ class LatentClassifier(FeatureClassifier):
         balanced softmax. "auto" is 1 without a sampler, and with one 0.5 less the objective (in nats) that
         the probe reached, at least 0.
     weight_decay : float
-        Of the linear head.
-    head : "linear" or "cosine"
         Of the probe.
-    scale : float
-        Of the cosine head.
     scale_features : bool
         Center features and divide them all by one number, to a mean squared length of 1, so that weight decay
         means the same on any scale and in any dimension. Where features have units of their own, put a
@@ -158,7 +151,7 @@ class LatentClassifier(FeatureClassifier):
     classes_ : array
         Labels, (c,).
     coef_, intercept_ : array
-        Of a linear head, for features as they were given: (c, k) and (c,), of two classes (1, k) and (1,).
+        For features as they were given: (c, k) and (c,), of two classes (1, k) and (1,).
     probe_ : Probe
         The fitted probe, on scaled features.
     tau_, center_, scale_ : float, array, float
@@ -174,8 +167,6 @@ class LatentClassifier(FeatureClassifier):
         "sampler": [*SAMPLER, None],
         "tau": [StrOptions({"auto"}), Interval(Real, None, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "head": [StrOptions({"linear", "cosine"})],
-        "scale": [Interval(Real, 0, None, closed="neither")],
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
 
@@ -186,8 +177,6 @@ class LatentClassifier(FeatureClassifier):
         sampling_strategy: Strategy = "auto",
         tau: float | Literal["auto"] = "auto",
         weight_decay: float = 1e-5,
-        head: Head = "linear",
-        scale: float = SCALE,
         scale_features: bool = True,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         iterations: int = ITERATIONS,
@@ -198,8 +187,6 @@ class LatentClassifier(FeatureClassifier):
         self.sampling_strategy = sampling_strategy
         self.tau = tau
         self.weight_decay = weight_decay
-        self.head = head
-        self.scale = scale
         self.scale_features = scale_features
         self.class_weight = class_weight
         self.iterations = iterations
@@ -218,8 +205,7 @@ class LatentClassifier(FeatureClassifier):
             rows = real.filled(self.sampler, seed_of(self.random_state))
             by_class = compute_sample_weight(self.class_weight, self.classes_[rows.label.numpy()])
             probe = fit_probe(
-                rows.features, rows.label, rows.label.bincount(), balanced=0.0, head=self.head,
-                weight_decay=0.0 if self.head == "cosine" else self.weight_decay, scale=self.scale,
+                rows.features, rows.label, len(self.classes_), weight_decay=self.weight_decay,
                 iterations=self.iterations, tolerance=self.tolerance,
                 share=rows.share * torch.tensor(by_class),
             )  # fmt: skip

@@ -117,8 +117,8 @@ class LatentClassifierCV(FeatureClassifier):
             self.sampler_, self.weight_decay_, self.tau_ = tried[int(np.nanargmax(self.scores_))]
             rows = real.filled(self.sampler_, seed)
             probe = fit_probe(
-                rows.features, rows.label, rows.label.bincount(), weight_decay=self.weight_decay_,
-                balanced=0.0, iterations=self.iterations, tolerance=self.tolerance,
+                rows.features, rows.label, len(self.classes_), weight_decay=self.weight_decay_,
+                iterations=self.iterations, tolerance=self.tolerance,
             )  # fmt: skip
         self._keep(rows, real, probe, self.tau_)
         return self
@@ -160,7 +160,7 @@ class LatentClassifierCV(FeatureClassifier):
         kept = replace(real, features=real.features[~held], label=real.label[~held], share=real.share[~held])
         rows, counts = kept.filled(sampler, seed), kept.label.bincount()
         probes = path(
-            rows.features, rows.label, rows.label.bincount(), decays, balanced=0.0,
+            rows.features, rows.label, len(self.classes_), decays,
             iterations=self.iterations, tolerance=self.tolerance,
         )  # fmt: skip
         x, y = real.features[held], real.label[held]

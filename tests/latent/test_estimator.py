@@ -41,8 +41,6 @@ def fail_by_design(estimator):
         "check_sample_weight_equivalence_on_dense_data": "holds to the solver's tolerance and without a "
         "sampler, which counts rows: test_weights_count_rows_in_probe_and_prior"
     }
-    if getattr(estimator, "head", None) == "cosine":
-        failed["check_class_weight_classifiers"] = "a cosine head has no bias that weights could move"
     return failed
 
 
@@ -50,7 +48,6 @@ def fail_by_design(estimator):
     [
         *(LatentClassifier(sampler, **SMALL) for sampler in (None, *SAMPLERS)),
         LatentClassifier(NearestKept(Gaussian()), **SMALL),
-        *(LatentClassifier(sampler, head="cosine", **SMALL) for sampler in (None, "smote")),
         LatentClassifierCV(weight_decays=(0.01, 0.001), taus=(0.0, 1.0), cv=2, **SMALL),
     ],
     expected_failed_checks=fail_by_design,
@@ -86,7 +83,7 @@ def test_it_is_scaling_sampler_probe_and_logit_adjustment(data):
     seed = int(np.random.RandomState(3).randint(2**31 - 1))
     new, new_label = ShrunkMeans().fit(e, label).sample_all(torch.tensor([0, 50, 74]), seed)
     e, label = torch.cat([e, new]), torch.cat([label, new_label])
-    probe = fit_probe(e, label, label.bincount(), weight_decay=1e-2, balanced=0.0).adjusted(real, 0.5)
+    probe = fit_probe(e, label, 3, weight_decay=1e-2).adjusted(real, 0.5)
     torch.testing.assert_close(model.probe_.weight, probe.weight)
     torch.testing.assert_close(model.probe_.bias, probe.bias)
     np.testing.assert_allclose(model.decision_function(x), x @ model.coef_.T + model.intercept_, atol=1e-9)
@@ -131,12 +128,6 @@ def test_weights_count_rows_in_probe_and_prior(data):
     assert (lifted.predict(x) == "emu").sum() > (plain.predict(x) == "emu").sum()
 
 
-def test_a_cosine_head_has_no_coefficients(data):
-    model = LatentClassifier(head="cosine", random_state=0).fit(*data)
-    assert model.score(*data) > 0.5
-    assert not hasattr(model, "coef_")
-
-
 def test_labels_may_be_any_and_renaming_them_changes_nothing(data):
     x, y = data
     index = np.searchsorted(NAMES, y)
@@ -173,7 +164,7 @@ def test_without_a_sampler_it_is_a_probe_with_balanced_softmax(data):
     np.testing.assert_allclose(plain.coef_, theirs.coef_, atol=5e-3)
     balanced = LatentClassifier(None, **options).fit(x, y)
     e, label = torch.tensor(x, dtype=torch.float32), torch.tensor(np.searchsorted(NAMES, y))
-    probe = fit_probe(e, label, label.bincount(), weight_decay=1e-2, balanced=1.0, tolerance=1e-4)
+    probe = fit_probe(e, label, 3, weight_decay=1e-2, tolerance=1e-4).adjusted(label.bincount(), 1.0)
     np.testing.assert_allclose(balanced.predict_proba(x), probe.logits(e).softmax(1), atol=2e-3)
     assert (balanced.predict(x) == "emu").sum() > (plain.predict(x) == "emu").sum()
     assert plain.n_synthetic_.tolist() == [0, 0, 0]
@@ -251,9 +242,9 @@ def test_it_warns_where_it_did_not_converge(data):
 @pytest.mark.parametrize(
     "wrong",
     [
-        dict(sampler="magic"), dict(sampler=3), dict(head="cubic"), dict(tau=np.nan), dict(tau=np.inf),
+        dict(sampler="magic"), dict(sampler=3), dict(tau=np.nan), dict(tau=np.inf),
         dict(tau="all"), dict(weight_decay="a"), dict(weight_decay=-1e-3), dict(weight_decay=np.nan),
-        dict(tolerance=-1), dict(tolerance=np.nan), dict(scale=0.0), dict(scale=np.inf), dict(iterations=0),
+        dict(tolerance=-1), dict(tolerance=np.nan), dict(iterations=0),
         dict(iterations=2.5), dict(scale_features="yes"), dict(sampling_strategy=np.nan),
         dict(class_weight="all"), dict(random_state="seed"),
     ],
@@ -395,7 +386,7 @@ def test_as_it_comes_it_is_no_worse_than_the_best_probe_without_synthesis():
     found = []
     for seed in range(3):
         (x, y), (test, test_label) = draw_of_digits(seed)
-        probes = path(x, y, y.bincount(), [1e-2, 3e-3, 1e-3], balanced=0.0)
+        probes = path(x, y, 10, [1e-2, 3e-3, 1e-3])
         fitted = {
             f"{probe.weight_decay}, {tau}": probe.adjusted(y.bincount(), tau).predict(test)
             for probe in probes

@@ -1,30 +1,12 @@
-"""The objective of a probe: (balanced) softmax cross entropy of a linear or cosine head, and its gradient."""
+"""The objective of a probe: softmax cross entropy with weight decay, and its gradient."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-Head = Literal["linear", "cosine"]
 CHUNK = 4096
 """Rows at a time: their logits stay in the processor's cache, and the features are read once."""
-
-
-def rows_of(features: Tensor, head: Head) -> Tensor:
-    """Rows of the head: features as they are, or at unit length for "cosine"."""
-    return F.normalize(features) if head == "cosine" else features
-
-
-def columns_of(weight: Tensor, head: Head, scale: float) -> Tensor:
-    """Columns of the head, (k, c): the weight, for "cosine" at length `scale`."""
-    return scale * F.normalize(weight, dim=0) if head == "cosine" else weight
-
-
-def log_prior(counts: Tensor) -> Tensor:
-    """Logarithms of the classes' shares, (c,)."""
-    return (counts / counts.sum()).log()
 
 
 def cross_entropy_and_slope(
@@ -47,49 +29,26 @@ def cross_entropy_and_slope(
 
 @dataclass(frozen=True)
 class Objective:
-    """F(W, b) = mean balanced softmax cross entropy + weight_decay |W|^2 (Ren et al. 2020), in nats.
+    """F(W, b) = mean softmax cross entropy + weight_decay |W|^2, in nats; the bias is not decayed.
 
-    features (n, k), by `rows_of`; label (n,); prior (c,): log shares of the classes; share (n, 1): weights of
-    the rows, of mean 1. As in `losses.balanced_softmax`, `balanced` mixes cross entropy on logits + prior (1)
-    and on logits (0). The bias is not decayed; the cosine head has none, and nothing depends on b.
+    features (n, k), label (n,); share (n, 1): weights of the rows, of mean 1.
     """
 
     features: Tensor
     label: Tensor
-    prior: Tensor
-    balanced: float
     weight_decay: float
-    head: Head = "linear"
-    scale: float = 1.0
     share: Tensor | None = None
 
     def __call__(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor]:
-        """The value, its gradient in weight (k, c) and its gradient in bias (c,)."""
-        columns = columns_of(weight, self.head, self.scale)
-        if self.head == "cosine":
-            value, slope, _ = self._data(columns, torch.zeros_like(bias))
-            # Through w / |w|: only what is orthogonal to w is left.
-            along = (columns * slope).sum(0) / self.scale**2
-            slope = (slope - along * columns) * (self.scale / weight.norm(dim=0).clamp(min=1e-12))
-            slope_b = torch.zeros_like(bias)
-        else:
-            value, slope, slope_b = self._data(columns, bias)
-        value += self.weight_decay * float(weight.square().sum(dtype=torch.double))
-        return value, slope + 2 * self.weight_decay * weight, slope_b
-
-    def _data(self, columns: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor]:
-        """The mean cross entropy and its gradients in columns and bias, summed chunk by chunk."""
-        value, slope, slope_b = 0.0, torch.zeros_like(columns), torch.zeros_like(bias)
-        parts = [(self.balanced, bias + self.prior), (1 - self.balanced, bias)]
+        """The value, its gradient in weight (k, c) and its gradient in bias (c,), summed chunk by chunk."""
+        value, slope, slope_b = 0.0, torch.zeros_like(weight), torch.zeros_like(bias)
         for start in range(0, len(self.features), CHUNK):
             here = slice(start, start + CHUNK)
-            rows, label = self.features[here], self.label[here]
-            share = None if self.share is None else self.share[here]
-            for part, shifted in parts:
-                if part:
-                    loss, q = cross_entropy_and_slope(torch.addmm(shifted, rows, columns), label, share)
-                    value += part * loss
-                    slope.addmm_(rows.T, q, alpha=part)
-                    slope_b.add_(q.sum(0), alpha=part)
-        n = len(self.features)
-        return value / n, slope / n, slope_b / n
+            rows, share = self.features[here], None if self.share is None else self.share[here]
+            loss, q = cross_entropy_and_slope(torch.addmm(bias, rows, weight), self.label[here], share)
+            value += loss
+            slope.addmm_(rows.T, q)
+            slope_b.add_(q.sum(0))
+        n, decay = len(self.features), self.weight_decay
+        value = value / n + decay * float(weight.square().sum(dtype=torch.double))
+        return value, slope / n + 2 * decay * weight, slope_b / n

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from fgsynth.latent.probe.discriminant import Statistics, discriminant
+from fgsynth.latent.probe.discriminant import Statistics
 from fgsynth.latent.probe.objective import Objective
 
 MEMORY = 20
@@ -43,8 +43,7 @@ class Coordinates:
         """The coordinates of an objective; `found` are the statistics of its features."""
         c = len(found.share)
         least = max(DAMPING * float(found.variance.mean()), 1e-30)
-        s = found.variance.clamp(min=least) * objective.scale**2
-        root = (s / c + 2 * objective.weight_decay).sqrt()
+        root = (found.variance.clamp(min=least) / c + 2 * objective.weight_decay).sqrt()
         mean, axes, root = (t.to(objective.features) for t in (found.mean, found.axes, root))
         return cls(mean, axes, root, c**-0.5)
 
@@ -80,14 +79,6 @@ class Solution:
     converged: bool
 
 
-def start_of(objective: Objective, found: Statistics) -> tuple[Tensor, Tensor]:
-    """Zero logits, or, as a cosine has no zero, the discriminant: weight (k, c) and bias (c,)."""
-    weight, bias = (t.to(objective.features) for t in discriminant(found))
-    if objective.head == "linear":
-        weight = torch.zeros_like(weight)
-    return weight, torch.zeros_like(bias)
-
-
 @dataclass
 class Descent:
     """An objective in the coordinates, and how far above its minimum the last point can be."""
@@ -113,18 +104,13 @@ class Descent:
         no more than that over the last WINDOW iterations, or no step made it fall.
         """
         limit = self.tolerance * self.value
-        if self.bounded:
+        if self.objective.weight_decay:
             slope = self.slope.reshape(len(self.space.root) + 1, -1)
             # Axes are orthonormal, so lengths in W are those along them.
             square = float(np.square(slope[:-1] * self.space.root.double().numpy()[:, None]).sum())
             bias = self.space.root_b * float(np.abs(slope[-1]).sum())
             return square / (4 * self.objective.weight_decay) + REACH * bias <= limit
         return len(self.fallen) > WINDOW and self.fallen[0] - self.value <= limit
-
-    @property
-    def bounded(self) -> bool:
-        """Whether the distance from the minimum has a bound."""
-        return self.objective.head == "linear" and self.objective.weight_decay > 0
 
     def stop(self, *_: Any) -> None:
         """After an iteration, at the point evaluated last: ends the descent where it converged."""
@@ -149,5 +135,5 @@ def minimise(
     end = minimize(descent, x, jac=True, method="L-BFGS-B", options=options, callback=descent.stop)
     if end.fun != descent.value:  # the last point tried was given up
         descent(end.x)
-    stuck = not descent.bounded and end.nit < iterations
+    stuck = not objective.weight_decay and end.nit < iterations
     return Solution(*space.unpack(end.x), descent.value, int(end.nit), stuck or descent.converged())

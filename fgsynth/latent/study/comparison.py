@@ -129,7 +129,7 @@ class Draw:
         Cross entropy, then logits - tau log prior of the real counts (Menon et al. 2021, eq. 9). Tau = 1 is
         balanced softmax to the letter: its shift by the prior is taken up by a bias that is not decayed.
         """
-        plain = path(features, label, self.counts, self.weight_decays, balanced=0.0)
+        plain = path(features, label, len(self.counts), self.weight_decays)
         candidates = [(probe.adjusted(self.counts, tau), tau) for tau in taus for probe in plain]
         if len(candidates) == 1:
             return candidates[0]

@@ -72,7 +72,7 @@ def _fitted(points: pd.DataFrame, draw: Draw, classes: list[int]) -> Probe:
     names = [draw.data.classes[c] for c in classes]
     at = torch.tensor(points[["component 1", "component 2"]].to_numpy(), dtype=torch.float32)
     label = torch.tensor(points["class"].map(names.index).to_numpy())
-    return fit_probe(at, label, torch.ones(3), weight_decay=1e-3, balanced=0.0)
+    return fit_probe(at, label, 3, weight_decay=1e-3)
 
 
 def draw_plane(shown: Plane) -> Figure:

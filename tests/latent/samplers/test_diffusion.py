@@ -37,7 +37,7 @@ def fitted():
 @pytest.fixture(scope="module")
 def probe():
     features, label = data()
-    return fit_probe(features, label, COUNTS, weight_decay=1e-2)
+    return fit_probe(features, label, len(COUNTS), weight_decay=1e-2).adjusted(COUNTS, 1.0)
 
 
 def feedback(probe, criterion=entropy, scale=0.1, **options):

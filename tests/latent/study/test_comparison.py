@@ -15,7 +15,6 @@ from fgsynth.config.names import (
     TAU_CHOSEN,
 )
 from fgsynth.latent.features.feature_set import FeatureSet
-from fgsynth.latent.probe.linear import fit_probe
 from fgsynth.latent.study import comparison, views
 from fgsynth.latent.study.comparison import Draw
 
@@ -29,17 +28,6 @@ def test_scaled_features_have_the_training_mean_and_unit_entries(draw):
     train = draw.data.part("train")[0]
     assert train.mean(0).abs().max() < 1e-5
     assert train.square().mean() == pytest.approx(1, abs=1e-5)
-
-
-def test_balanced_softmax_of_a_linear_probe_is_logit_adjustment_with_tau_1(draw):
-    x, y = draw.data.part("train")
-    direct = fit_probe(x, y, draw.counts, weight_decay=0.01, balanced=1.0, tolerance=1e-6)
-    shifted = fit_probe(x, y, draw.counts, weight_decay=0.01, balanced=0.0, tolerance=1e-6)
-    shifted = shifted.adjusted(draw.counts, 1.0)
-    assert (direct.weight - shifted.weight).abs().max() < 1e-3
-    # Logits are known up to a constant.
-    difference = direct.logits(x) - shifted.logits(x)
-    assert (difference - difference.mean(1, keepdim=True)).abs().max() < 1e-2
 
 
 def test_filling_completes_every_class_and_amounts_scale_it(draw):
