@@ -45,12 +45,7 @@ class Card:
     full: float
 
 
-CARDS = {
-    "V100": Card(16, 15.7),
-    "RTX 4090": Card(24, 82.6),
-    "A100": Card(80, 156.0),
-    "H100": Card(80, 494.5),
-}
+CARDS = {"V100": Card(16, 15.7), "RTX 4090": Card(24, 82.6), "A100": Card(80, 156.0), "H100": Card(80, 494.5)}
 GPUS = (1, 8, 64)
 GUIDES = {"imagenet_lt": "resnext50_32x4d", "nicopp": "resnet50"}
 """Places-LT's ResNet-152 is not counted: beside the denoiser a guide's work is a thousandth."""

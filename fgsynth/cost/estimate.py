@@ -91,12 +91,7 @@ def estimate(
     method: Method = Method(),  # noqa: B008, frozen
     cost: Calibration | None = None,
 ) -> Estimate:
-    """What n images of a method take; without a calibration of the method hours and bytes are NaN.
-
-    Raises UserError for no images.
-    """
-    if n_images < 1:
-        raise UserError(f"{n_images} images to estimate: at least 1 is needed.")
+    """What n images, at least 1, of a method take; hours and bytes are NaN where it was not calibrated."""
     seconds, size = (n_images * cost.best, n_images * cost.bytes) if cost else (math.nan, math.nan)
     shards, count = -(-n_images // sampling.per_shard), evaluations(n_images, sampling, method)
     return Estimate(n_images, shards, sampling.per_shard, count, seconds, size)

@@ -99,7 +99,6 @@ class Scene:
 
     generator: Generator
     classifier: Classifier
-    n_classes: int
     side: int
     mode: FakeTensorMode
     _held: list[Tensor] = field(init=False, repr=False)
@@ -115,7 +114,7 @@ class Scene:
         generator = fake(true_size(N_STEPS, getattr(torch, precision), "meta"), mode)
         with mode:
             guide = create(classifier, CLASSIFIERS[classifier]).eval().requires_grad_(False)
-        return cls(generator, guide, CLASSIFIERS[classifier], SIDE, mode)
+        return cls(generator, guide, SIDE, mode)
 
     def tally(self, what: str, batch: int = 1) -> Tally:
         """What one act of a batch takes.

@@ -12,13 +12,6 @@ NAMES = ("crop", "flip", "jitter", "blur", "grey")
 """In the order in which they are applied, whatever the order given."""
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raises UserError for a name that is no augmentation."""
-    for name in names:
-        if name not in NAMES:
-            raise UserError(f"Unknown augmentation '{name}': choose among {', '.join(NAMES)}.")
-
-
 def augment(
     images: Tensor | Sequence[Tensor], names: Sequence[str], seed: int, side: int | None = None
 ) -> Tensor:
@@ -30,9 +23,8 @@ def augment(
     side x side; without "crop" the view is `plain`'s. "flip": left-right, probability 1/2. "jitter":
     brightness, contrast, saturation by 0.4. "blur": Gaussian, probability 1/2. "grey": probability 0.2.
     The seed decides the views of the batch; torch's global generator is left as it was.
-    Raises UserError for unknown names, and for images of several sizes without a side.
+    names: of NAMES (`Recipe` checks them). Raises UserError for images of several sizes without a side.
     """
-    check_names(names)
     with torch.random.fork_rng(devices=[]):
         # Of the CPU alone: torch.manual_seed would also reset the accelerators' generators.
         torch.default_generator.manual_seed(seed)

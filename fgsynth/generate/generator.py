@@ -6,12 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderTiny,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    StableUnCLIPImg2ImgPipeline,
-)
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline
 from torch import Tensor, nn
 
 from fgsynth.config.checked import Checked, checked
@@ -54,16 +49,9 @@ class Generator:
     """A frozen Stable unCLIP (Ramesh et al. 2022) or Stable Diffusion (Rombach et al. 2022) and its schedule.
 
     Only unCLIP takes an image condition; that of Stable Diffusion is empty, (n, 0). Text embeddings are
-    cached by prompt, as class names repeat.
-
-    Parameters
-    ----------
-    pipe
-        The diffusers pipeline, whose networks are used one by one.
-    schedule
-        DDIM's noise schedule and steps.
-    tiny
-        A small decoder for guidance alone; None for the autoencoder's own.
+    cached by prompt, as class names repeat. pipe: the diffusers pipeline, whose networks are used one by one;
+    schedule: DDIM's noise schedule and steps; tiny: a small decoder for guidance alone, None for the
+    autoencoder's own.
     """
 
     pipe: StableUnCLIPImg2ImgPipeline | StableDiffusionPipeline

@@ -24,25 +24,11 @@ from fgsynth.utils.seeds import generator, stable_seed
 class Method(Checked):
     """Method of making synthetic images: a row of the papers' tables.
 
-    Parameters
-    ----------
-    image
-        Condition on a real image beside the prompt.
-    dropout
-        Share p of the units of its embedding that are dropped.
-    criteria
-        Names of the criteria that guide, if any; of several each sample draws one (FG table 6).
-    scale
-        The feedback scale w.
-    inversion
-        Replace the prompt's class name by a word learned from the class's images (Fill-Up); None for not.
-    weights
-        Factor of the feedback scale for every group; none for 1.
-
-    Raises
-    ------
-    UserError
-        For a setting out of its range, and for one that has no effect beside the others.
+    image: condition on a real image beside the prompt; dropout: share p of the units of its embedding that
+    are dropped. criteria: names of those that guide, if any; of several each sample draws one (FG table 6);
+    scale: the feedback scale w; weights: its factor for every group, none for 1. inversion: replace the
+    prompt's class name by a word learned from the class's images (Fill-Up). Raises UserError for a setting
+    out of its range, and for one that has no effect beside the others.
     """
 
     image: bool = True

@@ -38,16 +38,8 @@ class Hardness:
     C = 1/2 [ (e-mu_y)^T Sigma_y^-1 (e-mu_y) + ln det Sigma_y + k ln 2 pi ] (Sehwag et al. 2022), with
     mu_y and Sigma_y of all real training samples of the class. A class of few samples has a singular
     covariance, so Sigma_y is shrunk toward a multiple of the identity. The papers print no rule for that:
-    OAS is our choice.
-
-    Parameters
-    ----------
-    mean
-        mu of every class, (c, k).
-    precision
-        Sigma^-1 of every class, (c, k, k).
-    log_det
-        ln det Sigma of every class, (c,).
+    OAS is our choice. Of every class: mean, mu (c, k); precision, Sigma^-1 (c, k, k); log_det, ln det Sigma
+    (c,).
     """
 
     def __init__(self, mean: Tensor, precision: Tensor, log_det: Tensor) -> None:
@@ -131,15 +123,8 @@ class NearExemplars:
 
     d is the distance to the nearest real embedding of the class, one half of the Chamfer distance (Fan et
     al. 2017), so that entropy off the support of the data costs. The papers have no such criterion.
-
-    Parameters
-    ----------
-    embedding, label
-        Of the real images, (n, k) and (n,).
-    unit
-        Median distance of a real embedding to its nearest of the same class, a scalar.
-    strength
-        Nats per unit of distance.
+    embedding (n, k), label (n,): of the real images; unit: the median distance of a real embedding to its
+    nearest of the same class, a scalar; strength: nats per unit of distance.
     """
 
     def __init__(self, embedding: Tensor, label: Tensor, unit: Tensor, strength: float = 1.0) -> None:

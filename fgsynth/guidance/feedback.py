@@ -22,25 +22,12 @@ Classifier = Callable[[Tensor], tuple[Tensor, Tensor]]
 class Guidance(Checked):
     """Settings of feedback guidance (FG 3.1; the released sampler for the relative scaling).
 
-    Parameters
-    ----------
-    scale
-        The feedback scale w; 0 switches guidance off.
-    scaling
-        "relative" moves the latent by w of its own norm per guided step, the reading in which the printed
-        w = 0.03 makes sense; "raw" is FG eq. 3 to the letter.
-    every, start, stop
-        The guided steps are range(start, stop, every), counted from the noisiest.
-    through_network
-        Differentiate the one-step prediction through the network (exact), or treat its noise prediction as
-        constant (cheap).
-    reuse
-        Push by the last gradient on the steps in between as well (FG's future work), at no cost.
-
-    Raises
-    ------
-    UserError
-        For a setting out of its range, by name.
+    scale: the feedback scale w; 0 switches guidance off. scaling: "relative" moves the latent by w of its own
+    norm per guided step, the reading in which the printed w = 0.03 makes sense; "raw" is FG eq. 3 to the
+    letter. every, start, stop: guided steps are range(start, stop, every), counted from the noisiest.
+    through_network: differentiate the one-step prediction through the network (exact), or treat its noise
+    prediction as constant (cheap). reuse: push by the last gradient on the steps in between as well (FG's
+    future work), at no cost. Raises UserError for a setting out of its range, by name.
     """
 
     scale: NotNegative = 0.03
@@ -73,12 +60,8 @@ class Guidance(Checked):
 class GuidedModel:
     """Guided model function with a record of its criterion values; `guide` makes it.
 
-    Attributes
-    ----------
-    values
-        Per guided step, the criterion at x0_hat before the push, (n,) each.
-    non_finite
-        Guided steps with a NaN or infinity in the sample's gradient, (n,); the sample is not pushed there.
+    values: per guided step, the criterion at x0_hat before the push, (n,) each. non_finite: guided steps with
+    a NaN or infinity in the sample's gradient, (n,); the sample is not pushed there.
     """
 
     predict: Predict
@@ -186,20 +169,11 @@ def guide(
     The criterion C rises. Norms and gradients are per sample. Returns a model function with a record of
     criterion values and non-finite gradients.
 
-    Parameters
-    ----------
-    predict, schedule
-        The unguided model function and its noise schedule.
-    classifier, decode
-        f, of what `decode` makes of latents, which must be differentiable.
-    criterion, label
-        C, one of `criteria` or any callable of its type; the class y of every sample of the batch, (n,).
-    guidance
-        Scale, scaling and guided steps.
-    one_by_one
-        Decode and classify sample by sample, to save memory; the network's batch stays whole.
-    weight
-        Factor of the feedback scale for every sample, (n,); None for 1.
+    predict, schedule: the unguided model function and its noise schedule. classifier: f, of what `decode`
+    makes of latents, which must be differentiable. criterion: C, one of `criteria` or any callable of its
+    type; label: the class y of every sample of the batch, (n,). one_by_one: decode and classify sample by
+    sample, to save memory; the network's batch stays whole. weight: factor of the feedback scale for every
+    sample, (n,); None for 1.
     """
     settings = schedule, guidance, one_by_one, weight
     return GuidedModel(predict, decode, classifier, criterion, label, *settings)

@@ -52,8 +52,5 @@ def dpm_solver_2m(predict: Predict, z: Tensor, schedule: Schedule) -> Tensor:
 
 
 Solver = Literal["ddim", "dpm++2m"]
-SOLVERS: dict[Solver, Callable[..., Tensor]] = {
-    "ddim": ddim,
-    "dpm++2m": dpm_solver_2m,
-}
+SOLVERS: dict[Solver, Callable[..., Tensor]] = {"ddim": ddim, "dpm++2m": dpm_solver_2m}
 """Samplers by name."""

@@ -23,14 +23,8 @@ class Schedule:
     Variance preserving: signal = sqrt(abar), noise = sqrt(1 - abar). Samplers and guidance use `signal`,
     `noise` and `steps` only, so any other schedule that has the three serves them as well.
 
-    Parameters
-    ----------
-    alphas_cumprod
-        abar_t of every training step, (T,).
-    final_alpha_cumprod
-        abar at the end of sampling, a scalar.
-    steps
-        Pairs (t, previous t) in sampling order; a previous t below 0 is the end of sampling.
+    alphas_cumprod: abar_t of every training step, (T,); final_alpha_cumprod: abar at the end, a scalar;
+    steps: pairs (t, previous t) in sampling order; a previous t below 0 is the end of sampling.
     """
 
     alphas_cumprod: Tensor

@@ -67,8 +67,12 @@ def percent_table(rows: dict[str, dict[str, float]], corner: str) -> str:
 
 def card(record: dict[str, Any], s: dict[str, Any]) -> str:
     """The model card in Markdown."""
+    return f"{made_how(record, s)}\n{measured(s)}"
+
+
+def made_how(record: dict[str, Any], s: dict[str, Any]) -> str:
+    """Data, training and settings, in Markdown."""
     recipe = record["recipe"]
-    met = "\n".join(f"| {c.what} | {c} | {'yes' if c.met else '**no**'} |" for c in checks(s))
     losses = "\n".join(
         f"| {part} | {recipe[part]['updates']:,} of {recipe[part]['batch']} "
         f"| {h['losses'][0]:.4f} | {h['losses'][-1]:.4f} | {h['seconds'] / 60:.0f} |"
@@ -78,7 +82,6 @@ def card(record: dict[str, Any], s: dict[str, Any]) -> str:
         f"{name}: CFG {v['cfg']:g}, embedding noise level {v['noise_level']}"
         for name, v in s["settings"].items()
     )
-    classes = {k: {"recognised": v} for k, v in s["by class"].items()}
     return f"""# The mini unCLIP
 
 A Stable unCLIP in small, for the mini world: 32 x 32 images, 8 x 8 latents, text by cross-attention,
@@ -99,8 +102,14 @@ this folder. Written by `python -m fgsynth model-card`; every number is measured
 the best: {settings}. 30 DDIM steps, feedback off.
 The judge is a network trained on {recipe["judged"]:,} real images of every kind and place,
 all appearances equally often.
+"""
 
-## Required, and met?
+
+def measured(s: dict[str, Any]) -> str:
+    """Requirements and scores, in Markdown."""
+    met = "\n".join(f"| {c.what} | {c} | {'yes' if c.met else '**no**'} |" for c in checks(s))
+    classes = {k: {"recognised": v} for k, v in s["by class"].items()}
+    return f"""## Required, and met?
 
 | on held-out prompts | measured | met |
 |---|---|---|
@@ -137,6 +146,6 @@ def model_card(root: Path) -> None:
     """Measure the mini unCLIP; write its scores and its model card."""
     folder = root / FOLDER
     record = read_json(folder / TRAINING)
-    measured = scores(Generator.load(folder), judge.load(folder / JUDGE), Clip(str(folder)))
-    write_text(root / SCORES, json.dumps(measured, indent=2))
-    write_text(root / CARD, card(record, measured))
+    found = scores(Generator.load(folder), judge.load(folder / JUDGE), Clip(str(folder)))
+    write_text(root / SCORES, json.dumps(found, indent=2))
+    write_text(root / CARD, card(record, found))

@@ -47,13 +47,7 @@ def steps(
 
 
 def _stream(
-    real: Rows,
-    synthetic: Rows | None,
-    recipe: Recipe,
-    drawing: Drawing,
-    updates: int,
-    seed: int,
-    which: str,
+    real: Rows, synthetic: Rows | None, recipe: Recipe, drawing: Drawing, updates: int, seed: int, which: str
 ) -> Iterator[Step]:
     n = recipe.real_per_batch(synthetic is not None)
     some = drawn(real, drawing, n, generator(f"{which}batches", seed, "real"))

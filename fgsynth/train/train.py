@@ -125,11 +125,7 @@ def outputs(
 
 
 def predict(
-    network: Classifier,
-    images: Source,
-    side: int | None = None,
-    workers: int = 0,
-    rows: Tensor | None = None,
+    network: Classifier, images: Source, side: int | None = None, workers: int = 0, rows: Tensor | None = None
 ) -> Tensor:
     """Logits (n, c) of images in their plain view; arguments and errors as of `outputs`."""
     return outputs(network, images, side, workers, rows)[0]

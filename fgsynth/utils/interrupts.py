@@ -46,6 +46,7 @@ def listening(clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[
     first: list[float] = []
 
     def handle(number: int, _: FrameType | None) -> None:
+        """Note the first request; a second, later one stops at once."""
         if not first:
             first.append(clock())
             _Requests.stop = True

@@ -24,7 +24,7 @@ def scene(folder):
     generator = true_counts.fake(Generator.load(folder, n_steps=6, dtype=torch.bfloat16), mode)
     with mode:
         guide = small(4).eval().requires_grad_(False)
-    return Scene(generator, guide, 4, 32, mode)
+    return Scene(generator, guide, 32, mode)
 
 
 def test_operations_and_bytes_by_hand():

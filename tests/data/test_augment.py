@@ -74,8 +74,3 @@ def test_the_plain_view_with_a_side_is_the_centre():
     x[:, :, 48:80] = 255
     assert (plain(x, side=14)[0, 7, 5:9] > 200).all()
     assert (plain(x, side=14)[0, 7, [0, 13]] == 0).all()
-
-
-def test_unknown_names_are_refused():
-    with pytest.raises(UserError, match="Unknown augmentation 'mixup': choose among crop, flip"):
-        augment(X, ("flip", "mixup"), 0)

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +10,27 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from fgsynth.data.images import as_rgb_all
 from fgsynth.data.sources import Source, digest, take
 from fgsynth.latent.features.extractors import Extractor
 from fgsynth.utils.cache import files_digest, fingerprint
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import atomic, home, write_text
 from fgsynth.utils.progress import progress
-from fgsynth.utils.seeds import generator
 
 CODE = ("data", "latent/features", "utils/seeds")
 """The code that features depend on, beside the libraries'."""
 
 
 def extract(
-    extractor: Extractor,
-    source: Source,
-    folder: Path | str,
-    *,
-    batch: int = 64,
-    workers: int = 0,
-    shard: int = 4096,
+    extractor: Extractor, source: Source, folder: Path | str, *, batch: int = 64, shard: int = 4096
 ) -> tuple[Tensor, Tensor]:
     """Compute the features of all images under a frozen extractor, or read those already there.
 
     Features lie in the folder as `<fingerprint>.safetensors` ("features", "label") with a JSON beside it,
-    which appears last. The fingerprint is of extractor, weights, preprocessing and images; batch and workers
-    change rounding errors at most. A killed run goes on after its last whole shard of images. batch, workers,
-    shard: images per forward pass, processes that read images (0: this one), images per file on the way.
+    which appears last. The fingerprint is of extractor, weights, preprocessing and images; batch changes
+    rounding errors at most. A killed run goes on after its last whole shard of images. batch, shard: images
+    per forward pass, and per file on the way.
     Returns features (n, k) float32 and labels (n,), in the source's order. Raises UserError for no image, one
     that cannot be read, a feature that is not finite (naming the image), and a finished file that does not
     fit its JSON.
@@ -55,7 +45,7 @@ def extract(
     if not note.is_file():
         ranges = [range(i, min(i + shard, n)) for i in range(0, n, shard)]
         pieces = {parts / f"{rows.start:09d}-{rows.stop:09d}{file.suffix}": rows for rows in ranges}
-        _make(extractor, source, pieces, batch, workers)
+        _make(extractor, source, pieces, batch)
         _join(pieces, source.label, file)
         write_text(note, json.dumps(described | _summary(file), indent=1))
     shutil.rmtree(parts, ignore_errors=True)
@@ -71,27 +61,11 @@ def _described(extractor: Extractor, source: Source) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class _Pixels(Dataset[Tensor | UserError]):
-    """Prepared batches by rows. A worker returns its UserError, as torch would bury it in a traceback."""
-
-    extractor: Extractor
-    source: Source
-
-    def __getitem__(self, rows: Tensor) -> Tensor | UserError:
-        try:
-            return self.extractor.prepare(as_rgb_all(list(take(self.source, rows))))
-        except UserError as error:
-            return error
-
-
-def _make(
-    extractor: Extractor, source: Source, parts: Mapping[Path, range], batch: int, workers: int
-) -> None:
+def _make(extractor: Extractor, source: Source, parts: Mapping[Path, range], batch: int) -> None:
     """Write the shards that are absent or damaged, one after the other, under one bar."""
     todo = {path: rows for path, rows in parts.items() if not _sound(path, len(rows))}
     plan = [rows for part in todo.values() for rows in torch.arange(part.start, part.stop).split(batch)]
-    batches = _batches(extractor, _Pixels(extractor, source), plan, workers)
+    batches = _batches(extractor, source, plan)
     for path, part in todo.items():
         made: list[Tensor] = []
         while sum(map(len, made)) < len(part):
@@ -100,16 +74,9 @@ def _make(
             save_file({"features": torch.cat(made)}, partial)
 
 
-def _batches(extractor: Extractor, pixels: _Pixels, plan: list[Tensor], workers: int) -> Iterator[Tensor]:
-    # Its own generator, as the loader would draw the seed of its workers from the global one.
-    loader: Any = DataLoader(
-        pixels, sampler=plan, batch_size=None, num_workers=workers, generator=generator("workers")
-    )
-    bar = progress(plan, f"features, {extractor.name}")
-    for rows, prepared in zip(bar, loader, strict=True):
-        if isinstance(prepared, UserError):
-            raise prepared
-        features = extractor.embed(prepared)
+def _batches(extractor: Extractor, source: Source, plan: list[Tensor]) -> Iterator[Tensor]:
+    for rows in progress(plan, f"features, {extractor.name}"):
+        features = extractor(list(take(source, rows)))
         finite = torch.isfinite(features).all(1)
         if not finite.all():
             row = int(rows[finite.logical_not()][0])

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from fgsynth.data.images import ImageLike, as_rgb_all
-from fgsynth.models.loading import quiet
+from fgsynth.models.loading import loading, quiet
 from fgsynth.utils.cache import weights_digest
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import from_root
 
 WEIGHTS = "model.safetensors"
+ADVICE = "connect to the hub once, or give a local folder with safetensors instead of its name"
 KINDS = ("timm", "clip", "unclip")
 
 
@@ -71,10 +72,11 @@ def extractor(name: str) -> Extractor:
             "unclip:<hub id or folder>."
         )
     # Networks are initialised at random before they are loaded.
-    with torch.random.fork_rng(devices=[]):
-        source = str(from_root(model))
+    source = str(from_root(model))
+    one_sentence, silent = loading("The extractor", name, ADVICE), quiet(Path(source).is_dir())
+    with torch.random.fork_rng(devices=[]), one_sentence, silent:
         network, preprocessing, prepare = (
-            _timm(model, Path(source)) if kind == "timm" else _clip(name, source, kind == "unclip")
+            _timm(model, Path(source)) if kind == "timm" else _clip(source, kind == "unclip")
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.eval().requires_grad_(False).to(device)
@@ -99,11 +101,7 @@ def _timm(model: str, folder: Path) -> _Parts:
             "timm.list_models() lists."
         )
     source = f"local-dir:{folder}" if folder.is_dir() else model
-    try:
-        network = timm.create_model(source, pretrained=True, num_classes=0)
-    # What a failed download raises depends on the library that tried.
-    except Exception as error:
-        raise _cannot_load(f"timm:{model}", error) from error
+    network = timm.create_model(source, pretrained=True, num_classes=0)
     config = resolve_model_data_config(network)
     transform: Any = create_transform(**config, is_training=False)
 
@@ -124,29 +122,16 @@ class _Projected(nn.Module):
         return self.encoder(pixels).image_embeds
 
 
-def _clip(name: str, source: str, within: bool) -> _Parts:
+def _clip(source: str, within: bool) -> _Parts:
     """Load CLIP's image encoder; within: from one of the folders of an unCLIP pipeline."""
     parts = ("image_encoder", "feature_extractor") if within else ("", "")
     local = Path(source).is_dir()
-    try:
-        processor = CLIPImageProcessor.from_pretrained(source, subfolder=parts[1], local_files_only=local)
-        # From a folder it takes a second; of a download, minutes long, the bar is shown.
-        with quiet(local):
-            encoder = CLIPVisionModelWithProjection.from_pretrained(
-                source, subfolder=parts[0], use_safetensors=True, dtype=torch.float32, local_files_only=local
-            )
-    except Exception as error:  # as above
-        raise _cannot_load(name, error) from error
+    processor = CLIPImageProcessor.from_pretrained(source, subfolder=parts[1], local_files_only=local)
+    encoder = CLIPVisionModelWithProjection.from_pretrained(
+        source, subfolder=parts[0], use_safetensors=True, dtype=torch.float32, local_files_only=local
+    )
 
     def prepare(images: Sequence[Image.Image]) -> Tensor:
         return processor(images=list(images), return_tensors="pt").pixel_values
 
     return _Projected(encoder), json.dumps(processor.to_dict(), sort_keys=True, default=str), prepare
-
-
-def _cannot_load(name: str, error: Exception) -> UserError:
-    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".:")
-    return UserError(
-        f"Cannot load the weights of '{name}' ({reason}): connect to the hub once, or give "
-        "a local folder with safetensors instead of its name."
-    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fgsynth.latent.checks import by_class
+from fgsynth.latent.checks import by_class, check_features
 from fgsynth.latent.covariance import Pooled, pooled
 from fgsynth.utils.errors import UserError
 
@@ -13,20 +13,21 @@ FLOOR = 1e-6
 """Least variance of an axis, as a share of the mean one: axes along which no feature varies do no harm."""
 
 
-def count_classes(label: Tensor, n_classes: int, name: str = "features") -> Tensor:
-    """Rows of every class, (n_classes,). Raises UserError for a label out of range."""
+def check_classes(features: Tensor, label: Tensor, n_classes: int) -> None:
+    """Check features as `check_features`, and that two classes or more, 0 to n_classes - 1, all have some.
+
+    Raises UserError.
+    """
+    check_features(features, label)
     counts = torch.bincount(label, minlength=n_classes)
     if len(counts) > n_classes:
-        raise UserError(f"Class {len(counts) - 1} among the {name}: their classes are 0 to {n_classes - 1}.")
-    return counts
-
-
-def no_empty_class(counts: Tensor, name: str = "features") -> None:
-    """Raises UserError for a class that has no rows, counts (c,), and for fewer than two classes."""
+        raise UserError(
+            f"Class {len(counts) - 1} among the features: their classes are 0 to {n_classes - 1}."
+        )
     if len(counts) < 2:
-        raise UserError(f"{len(counts)} class of {name}: give at least 2, there is nothing to tell apart.")
+        raise UserError(f"{len(counts)} class of features: give at least 2, there is nothing to tell apart.")
     if int(counts.min()) == 0:
-        raise UserError(f"Class {int(counts.argmin())} has no {name}: add some or leave the class out.")
+        raise UserError(f"Class {int(counts.argmin())} has no features: add some or leave the class out.")
 
 
 @dataclass(frozen=True)

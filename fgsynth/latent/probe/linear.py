@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fgsynth.evaluate.metrics import per_class_accuracy
 from fgsynth.latent.checks import check_features
-from fgsynth.latent.probe.discriminant import count_classes, no_empty_class, statistics
+from fgsynth.latent.probe.discriminant import check_classes, statistics
 from fgsynth.latent.probe.objective import Objective
 from fgsynth.latent.probe.solver import minimise
 from fgsynth.train.losses import prior_counts
@@ -83,8 +83,7 @@ def path(
     features (n, k) float32 and label (n,), every class with a row; share (n,): weights of the rows, of which
     only ratios matter. Raises UserError for features that `check_features` refuses, or a class without.
     """
-    check_features(features, label)
-    no_empty_class(count_classes(label, n_classes))
+    check_classes(features, label, n_classes)
     found = statistics(features, label, n_classes, ROWS)
     # Small problems in double precision: it costs little, and the optimum is known to more digits.
     rows = features.double() if features.numel() * n_classes < SMALL else features

@@ -7,14 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fgsynth.latent.checks import by_class, check_features
-from fgsynth.latent.probe.discriminant import (
-    Statistics,
-    count_classes,
-    discriminant,
-    no_empty_class,
-    statistics,
-)
+from fgsynth.latent.checks import by_class
+from fgsynth.latent.probe.discriminant import check_classes, discriminant, statistics
 from fgsynth.latent.probe.linear import Probe, select
 from fgsynth.latent.shrinkage import Whitening, shrunk_means
 from fgsynth.utils.errors import UserError
@@ -31,7 +25,8 @@ def nearest_class_mean(features: Tensor, label: Tensor, n_classes: int) -> Probe
     features (n, k), label (n,). Raises UserError for features that `check_features` refuses, or a class
     without any.
     """
-    means = _statistics(features, label, n_classes, rows=1).means
+    check_classes(features, label, n_classes)
+    means = statistics(features, label, n_classes, rows=1).means
     return Probe(means.T.contiguous(), -means.square().sum(1) / 2)
 
 
@@ -43,7 +38,8 @@ def shrinkage_lda(features: Tensor, label: Tensor, n_classes: int, *, corrected:
     k / (2 n_y) on average, which the bias gives back; a class of few rows is never predicted otherwise.
     Raises UserError for features that `check_features` refuses, or a class without any.
     """
-    weight, bias = discriminant(_statistics(features, label, n_classes))
+    check_classes(features, label, n_classes)
+    weight, bias = discriminant(statistics(features, label, n_classes))
     return Probe(weight, bias + features.shape[1] / (2 * label.bincount()) if corrected else bias)
 
 
@@ -53,18 +49,11 @@ def shrunk_lda(features: Tensor, label: Tensor, n_classes: int) -> Probe:
     features (n, k), label (n,). A mean that is shrunk as it should be needs no correction. Raises UserError
     for features that `check_features` refuses, for a class without any, and where nothing tells a covariance.
     """
-    check_features(features, label)
-    no_empty_class(count_classes(label, n_classes))
+    check_classes(features, label, n_classes)
     groups = by_class(features, label)
     whitening = Whitening.fit(groups)
     means = torch.stack([own.mean for own in shrunk_means(groups, whitening).values()])
     return Probe(whitening.forward @ means.T, -means.square().sum(1) / 2)
-
-
-def _statistics(features: Tensor, label: Tensor, n_classes: int, rows: int | None = None) -> Statistics:
-    check_features(features, label)
-    no_empty_class(count_classes(label, n_classes))
-    return statistics(features, label, n_classes, rows)
 
 
 @dataclass(frozen=True)
@@ -108,8 +97,7 @@ def nearest_neighbours(
     features (n, k), label (n,); those of `ks` above n are left out. Raises UserError where none is left, for
     features that `check_features` refuses, or a class without any.
     """
-    check_features(features, label)
-    no_empty_class(count_classes(label, n_classes))
+    check_classes(features, label, n_classes)
     rows = F.normalize(features)
     usable = [k for k in ks if 1 <= k <= len(rows)]
     if not usable:

@@ -53,6 +53,7 @@ def draw(name: str, d: LowRank, tied: Pooled | None, seed: int, y: int, start: i
     scale = variance.sqrt().float()
 
     def chunk(j: int) -> Tensor:
+        """Rows 128 j to 128 (j + 1)."""
         z, *us = torch.randn(CHUNK, sum(widths), generator=chunk_generator(name, seed, y, j)).split(widths, 1)
         rest = z * scale
         x = d.mean + (rest if borrowed is None else rest @ borrowed.turn)
@@ -116,6 +117,7 @@ class ShrunkMeans(LatentSampler):
         own: MeanPosterior = self._classes[y]
 
         def chunk(j: int) -> Tensor:
+            """Rows 128 j to 128 (j + 1)."""
             z = normal("shrunk means", seed, y, j * CHUNK, (j + 1) * CHUNK, self._k)
             return (own.mean + z * math.sqrt(1 + own.spread**2)) @ self._whitening.back
 

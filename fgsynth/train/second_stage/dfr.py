@@ -87,12 +87,7 @@ def halves(group: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _fitted(
-    x: NDArray[np.float64],
-    label: NDArray[np.int64],
-    group: Tensor,
-    rows: Tensor,
-    strength: float,
-    seed: int,
+    x: NDArray[np.float64], label: NDArray[np.int64], group: Tensor, rows: Tensor, strength: float, seed: int
 ) -> Layer:
     """A last layer on a random subset of rows, with as many of every group as the smallest has."""
     some = rows[subsampled(group[rows], generator("DFR subset", seed))].numpy()

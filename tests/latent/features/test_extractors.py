@@ -122,7 +122,7 @@ def test_pickled_weights_are_not_read(clip_folder, saved):
     tensors = clip_folder / "model.safetensors"
     torch.save({}, tensors.with_name("pytorch_model.bin"))
     tensors.unlink()
-    with pytest.raises(UserError, match=r"Cannot load the weights of 'clip:.*safetensors"):
+    with pytest.raises(UserError, match=r"The extractor 'clip:.*safetensors"):
         extractor(f"clip:{clip_folder}")
     (saved / "model.safetensors").rename(saved / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"is no model of timm: it has no model.safetensors"):
@@ -133,7 +133,7 @@ def test_damaged_folders_are_one_sentence(saved):
     spoil = {"model.safetensors": b"damaged", "config.json": b"{}"}
     for file, content in spoil.items():
         (saved / file).write_bytes(content)
-        with pytest.raises(UserError, match=r"Cannot load the weights of 'timm:.*vit'") as caught:
+        with pytest.raises(UserError, match=r"The extractor 'timm:.*vit' cannot be loaded") as caught:
             extractor(f"timm:{saved}")
         assert "\n" not in str(caught.value)
 
@@ -147,7 +147,7 @@ def test_unknown_kinds_are_refused(name):
 def test_unknown_models_are_named():
     with pytest.raises(UserError, match=r"timm has no model 'vit_gigantic', and there is no such folder"):
         extractor("timm:vit_gigantic")
-    with pytest.raises(UserError, match=r"Cannot load the weights of 'timm:test_vit.nosuchtag'"):
+    with pytest.raises(UserError, match=r"The extractor 'timm:test_vit.nosuchtag' cannot be loaded"):
         extractor("timm:test_vit.nosuchtag")
 
 
@@ -161,6 +161,6 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch, name):
     with pytest.raises(UserError) as caught:
         extractor(name)
     assert str(caught.value) == (
-        f"Cannot load the weights of '{name}' (no route to host): connect to the hub once, or give a "
+        f"The extractor '{name}' cannot be loaded (no route to host): connect to the hub once, or give a "
         "local folder with safetensors instead of its name."
     )

@@ -4,7 +4,7 @@ import torch
 from sklearn.covariance import OAS
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from fgsynth.latent.probe.discriminant import count_classes, discriminant, no_empty_class, statistics
+from fgsynth.latent.probe.discriminant import check_classes, discriminant, statistics
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator
 
@@ -67,8 +67,8 @@ def test_a_class_without_rows_has_the_mean_of_all():
 
 def test_classes_out_of_range_or_empty_are_refused():
     with pytest.raises(UserError, match="Class 3 among the features: their classes are 0 to 2"):
-        count_classes(torch.tensor([0, 3]), 3)
+        check_classes(torch.zeros(2, 1), torch.tensor([0, 3]), 3)
     with pytest.raises(UserError, match="Class 1 has no features"):
-        no_empty_class(torch.tensor([4, 0, 2]))
+        check_classes(torch.zeros(2, 1), torch.tensor([0, 2]), 3)
     with pytest.raises(UserError, match="1 class of features: give at least 2"):
-        no_empty_class(torch.tensor([4]))
+        check_classes(torch.zeros(2, 1), torch.tensor([0, 0]), 1)
