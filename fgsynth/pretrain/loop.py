@@ -13,6 +13,9 @@ from fgsynth.utils.paths import atomic
 from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import generator
 
+Loss = Callable[[Tensor, torch.Generator], Tensor]
+"""`loss(rows, generator)`: the mean loss of a batch of corpus rows."""
+
 
 @dataclass(frozen=True)
 class History:
@@ -83,7 +86,7 @@ class _Run:
 
 def train(
     network: nn.Module,
-    loss: Callable[[Tensor, torch.Generator], Tensor],
+    loss: Loss,
     size: int,
     plan: Training,
     checkpoint: Path,
@@ -91,8 +94,8 @@ def train(
 ) -> History:
     """Train in place and leave the moving average of the weights in `network`.
 
-    loss(rows, generator): mean loss of a batch of corpus rows. Batches and noise are functions of the
-    update's number, so a run resumed from its checkpoint ends where an undisturbed one does.
+    Batches and noise are functions of the update's number, so a run resumed from its checkpoint ends where an
+    undisturbed one does.
     """
     run = _Run(network.train(), plan, checkpoint)
     since: list[Tensor] = []

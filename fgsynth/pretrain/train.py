@@ -21,7 +21,7 @@ from fgsynth.pretrain.clip import clip, contrastive_loss, image_embeddings, toke
 from fgsynth.pretrain.corpus import Corpus, Siblings, draw_corpus, web
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.pretrain.folder import Trained, save
-from fgsynth.pretrain.loop import History, train
+from fgsynth.pretrain.loop import History, Loss, train
 from fgsynth.pretrain.unet import DenoisingLoss, Encoded, denoiser
 from fgsynth.pretrain.vae import autoencoder, latents, reconstruction_loss
 from fgsynth.utils.errors import UserError
@@ -50,8 +50,12 @@ class Trainer:
             )
         write_text(file, recipe)
 
-    def _start(self, network: torch.nn.Module) -> None:
+    def _train(self, name: str, network: torch.nn.Module, loss: Loss, size: int, plan: Training) -> None:
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.history[name] = train(network, loss, size, plan, self.work / f"{name}.pt")
+
+    def _pixels(self, rows: Tensor) -> Tensor:
+        return self.corpus.batch(rows).to(self.device)
 
     def readers(self) -> tuple[Classifier, Classifier]:
         """The judge, and the network whose features the autoencoder is trained with."""
@@ -61,38 +65,26 @@ class Trainer:
 
     def _reader(self, name: str, corpus: Corpus, seed: int, plan: Training) -> Classifier:
         network, y = judge(seed), targets(corpus.factors).to(self.device)
-        self._start(network)
-        self.history[name] = train(
-            network,
-            lambda rows, _: reading_loss(network, corpus.batch(rows).to(self.device), y[rows]),
-            len(y),
-            plan,
-            self.work / f"{name}.pt",
-        )
+
+        def loss(rows: Tensor, _: torch.Generator) -> Tensor:
+            """The judge's, of a batch of corpus rows."""
+            return reading_loss(network, corpus.batch(rows).to(self.device), y[rows])
+
+        self._train(name, network, loss, len(y), plan)
         return network.requires_grad_(False)
 
     def autoencoder(self, features: Classifier) -> AutoencoderKL:
         """First by pixels, then with features as well; returns it scaled to unit variance."""
         torch.manual_seed(0)
-        vae = autoencoder()
-        self._start(vae)
-        for name, plan, network in (
-            ("vae", self.recipe.vae, None),
-            ("vae_sharp", self.recipe.vae_sharp, features),
-        ):
-            self.history[name] = train(
-                vae,
-                partial(self._reconstruction, vae, network),
-                len(self.corpus.captions),
-                plan,
-                self.work / f"{name}.pt",
-            )
-        return vae.requires_grad_(False)
+        vae, n = autoencoder(), len(self.corpus.captions)
 
-    def _reconstruction(
-        self, vae: AutoencoderKL, features: Classifier | None, rows: Tensor, draw: torch.Generator
-    ) -> Tensor:
-        return reconstruction_loss(vae, self.corpus.batch(rows).to(self.device), draw, features)
+        def loss(network: Classifier | None, rows: Tensor, draw: torch.Generator) -> Tensor:
+            """The reconstruction's, of a batch of corpus rows."""
+            return reconstruction_loss(vae, self._pixels(rows), draw, network)
+
+        self._train("vae", vae, partial(loss, None), n, self.recipe.vae)
+        self._train("vae_sharp", vae, partial(loss, features), n, self.recipe.vae_sharp)
+        return vae.requires_grad_(False)
 
     def clip(self) -> tuple[CLIPModel, CLIPTokenizer]:
         """The text and vision transformers, and their tokenizer."""
@@ -100,29 +92,20 @@ class Trainer:
         ids = token_ids(tokens, self.corpus.captions)
         torch.manual_seed(0)
         model = clip(tokens)
-        self._start(model)
-        self.history["clip"] = train(
-            model,
-            lambda rows, _: contrastive_loss(
-                model, self.corpus.batch(rows).to(self.device), ids[rows].to(self.device)
-            ),
-            len(ids),
-            self.recipe.clip,
-            self.work / "clip.pt",
-        )
+
+        def loss(rows: Tensor, _: torch.Generator) -> Tensor:
+            """The contrast of a batch of corpus rows."""
+            return contrastive_loss(model, self._pixels(rows), ids[rows].to(self.device))
+
+        self._train("clip", model, loss, len(ids), self.recipe.clip)
         return model.requires_grad_(False), tokens
 
     def denoiser(self, data: Encoded) -> UNet2DConditionModel:
         """The text- and image-conditioned denoiser."""
         torch.manual_seed(0)
-        unet = denoiser()
-        self._start(unet)
-        self.history["denoiser"] = train(
-            unet,
-            DenoisingLoss(unet, data, self.recipe.conditioning),
-            len(data.caption),
-            self.recipe.denoiser,
-            self.work / "denoiser.pt",
+        unet, plan = denoiser(), self.recipe.denoiser
+        self._train(
+            "denoiser", unet, DenoisingLoss(unet, data, self.recipe.conditioning), len(data.caption), plan
         )
         return unet
 
