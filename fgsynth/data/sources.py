@@ -74,20 +74,19 @@ class Images:
 class ImageFiles:
     """Image files, opened one by one.
 
-    paths: (n,), below the folder; label, context: (n,), int64. files[i]: (uint8 (h, w, 3), label), of the
-    file's own size. Raises UserError, with the path, for a file that is missing or cannot be read.
+    paths: (n,); label, context: (n,), int64. files[i]: (uint8 (h, w, 3), label), of the file's own size.
+    Raises UserError, with the path, for a file that is missing or cannot be read.
     """
 
     paths: tuple[str, ...]
     label: Tensor
     context: Tensor | None = None
-    folder: Path = Path()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int, /) -> tuple[Tensor, int]:
-        return read(str(self.folder / self.paths[i])), int(self.label[i])
+        return read(self.paths[i]), int(self.label[i])
 
     @cached_property
     def digest(self) -> str:
@@ -96,7 +95,7 @@ class ImageFiles:
         Raises UserError naming a file that is not there.
         """
         digest = hashlib.blake2b(self.label.contiguous().numpy().data, digest_size=16)
-        digest.update("\n".join(content_digests([self.folder / path for path in self.paths])).encode())
+        digest.update("\n".join(content_digests([Path(path) for path in self.paths])).encode())
         return digest.hexdigest()
 
 

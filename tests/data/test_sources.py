@@ -19,7 +19,7 @@ def folder(tmp_path):
 
 
 def files(folder, paths=("train/0.png", "train/1.png", "train/2.png"), label=(0, 1, 0)):
-    return ImageFiles(tuple(paths), torch.tensor(label), folder=folder)
+    return ImageFiles(tuple(str(folder / path) for path in paths), torch.tensor(label))
 
 
 def test_files_are_opened_when_they_are_taken(folder):

@@ -71,10 +71,7 @@ def on_disk(found: disk.ImageSet) -> ImageSet:
     Images are opened when they are needed. Raises UserError for what a manifest refuses.
     """
     table = found.manifest.table
-    # By key: the manifest sorts.
-    files = found.table.set_index("key")["file"].loc[table["key"]]
-    label = torch.tensor(table["label"].to_numpy())
-    source = ImageFiles(tuple(files), label, folder=found.root)
+    source = ImageFiles(tuple(found.paths(table)), torch.tensor(table["label"].to_numpy()))
     return ImageSet(source, table["split"].to_numpy(dtype=np.str_), found.classes, found.name)
 
 
