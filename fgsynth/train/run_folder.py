@@ -22,9 +22,10 @@ from fgsynth.train.objectives.registry import of_json, to_json
 from fgsynth.train.ranks import Ranks
 from fgsynth.train.recipe import Compute, Recipe, Select
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import atomic, write_text
+from fgsynth.utils.paths import atomic, read_json, write_text
 
 RECIPE, EPOCHS, NETWORK = "recipe.json", "epochs.csv", "network.safetensors"
+ANEW = "remove its folder, and the training starts anew"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Trained:
     if not finished(folder):
         raise UserError(f"{folder} holds no finished training ({NETWORK} is missing): train into it first.")
     try:
-        record = _read(folder / RECIPE)
+        record = read_json(folder / RECIPE, ANEW)
         settings = record["recipe"]
         recipe = Recipe(**settings | {"objective": of_json(settings.get("objective"))})
         network = create(recipe.network, record["n_classes"], pretrained=recipe.pretrained, fetch=False)
@@ -88,14 +89,6 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Trained:
         raise UserError(f"The training in {folder} is damaged: remove it, and it is trained anew.") from error
     network.to(torch.device(device)).to(memory_format=torch.channels_last)
     return Trained(network.eval().requires_grad_(False), history, recipe.select)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found | {}
-    except (OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged: remove its folder, and the training starts anew.") from error
 
 
 def record(
@@ -131,7 +124,7 @@ def done_before(folder: Path, wanted: dict[str, Any]) -> bool:
     path = folder / RECIPE
     if not path.is_file():
         return False
-    same(path, _read(path), wanted)
+    same(path, read_json(path, ANEW), wanted)
     return finished(folder)
 
 
