@@ -13,6 +13,7 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionConfig,
 )
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from fgsynth.pretrain.corpus import Corpus
 
@@ -23,7 +24,7 @@ LENGTH = 16
 
 def tokenizer(captions: list[str]) -> CLIPTokenizer:
     """CLIP's byte-level tokenizer whose merges build every word of the captions, and no others."""
-    letters = sorted(bytes_to_symbols().values())
+    letters = sorted(bytes_to_unicode().values())  # type: ignore[no-untyped-call]
     tokens = [*letters, *(letter + "</w>" for letter in letters)]
     merges: list[str] = []
     known = set(tokens)
@@ -42,13 +43,6 @@ def tokenizer(captions: list[str]) -> CLIPTokenizer:
     # Its signature has text, its backend takes pairs.
     pairs: Any = [tuple(merge.split(" ")) for merge in merges]
     return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=LENGTH)
-
-
-def bytes_to_symbols() -> dict[int, str]:
-    """The printable symbol of every byte, as in GPT-2's and CLIP's tokenizers."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {**{b: chr(b) for b in printable}, **{b: chr(256 + i) for i, b in enumerate(others)}}
 
 
 def clip(tokens: CLIPTokenizer) -> CLIPModel:
