@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from fgsynth.evaluate.metrics import per_class_accuracy
+from fgsynth.latent.probe.linear import average_accuracy
 from fgsynth.train.losses import balanced_softmax
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator, stable_seed
@@ -78,10 +78,7 @@ def best_by_validation(
     rates: Sequence[float], train: Callable[[float], FineTuned], pixels: Tensor, label: Tensor
 ) -> FineTuned:
     """Train with every rate and take the best average per-class validation accuracy, of equals the first."""
-    c = int(label.max()) + 1
-    tried = [train(rate) for rate in rates]
-    scores = [per_class_accuracy(t.predict(pixels), label, c).mean() for t in tried]
-    return tried[scores.index(max(scores))]
+    return max(map(train, rates), key=lambda one: average_accuracy(one.predict(pixels), label))
 
 
 def _batches(n: int, epochs: int, seed: int) -> Iterator[Tensor]:
