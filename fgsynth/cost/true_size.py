@@ -49,7 +49,8 @@ PEAKS = {
 }
 """Dense half-precision TFLOP/s by a part of the name, from the makers' data sheets; longer names first."""
 KEY = ["hardware", "precision", "classifier", "gradient", "batch", "steps"]
-COLUMNS = [*KEY, "date", "guided", "seconds", *PARTS, "peak_gib", "tflop", "share_of_peak"]
+MEASURED = ["seconds", *PARTS, "peak_gib", "tflop", "share_of_peak"]
+COLUMNS = [*KEY, "date", "guided", *MEASURED]
 """seconds, each part's seconds and tflop: per image. peak_gib: of the process, or the GPU's allocator."""
 
 
@@ -95,10 +96,7 @@ class Case:
         except UserError as error:
             if not isinstance(error.__cause__, RuntimeError):
                 raise
-            return {
-                **row,
-                **dict.fromkeys(("seconds", *PARTS, "peak_gib", "tflop", "share_of_peak"), torch.nan),
-            }
+            return row | dict.fromkeys(MEASURED, torch.nan)
         tflop = counter.get_total_flops() / 1e12
         share = tflop / seconds["seconds"] / peak_of(device)
         per_image = {name: value / batch for name, value in {**seconds, "tflop": tflop}.items()}
