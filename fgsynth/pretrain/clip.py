@@ -24,7 +24,7 @@ LENGTH = 16
 
 def tokenizer(captions: list[str]) -> CLIPTokenizer:
     """CLIP's byte-level tokenizer whose merges build every word of the captions, and no others."""
-    letters = sorted(bytes_to_unicode().values())  # type: ignore[no-untyped-call]
+    letters = sorted(bytes_to_unicode().values())
     tokens = [*letters, *(letter + "</w>" for letter in letters)]
     merges: list[str] = []
     known = set(tokens)
