@@ -2,6 +2,8 @@
 
 import ast
 import re
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import torch
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.pipeline.commands import parser
 
+read_text = cache(Path.read_text)
 DOCUMENTS = [
     "README.md", "CONTRIBUTING.md", "PITFALLS.md", "docs/cluster.md", "docs/real_sets.md", "docs/glossary.md",
     "reports/README.md",
@@ -36,7 +39,9 @@ def test_no_link_is_broken(root, name):
         if target.startswith("#"):
             assert target[1:] in headings, target
         elif not target.startswith("https://"):
-            assert ((root / name).parent / target).exists(), target
+            file, _, anchor = target.partition("#")
+            assert ((root / name).parent / file).exists(), target
+            assert not anchor or f'id="{anchor}"' in read_text((root / name).parent / file), target
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

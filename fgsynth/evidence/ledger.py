@@ -1,5 +1,7 @@
 """The ledger: every printed number beside ours, and how far the order of methods agrees with print."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -81,6 +83,23 @@ def printed_numbers(folder: Path, name: str, table: Table) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@dataclass(frozen=True)
+class Printed:
+    """The printed tables of a folder, each read once."""
+
+    folder: Path
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """How each is read, see `tables`."""
+        return tables(self.folder)
+
+    @cached_property
+    def numbers(self) -> dict[str, pd.DataFrame]:
+        """The numbers of each, see `printed_numbers`."""
+        return {name: printed_numbers(self.folder, name, table) for name, table in self.tables.items()}
+
+
 def by_seed(rows: pd.DataFrame, method: str, metric: str) -> pd.Series:
     """Values of a method's metric indexed by seed; empty where it was not run."""
     mine = rows[(rows["method"] == method) & (rows["metric"] == metric)]
@@ -112,18 +131,18 @@ def status(number: pd.Series, ours: Interval, scale: str, table: Table) -> str:
     return WITHIN if abs(ours.mean - number["printed"]) <= allowed else BEYOND
 
 
-def agreement(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+def agreement(printed: Printed, results: pd.DataFrame) -> pd.DataFrame:
     """How far ours orders the methods of each printed column as printed: Spearman's rank correlation.
 
     Of the methods that were run, over the seeds that all of them have, with Student's 95 % interval.
     One row per column with at least `FEWEST` such methods, as `ORDER`.
     """
     out = []
-    for name, table in tables(folder).items():
-        printed = printed_numbers(folder, name, table)
+    for name, table in printed.tables.items():
+        numbers = printed.numbers[name]
         rows = largest_scale(results, table.benchmark)
         for column in (c for c in table.numbers if c != COUNT):
-            of = printed[printed["column"] == column].set_index("method")["printed"]
+            of = numbers[numbers["column"] == column].set_index("method")["printed"]
             ours = rows[(rows["metric"] == column) & rows["method"].isin(of.index)]
             wide = ours.pivot_table(index="method", columns="seed", values="value").dropna(axis=1)
             if len(wide) < FEWEST or wide.empty:
@@ -137,12 +156,11 @@ def agreement(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out, columns=ORDER)
 
 
-def ledger(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
-    """One row per printed number of every table in `folder`, with our value where there is one."""
+def ledger(printed: Printed, results: pd.DataFrame) -> pd.DataFrame:
+    """One row per printed number of every table, with our value where there is one."""
     out = []
-    for name, table in tables(folder).items():
-        numbers = printed_numbers(folder, name, table)
-        rows = largest_scale(results, table.benchmark)
+    for name, table in printed.tables.items():
+        numbers, rows = printed.numbers[name], largest_scale(results, table.benchmark)
         for _, number in numbers.iterrows():
             out.append({"table": name, **dict(number), **_ours(number, rows, table)})
     return pd.DataFrame(out).reindex(columns=COLUMNS)

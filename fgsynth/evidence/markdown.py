@@ -114,10 +114,37 @@ def gains(rows: pd.DataFrame) -> dict[str, str]:
     return told
 
 
+def reading(found: Found, pieces: Mapping[str, list[Piece]]) -> list[str]:
+    """How claims and pieces are to be read, a line of Markdown each; how much chance would decide."""
+    tested = {
+        (p.asked.benchmark, p.asked.what): p.estimate
+        for of in pieces.values()
+        for p in of
+        if p.estimate and p.in_range
+    }
+    text = page.render(
+        "reading.md",
+        floor=f"{found.margins.floor:g}",
+        ceiling=f"{found.margins.ceiling:g}",
+        intervals=len(tested),
+        off_zero=sum(e.low > 0 or e.high < 0 for e in tested.values()),
+        by_chance=round(0.05 * len(tested)),
+    )
+    return [" ".join(line.split()) for line in text.removeprefix("- ").split("\n- ")]
+
+
 def results_page(
-    found: Found, book: pd.DataFrame, verdicts: pd.DataFrame, pieces: dict[str, list[Piece]]
+    found: Found,
+    book: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    shown: Mapping[str, list[dict[str, object]]],
+    tally: str,
+    reading: list[str],
 ) -> str:
-    """reports/README.md: every claim, what its pieces decide, and FG tables 1 to 3 beside ours."""
+    """reports/README.md: every claim, what its pieces decide, and FG tables 1 to 3 beside ours.
+
+    shown: by claim the lines of pieces.csv, with interval and prediction as text.
+    """
     lines = [
         f"| [{c['id']}](#{c['id'].lower()}) | {c['claim']} | {c['as_printed']} | {c['with_controls']} "
         f"| {c['experiment']} |"
@@ -127,25 +154,30 @@ def results_page(
         "results.md",
         printed=standing(verdicts, "as_printed"),
         controls=standing(verdicts, "with_controls"),
-        tally=tally(pieces),
+        tally=tally,
+        reading="\n".join(f"- {line}" for line in reading),
         claims="\n".join(lines),
-        each="\n\n".join(_section(c, pieces[c["id"]]) for c in verdicts.to_dict("records")),
+        each="\n\n".join(_section(c, shown[c["id"]]) for c in verdicts.to_dict("records")),
         tables=tables(book, found.results),
     )
 
 
-def _section(claim: Mapping[Hashable, str], pieces: list[Piece]) -> str:
+def _section(claim: Mapping[Hashable, str], lines: list[dict[str, object]]) -> str:
     """A claim with what is printed, and a line per piece."""
     head = (
         f"### {claim['id']}\n\n{claim['claim']} ({claim['where']}; {claim['quantity']}: {claim['printed']})"
     )
-    return f"{head}\n\n" + "\n".join(map(_line, pieces))
+    return f"{head}\n\n" + "\n".join(map(_line, lines))
 
 
-def _line(piece: Piece) -> str:
-    """A piece: outcome, role, benchmark, difference, and whether its interval holds the printed size."""
-    size = f"; printed {piece.printed:+.3g}, which the interval {piece.size}" if piece.size else ""
-    return f"- **{piece.outcome}** ({piece.asked.role}, {piece.asked.benchmark}): {piece}{size}"
+def _line(line: Mapping[str, object]) -> str:
+    """A piece: outcome, role, benchmark, difference, whether the interval holds the printed size, cell."""
+    told = f"- **{line['outcome']}** ({line['role']}, {line['benchmark']}): {line['difference']}: "
+    predicted = f", predicted {line['predicted']}" if line["test"] != "greater" else ""
+    over = f", {line['over']}" if line["over"] else ""
+    size = f"; printed {line['printed']:+.3g}, which the interval {line['size']}" if line["size"] else ""
+    where = f" ([cell]({line['page']}))" if line["page"] else ""
+    return f"{told}{line['shown']}{over}{predicted}{size}{where}"
 
 
 def standing(verdicts: pd.DataFrame, column: str) -> str:

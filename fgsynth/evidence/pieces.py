@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from fgsynth.config import names
 from fgsynth.config.blocks import read
 from fgsynth.config.schema import Frozen, validated
 from fgsynth.evaluate.metrics import interval
-from fgsynth.evidence.ledger import by_seed, largest_scale, printed_numbers, tables
+from fgsynth.evidence.ledger import Printed, by_seed, largest_scale, rank_correlation
 from fgsynth.utils.errors import UserError
 
 Role = Literal["printed", "row", "control"]
@@ -22,6 +23,8 @@ SUPPORTS, CONTRADICTS, UNDECIDED = "supports", "contradicts", "undecided"
 OUT_OF_RANGE, NOT_RUN = "out of range", "not run"
 OUTCOMES = (SUPPORTS, CONTRADICTS, UNDECIDED, OUT_OF_RANGE, NOT_RUN)
 HOLDS, EXCLUDES = "holds", "excludes"
+BY_SEED, STORED = "Student over seeds", "Student over seeds, normal over images"
+"""Kinds of interval: of values by seed, and as the notebook stored it, with the test images as a sample."""
 ACCURACIES = frozenset(
     ("overall", "many", "medium", "few", "average_accuracy", "worst_group_accuracy", "avg_val_accuracy")
 ) | {"few_val_accuracy", "minority_accuracy"}
@@ -53,13 +56,14 @@ class Estimate:
     kind: str
 
 
-def student(values: pd.Series) -> Estimate | None:
-    """Student's interval of paired differences by seed; None where no seed has one."""
+def student(values: pd.Series, bound: float = inf) -> Estimate | None:
+    """Student's interval of paired differences by seed, within ± bound; None where no seed has one."""
     present = values.dropna()
     if present.empty:
         return None
     found = interval(present.to_numpy())
-    return Estimate(found.mean, found.low, found.high, found.n, "Student over seeds")
+    low, high = max(found.low, -bound), min(found.high, bound)
+    return Estimate(found.mean, low, high, found.n, BY_SEED)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Computed:
-    """A quantity by seed that a claim predicts on a benchmark, computed from the benchmark's tidy rows."""
+    """A quantity by seed that a claim predicts on a benchmark, computed from the benchmark's tidy rows.
+
+    bound: the largest absolute value that it can have.
+    """
 
     role: Role
     benchmark: str
@@ -96,6 +103,7 @@ class Computed:
     values: Callable[[pd.DataFrame], pd.Series]
     test: Test = "greater"
     margin: str | None = None
+    bound: float = inf
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,20 @@ class Piece:
             least = -self.margin if self.asked.test == "not less" else 0.0
             inside, beyond = low > least, high < least
         return SUPPORTS if inside else CONTRADICTS if beyond else UNDECIDED
+
+    @property
+    def over(self) -> str:
+        """What the interval is over; empty without one."""
+        if self.estimate is None:
+            return ""
+        return f"{self.estimate.draws} draws" + (" and images" if self.estimate.kind == STORED else "")
+
+    @property
+    def predicted(self) -> str:
+        """Where the claim predicts the difference."""
+        if self.asked.test == "equal":
+            return f"within ±{self.margin:g}"
+        return f"above {-self.margin:g}" if self.asked.test == "not less" else "above 0"
 
     @property
     def size(self) -> str | None:
@@ -171,10 +193,15 @@ class Found:
         return read_margins(self.paper)
 
     @cached_property
-    def _printed(self) -> dict[str, pd.Series]:
+    def printed(self) -> Printed:
+        """The tables of data/paper."""
+        return Printed(self.paper)
+
+    @cached_property
+    def _sizes(self) -> dict[str, pd.Series]:
         return {
-            name: printed_numbers(self.paper, name, table).set_index(["method", "column"])["printed"]
-            for name, table in tables(self.paper).items()
+            name: numbers.set_index(["method", "column"])["printed"]
+            for name, numbers in self.printed.numbers.items()
         }
 
     @cached_property
@@ -195,7 +222,7 @@ class Found:
             )
         margin = self.margins.margins[asked.margin] if asked.margin else 0.0
         if isinstance(asked, Computed):
-            estimate = None if rows.empty else student(asked.values(rows))
+            estimate = None if rows.empty else student(asked.values(rows), asked.bound)
             return Piece(asked, scale, estimate, True, margin, None)
         names.check((asked.method, asked.reference), "A rule")
         estimate = None if rows.empty else self._difference(asked, rows)
@@ -212,8 +239,7 @@ class Found:
             mine = of[(of["method"] == a) & (of["reference"] == b)]
             if len(mine):
                 mean, low, high = sign * mine.iloc[0][["mean", "low", "high"]].astype(float)
-                kind = "Student over seeds, normal over images"
-                return Estimate(mean, min(low, high), max(low, high), int(mine.iloc[0]["seeds"]), kind)
+                return Estimate(mean, min(low, high), max(low, high), int(mine.iloc[0]["seeds"]), STORED)
         first, second = (by_seed(rows, m, asked.metric) for m in (asked.method, asked.reference))
         return student(first - second)
 
@@ -233,6 +259,16 @@ class Found:
         """The printed difference; None where the table lacks one of the two numbers."""
         if asked.table is None:
             return None
-        printed = self._printed[asked.table]
+        printed = self._sizes[asked.table]
         keys = [(asked.method, asked.metric), (asked.reference, asked.metric)]
         return float(printed[keys[0]] - printed[keys[1]]) if all(k in printed.index for k in keys) else None
+
+
+def correlation_with_accuracy(rows: pd.DataFrame, measure: str) -> pd.Series:
+    """Spearman's of a measure and validation accuracy over the methods of each seed; NaN without spread."""
+    wide = rows.pivot_table(index=["seed", "method"], columns="metric", values="value")
+    if not {measure, "avg_val_accuracy"} <= set(wide.columns):
+        return pd.Series(dtype=float)
+    both = wide[[measure, "avg_val_accuracy"]].dropna()
+    each = {seed: rank_correlation(of[measure], of["avg_val_accuracy"]) for seed, of in both.groupby("seed")}
+    return pd.Series(each, dtype=float)

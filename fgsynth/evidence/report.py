@@ -11,8 +11,9 @@ from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate import tables as results
 from fgsynth.evaluate.metrics import interval
 from fgsynth.evidence import markdown, page
-from fgsynth.evidence.ledger import NOT_RUN, SCALES, agreement, ledger, tables
+from fgsynth.evidence.ledger import NOT_RUN, SCALES, agreement, ledger
 from fgsynth.evidence.pieces import Found, Piece
+from fgsynth.evidence.provenance import with_origins
 from fgsynth.evidence.verdicts import claims, pieces_of, pieces_table
 from fgsynth.utils import paths
 from fgsynth.utils.blocks import fill
@@ -37,8 +38,9 @@ def build(root: Path) -> None:
     reports, printed = root / "reports", root / "data" / "paper"
     rows = results.read_all(reports)
     found = Found(rows, results.read_comparisons(reports), printed)
-    book, order, pieces = ledger(printed, rows), agreement(printed, rows), pieces_of(found)
-    told, verdicts = pieces_table(found, pieces), claims(printed, pieces)
+    book, order, pieces = ledger(found.printed, rows), agreement(found.printed, rows), pieces_of(found)
+    told, verdicts = with_origins(pieces_table(found, pieces), reports), claims(printed, pieces)
+    shown, tally, reading = _shown(told, pieces), markdown.tally(pieces), markdown.reading(found, pieces)
     paths.write_text(reports / "results.csv", results.to_csv(rows))
     for name, table in {"ledger": book, "order": order, "pieces": told, "claims": verdicts}.items():
         paths.write_text(reports / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
@@ -47,17 +49,19 @@ def build(root: Path) -> None:
     index = page.render(
         "index.html",
         claims=verdicts.fillna("").to_dict("records"),
-        pieces=_shown(told, pieces),
+        pieces=shown,
+        reading=reading,
         answers=markdown.answers(found),
-        tally=markdown.tally(pieces),
+        tally=tally,
         standing={who: markdown.standing(verdicts, who) for who in ("as_printed", "with_controls")},
         stages=[_stage(reports, stage, name, rows) for stage, name in NOTEBOOKS.items()],
         cost=paths.read_text(cost) if cost.is_file() else "",
         true_size=_measured(reports / "true_size" / "true_size.csv"),
-        tables=[_table(book, order, name, t.title, t.stage) for name, t in tables(printed).items()],
+        tables=[_table(book, order, name, t.title, t.stage) for name, t in found.printed.tables.items()],
     )
     paths.write_text(reports / "index.html", index)
-    paths.write_text(reports / "README.md", markdown.results_page(found, book, verdicts, pieces))
+    results_page = markdown.results_page(found, book, verdicts, shown, tally, reading)
+    paths.write_text(reports / "README.md", results_page)
     fill(root / "README.md", markdown.blocks(found, pieces, verdicts))
 
 
@@ -73,17 +77,13 @@ def _counts(told: pd.DataFrame, verdicts: pd.DataFrame, book: pd.DataFrame) -> d
 
 
 def _shown(told: pd.DataFrame, pieces: dict[str, list[Piece]]) -> dict[str, list[dict[str, object]]]:
-    """The lines of pieces.csv by claim, each with its interval as text."""
-    lines = iter(told.astype(object).fillna("").to_dict("records"))
-    return {
-        claim: [_line({str(k): v for k, v in next(lines).items()}, piece) for piece in of]
-        for claim, of in pieces.items()
-    }
+    """The lines of pieces.csv by claim, each with interval, what that is over and prediction as text."""
+    lines = iter(told.astype(object).fillna("").rename(columns=str).to_dict("records"))
 
+    def line(piece: Piece) -> dict[str, object]:
+        return {**next(lines), "shown": piece.interval, "over": piece.over, "predicted": piece.predicted}
 
-def _line(line: dict[str, object], piece: Piece) -> dict[str, object]:
-    page = f"{line['scale']}/{line['stage']}/{line['notebook']}.html" if piece.estimate else ""
-    return {**line, "shown": piece.interval, "page": page}
+    return {claim: [line(piece) for piece in of] for claim, of in pieces.items()}
 
 
 def _stage(reports: Path, stage: str, notebook: str, rows: pd.DataFrame) -> dict[str, object]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from fgsynth.config.names import parse
 from fgsynth.config.stages import NOTEBOOKS
-from fgsynth.evidence.ledger import OTHERS, tables
+from fgsynth.evidence.ledger import OTHERS
 from fgsynth.evidence.pieces import (
     CONTRADICTS,
     NOT_RUN,
@@ -55,7 +55,7 @@ def experiment(rule: Rule, pieces: Iterable[Piece]) -> str:
         return "none"
     if rule.setup == "ours":
         return "a set-up of ours"
-    return "the paper's own" if scales == {"paper"} else "its protocol on the mini world"
+    return "the paper's own" if scales == {"paper"} else "the paper's protocol on the mini world"
 
 
 def pieces_of(found: Found) -> dict[str, list[Piece]]:
@@ -76,7 +76,7 @@ def stage_of(piece: Piece, others: dict[str, set[str]]) -> str:
 def pieces_table(found: Found, pieces: dict[str, list[Piece]]) -> pd.DataFrame:
     """One row per piece: what was asked, its interval, its outcome, and where it was made."""
     others: dict[str, set[str]] = {}
-    for table in tables(found.paper).values():
+    for table in found.printed.tables.values():
         others.setdefault(table.benchmark, set()).update(table.others)
     lines = []
     for claim, of in pieces.items():
@@ -117,7 +117,6 @@ def _row(rule: Rule, pieces: list[Piece]) -> dict[str, str]:
         "with_controls": _controlled(printed, [p for p in pieces if p.asked.role == "control"]),
         "experiment": experiment(rule, pieces),
         "scale": ", ".join(s for s in scales if s),
-        "evidence": "; ".join(f"{p} ({p.asked.role}, {p.outcome})" for p in pieces),
     }
 
 

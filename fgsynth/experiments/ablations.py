@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from fgsynth.config import names
 from fgsynth.config.names import FRESH_REAL, UNGUIDED
 from fgsynth.evaluate.scores import contents
 from fgsynth.experiments import study
@@ -140,6 +141,22 @@ def same_push(c: Comparison, pairs: Mapping[str, str], unguided: str = UNGUIDED)
         kept = 100 * (1 - apart / moved) if moved else float("nan")
         rows.append((name, seed, moved, apart, kept))
     return pd.DataFrame(rows, columns=["method", "seed", "moved", "apart", "kept"])
+
+
+def step_sets(exp: Experiment, n_steps: int) -> dict[str, SyntheticSet]:
+    """Synthetic sets by the exact gradient of entropy at every 5th of n_steps and at every step (C10).
+
+    At every step once with the same total push, a fifth of w, and once with the same w.
+    """
+    w, p = exp.sampling.scales["entropy"], exp.sampling.dropout
+    every_step = names.EXACT_EVERY
+    kinds = {names.EXACT_FIFTH: (5, w), every_step: (1, w / 5), names.variant(every_step, "w", w): (1, w)}
+    return {
+        name: exp.sampled(n_steps=n_steps, every=every, through_network=True).synthetic(
+            Method(True, p, ("entropy",), scale)
+        )
+        for name, (every, scale) in kinds.items()
+    }
 
 
 def by_ambiguity(table: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:

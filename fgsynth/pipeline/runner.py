@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 from fgsynth.config.params import check_stage, load
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evidence import page
+from fgsynth.evidence.provenance import COMMIT
 from fgsynth.pipeline import notebook as nb
 from fgsynth.utils import paths
 from fgsynth.utils.errors import UserError
@@ -22,6 +24,8 @@ from fgsynth.utils.progress import QUIET
 INJECTED = ("scale", "reports", "runs")
 """Parameters every notebook declares and the pipeline fills in."""
 STAGING = ".staging"
+SOURCES = ("fgsynth", "notebooks", "params.yaml", "requirements.lock", "data")
+"""What a stage's numbers follow from; what git ignores in them is none of it."""
 
 
 def merged_parameters(
@@ -69,8 +73,24 @@ def run(stage: str) -> None:
         "reports": str((staging / "reports").relative_to(root)),
         "runs": str((staging / "data" / "runs").relative_to(root)),
     }
+    ran = checked_out(root)
     _execute(root, staging, name, nb.to_text(cleaned), values)
-    _publish(root, staging, stage, params.scale, name)
+    _publish(root, staging, stage, params.scale, name, ran)
+
+
+def checked_out(root: Path) -> str:
+    """The commit that is checked out, with "-dirty" where `SOURCES` differ from it; empty without git."""
+    # A copy without .git may lie inside a clone of something else.
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return ""
+    head, changed = (
+        subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=False).stdout
+        for command in (
+            ["rev-parse", "--quiet", "--verify", "HEAD"],
+            ["status", "--porcelain", "--", *SOURCES],
+        )
+    )
+    return head.strip() + "-dirty" * bool(head and changed)
 
 
 def _execute(root: Path, staging: Path, name: str, source: str, values: dict[str, Any]) -> None:
@@ -102,11 +122,12 @@ def _execute(root: Path, staging: Path, name: str, source: str, values: dict[str
         ) from None
 
 
-def _publish(root: Path, staging: Path, stage: str, scale: str, name: str) -> None:
+def _publish(root: Path, staging: Path, stage: str, scale: str, name: str, ran: str) -> None:
     """Move what the notebook made to its place, after making sure that all of it is there."""
     executed = nb.normalise(nb.read(staging / "executed.ipynb"))
     made, published = staging / "reports" / stage, root / "reports" / scale / stage
     paths.write_text(made / f"{name}.ipynb", nb.to_text(executed))
+    paths.write_text(made / COMMIT, f"{ran}\n")
     paths.write_text(made / f"{name}.html", page.notebook_page(name, nb.to_html_body(executed)))
     moves = {
         made: published,

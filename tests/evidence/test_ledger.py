@@ -40,7 +40,7 @@ def rows(scale, **values):
 
 
 def statuses(folder, results):
-    book = ledger.ledger(folder, results)
+    book = ledger.ledger(ledger.Printed(folder), results)
     return book[book["column"] == "few"].set_index("row")["status"].to_dict()
 
 
@@ -48,7 +48,9 @@ EMPTY = rows("mini")
 
 
 def test_one_row_per_printed_number(folder):
-    book = ledger.ledger(folder, EMPTY.reindex(columns=["scale", "benchmark", "method", "metric"]))
+    book = ledger.ledger(
+        ledger.Printed(folder), EMPTY.reindex(columns=["scale", "benchmark", "method", "metric"])
+    )
     assert len(book) == 9
     assert list(book.columns) == ledger.COLUMNS
     assert (book["status"] == "not run").all()
@@ -71,24 +73,24 @@ def test_order_is_the_rank_correlation_with_print_over_seeds(folder):
     )
     (folder / "t.csv").write_text(printed)
     as_printed = rows("mini", base=[1, 1], ours=[2, 2], worse=[3, 3], IRM=[4, 4])
-    line = ledger.agreement(folder, as_printed).iloc[0]
+    line = ledger.agreement(ledger.Printed(folder), as_printed).iloc[0]
     assert (line["column"], line["methods"], line["seeds"]) == ("few", 4, 2)
     assert line[["correlation", "low", "high"]].tolist() == pytest.approx([1, 1, 1])
     turned = rows("mini", base=[4, 1], ours=[3, 2], worse=[2, 3], IRM=[1, 4])
-    line = ledger.agreement(folder, turned).iloc[0]
+    line = ledger.agreement(ledger.Printed(folder), turned).iloc[0]
     assert line[["correlation", "low", "high"]].tolist() == pytest.approx([0, -1, 1], abs=1e-9)
     few = as_printed[as_printed["method"] != "IRM"]
-    assert ledger.agreement(folder, few).empty
+    assert ledger.agreement(ledger.Printed(folder), few).empty
     # A seed that a method lacks is left out, and what is configured has no order.
     lacking = as_printed.drop(as_printed.index[-1])
-    assert ledger.agreement(folder, lacking)["seeds"].tolist() == [1]
+    assert ledger.agreement(ledger.Printed(folder), lacking)["seeds"].tolist() == [1]
     counts = as_printed.assign(metric="n_synthetic")
-    assert ledger.agreement(folder, counts).empty
+    assert ledger.agreement(ledger.Printed(folder), counts).empty
 
 
 def test_the_largest_scale_that_was_run_counts(folder):
     both = pd.concat([rows("mini", base=[60, 61], ours=[70, 72]), rows("paper", base=[10, 10.1])])
-    book = ledger.ledger(folder, both)
+    book = ledger.ledger(ledger.Printed(folder), both)
     line = book[(book["row"] == "base") & (book["column"] == "few")].iloc[0]
     assert (line["scale"], line["ours"], line["seeds"]) == ("paper", pytest.approx(10.05), 2)
     assert (line["split"], line["selection"]) == ("test", "last epoch")
@@ -96,7 +98,9 @@ def test_the_largest_scale_that_was_run_counts(folder):
 
 def test_the_real_tables_are_read_whole(root):
     printed = root / "data" / "paper"
-    book = ledger.ledger(printed, EMPTY.reindex(columns=["scale", "benchmark", "method", "metric"]))
+    book = ledger.ledger(
+        ledger.Printed(printed), EMPTY.reindex(columns=["scale", "benchmark", "method", "metric"])
+    )
     described = ledger.tables(printed)
     assert {p.stem for p in printed.glob("table*.csv")} == set(described)
     for name, table in described.items():
@@ -133,7 +137,9 @@ def test_tables_4_and_6_are_filled_from_the_experiments_of_their_benchmarks(root
     )
     of_table_6 = rows("mini", **{"LDM-FG (Combined)": [50, 51], "LDM-FG (Entropy)": [60, 62]})
     results = pd.concat([of_table_4, of_table_6.assign(benchmark="imagenet_lt")])
-    book = ledger.ledger(printed, results).dropna(subset="ours").set_index(["table", "method"])
+    book = (
+        ledger.ledger(ledger.Printed(printed), results).dropna(subset="ours").set_index(["table", "method"])
+    )
     assert set(book.loc["table4_ablation"].index) == set(names)
     assert set(book.loc["table4_ablation", "column"]) == {"few_val_accuracy"}
     assert book.loc["table6_combined", "ours"].to_dict() == {
@@ -149,27 +155,29 @@ def test_a_method_that_there_is_not_is_named(folder, key):
     wrong = {"methods": {"ours": "FG entropy"}, "others": ["FG entropy"]}[key]
     (folder / "tables.yaml").write_text(yaml.safe_dump({"t": described["t"] | {key: wrong}}))
     with pytest.raises(UserError, match=r"tables\.yaml, t: there is no method 'FG entropy'; the nearest"):
-        ledger.ledger(folder, EMPTY)
+        ledger.ledger(ledger.Printed(folder), EMPTY)
     (folder / "tables.yaml").write_text(yaml.safe_dump({"t": described["t"] | {"methods": {}}}))
     with pytest.raises(UserError, match=r"t\.csv: there is no method 'base'"):
-        ledger.ledger(folder, EMPTY)
+        ledger.ledger(ledger.Printed(folder), EMPTY)
 
 
 def test_missing_files_and_columns_are_named(folder):
     (folder / "t.csv").write_text("method,n_synthetic,overall\nbase,0,1\n")
     with pytest.raises(UserError, match=r"t\.csv has no column 'few'"):
-        ledger.ledger(folder, EMPTY)
+        ledger.ledger(ledger.Printed(folder), EMPTY)
     (folder / "t.csv").unlink()
     with pytest.raises(UserError, match=r"t\.csv is missing"):
-        ledger.ledger(folder, EMPTY)
+        ledger.ledger(ledger.Printed(folder), EMPTY)
     (folder / "tables.yaml").unlink()
     with pytest.raises(UserError, match=r"tables\.yaml is missing"):
-        ledger.ledger(folder, EMPTY)
+        ledger.ledger(ledger.Printed(folder), EMPTY)
 
 
 def test_rows_of_other_methods_are_made_by_their_own_stage(root):
     printed = root / "data" / "paper"
-    book = ledger.ledger(printed, EMPTY.reindex(columns=["scale", "benchmark", "method", "metric"]))
+    book = ledger.ledger(
+        ledger.Printed(printed), EMPTY.reindex(columns=["scale", "benchmark", "method", "metric"])
+    )
     theirs = book[book["stage"] == "baselines"]
     assert set(theirs["notebook"]) == {NOTEBOOKS["baselines"]}
     found = {table: set(mine["method"]) for table, mine in theirs.groupby("table")}

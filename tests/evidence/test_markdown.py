@@ -6,7 +6,7 @@ from tiny_results import tidy
 
 from fgsynth.evaluate import tables
 from fgsynth.evidence import markdown
-from fgsynth.evidence.ledger import ledger
+from fgsynth.evidence.ledger import Printed, ledger
 from fgsynth.evidence.pieces import Found
 from fgsynth.evidence.verdicts import claims, pieces_of
 from fgsynth.utils.blocks import with_block
@@ -36,7 +36,7 @@ def test_markdown_shows_what_was_run_of_tables_1_to_3_beside_the_printed_numbers
             tidy("ablations", ERM=[1, 1]),
         ]
     )
-    book = ledger(root / "data" / "paper", rows)
+    book = ledger(Printed(root / "data" / "paper"), rows)
     assert markdown.tables(book, rows) == MARKDOWN
     assert markdown.tables(book, rows[rows["benchmark"] == "ablations"]) == ""
 
@@ -128,6 +128,18 @@ def test_the_results_page_holds_the_tables(root, committed):
     assert "| LDM-FG (Entropy) | 64.7 | " in table
     assert "| LDM (txt, img, dropout) | - | " in table
     assert ", amount" not in table
+
+
+def test_chance_is_told_of_the_intervals_that_can_decide(root):
+    few, other = {"LDM-FG (Entropy):few": [60, 61, 62], "LDM (txt):few": [50, 51, 52]}, {"ERM:few": [1, 2, 3]}
+    found = Found(
+        tidy("imagenet_lt", **few, **other), pd.DataFrame(columns=tables.COMPARED), root / "data/paper"
+    )
+    told = " ".join(markdown.reading(found, pieces_of(found)))
+    # ERM is at the floor; the difference to text alone belongs to one claim.
+    assert "Of 1 different ones within range, rows and controls among them, 1 leave out 0" in told
+    assert "is under 5 % or both are over 90 %" in told
+    assert not re.search(r"^- |\n", "".join(markdown.reading(found, {})))
 
 
 def test_verdicts_are_told_with_their_claims_the_rarest_first():

@@ -1,6 +1,9 @@
 import html.parser
+import json
 import re
 import shutil
+from functools import cache
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,7 +13,11 @@ from tiny_results import tidy
 
 from fgsynth.evaluate import tables
 from fgsynth.evidence import report
+from fgsynth.evidence.pieces import STORED
+from fgsynth.evidence.provenance import COMMIT
 from fgsynth.utils.errors import UserError
+
+read_text = cache(Path.read_text)
 
 
 class Links(html.parser.HTMLParser):
@@ -52,8 +59,10 @@ def test_the_page_needs_no_network_and_no_link_is_broken(built):
     for target in links.targets:
         if target.startswith("#"):
             assert f'id="{target[1:]}"' in page
-        else:
-            assert (built / target).is_file(), target
+            continue
+        name, _, anchor = target.partition("#")
+        assert (built / name).is_file(), target
+        assert not anchor or f'id="{anchor}"' in read_text(built / name), target
     drawn = {str(p.relative_to(built)) for p in built.glob("*/*/figures/*.png")}
     assert {t for t in links.targets if t.endswith(".png")} == drawn
 
@@ -67,6 +76,34 @@ def test_the_page_shows_every_claim_number_and_verdict(built):
         assert row.replace("&", "&amp;") in page
     pieces = pd.read_csv(built / "pieces.csv")
     assert page.count('<span class="verdict supports">') == (pieces["outcome"] == "supports").sum() > 0
+
+
+def test_every_piece_leads_to_the_cell_that_stored_it(built):
+    pieces = pd.read_csv(built / "pieces.csv")
+    assert (pieces["page"].notna() == pieces["mean"].notna()).all()
+    cells = {}
+    for page in pieces["page"].dropna().unique():
+        name, _, anchor = page.partition("#")
+        executed = json.loads(read_text((built / name).with_suffix(".ipynb")))["cells"]
+        cells[page] = next("".join(c["source"]) for c in executed if f"cell-id={c['id']}" == anchor)
+        assert f'id="{anchor}"' in read_text(built / name)
+    stored = pieces[pieces["interval"] == STORED]
+    assert all("out.comparisons(" in cells[page] for page in stored["page"])
+    assert all("out.results(" in cells[page] for page in pieces["page"].drop(stored.index).dropna())
+    told = (built / "README.md").read_text()
+    assert all(f"]({page})" in told for page in cells)
+
+
+def test_the_commit_is_what_the_runner_wrote_down(built, checkout):
+    pieces = pd.read_csv(built / "pieces.csv")
+    (built / "mini" / "toy_2d" / COMMIT).write_text("abc-dirty\n")
+    (built / "mini" / "nicopp" / COMMIT).write_text("\n")  # ran without git
+    report.build(checkout)
+    again = pd.read_csv(built / "pieces.csv")
+    plane, group = again["stage"] == "toy_2d", again["stage"] == "nicopp"
+    assert set(again.loc[plane, "commit"]) == {"abc-dirty"}
+    assert again.loc[group, "commit"].isna().all()
+    pd.testing.assert_frame_equal(again[~plane & ~group], pieces[~plane & ~group], check_dtype=False)
 
 
 def test_the_page_shows_the_cost_of_guidance_and_its_machine(built):

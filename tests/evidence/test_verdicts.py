@@ -52,15 +52,17 @@ def test_only_the_papers_own_scale_reproduces():
 def test_whose_experiment_it_is():
     protocol, ours = Rule(lambda _: []), Rule(lambda _: [], "ours")
     assert verdicts.experiment(protocol, made("supports", scale="paper")) == "the paper's own"
-    assert verdicts.experiment(protocol, made("undecided")) == "its protocol on the mini world"
+    assert verdicts.experiment(protocol, made("undecided")) == "the paper's protocol on the mini world"
     assert verdicts.experiment(ours, made("supports", scale="paper")) == "a set-up of ours"
     assert verdicts.experiment(protocol, made("not run")) == "none"
 
 
 def decided(root, rows, claim, compared=NOTHING):
+    """A claim's row of claims.csv, with its pieces as text."""
     found = Found(rows, compared, root / "data" / "paper")
-    table = verdicts.claims(root / "data" / "paper", verdicts.pieces_of(found))
-    return table.set_index("id").loc[claim]
+    pieces = verdicts.pieces_of(found)
+    row = verdicts.claims(root / "data" / "paper", pieces).set_index("id").loc[claim]
+    return {**row, "evidence": "; ".join(f"{p} ({p.asked.role}, {p.outcome})" for p in pieces[claim])}
 
 
 def test_other_printed_rows_stand_beside_and_controls_decide_the_second_line(root):
@@ -70,7 +72,7 @@ def test_other_printed_rows_stand_beside_and_controls_decide_the_second_line(roo
     assert f"few: {FG_ENTROPY} - {names.CMO}: -10.0 [-10.0, -10.0] (row, contradicts)" in row["evidence"]
     row = decided(root, tidy("imagenet_lt", **fill_up, **{f"{UNGUIDED}:few": [70, 71, 72]}), "C1")
     assert (row["as_printed"], row["with_controls"]) == ("supported", "mixed")
-    assert row["experiment"] == "its protocol on the mini world"
+    assert row["experiment"] == "the paper's protocol on the mini world"
 
 
 def test_without_a_control_the_second_line_says_so(root):
@@ -123,8 +125,6 @@ def test_sweeps_ask_for_what_was_run(root):
 
 
 def test_computed_quantities_are_what_they_say(root):
-    rows = tidy("ablations", **{f"{names.EXACT_FIFTH}:kept": [60, 62, 64]})
-    assert "beyond half: +12.0" in decided(root, rows, "C10")["evidence"]
     methods = {ERM: 1, TEXT: 2, UNGUIDED: 3, FG_ENTROPY: 4}
     fid = {f"{m}:fid": [-r, -r] for m, r in methods.items()}
     accuracy = {f"{m}:avg_val_accuracy": [50 + r, 60 + r] for m, r in methods.items()}
@@ -133,6 +133,24 @@ def test_computed_quantities_are_what_they_say(root):
         "rank correlation of fid with accuracy over methods: -1.0 [-1.0, -1.0] (control, contradicts)"
         in (row["evidence"])
     )
+    accuracy[f"{ERM}:avg_val_accuracy"] = [51, 62.5]  # no interval of a correlation leaves -1 to 1
+    told = decided(root, tidy("ablations", **fid, **accuracy), "C9")["evidence"]
+    assert "rank correlation of fid with accuracy over methods: -0.9 [-1.0, +0.4]" in told
+
+
+def test_every_5th_step_is_held_to_every_step_of_the_same_coefficient_and_of_the_same_push(root):
+    accuracy = "avg_val_accuracy"
+    fifth, same_push = names.EXACT_FIFTH, names.EXACT_EVERY
+    rows = tidy(
+        "ablations",
+        **{f"{fifth}:{accuracy}": [60.0, 61.1, 62.0], f"{fifth}:kept_same_w": [60, 62, 64]},
+        **{f"{variant(same_push, 'w', 0.03)}:{accuracy}": [60.1, 61.0, 62.1]},
+        **{f"{same_push}:{accuracy}": [65, 66, 67], f"{fifth}:kept": [-9, -10, -11]},
+    )
+    row = decided(root, rows, "C10")
+    assert (row["as_printed"], row["with_controls"]) == ("supported", "mixed")
+    assert "unguided to every-step images: +62.0 [+57.0, +67.0] (printed, supports)" in row["evidence"]
+    assert "same total push: -10.0 [-12.5, -7.5] (control, contradicts)" in row["evidence"]
 
 
 def test_the_plane_has_an_unguided_control(root):
@@ -143,6 +161,14 @@ def test_the_plane_has_an_unguided_control(root):
     row = decided(root, tidy("toy_2d", **accuracy), "C15")
     # Retraining on any synthetic points does it: the claim as printed holds, feedback has no part in it.
     assert (row["as_printed"], row["with_controls"]) == ("supported", "mixed")
+
+
+def test_the_plane_is_asked_at_the_printed_coefficient_too(root):
+    weak, plane = variant(names.PLANE_FG["entropy"], "w", 0.03), names.PLANE_UNGUIDED
+    share = {f"{m}:minority_share": [v, v + 1, v + 2] for m, v in ((weak, 12), (plane, 10))}
+    told = decided(root, tidy("toy_2d", **share), "C15")["evidence"]
+    assert f"minority share: {weak} - {plane}: +2.0 [+2.0, +2.0] (control, supports)" in told
+    assert told.count(f"minority accuracy: {weak} - ") == 2
 
 
 def test_pieces_csv_has_a_line_per_piece_with_where_it_is_made(root):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from fgsynth.config import names
 from fgsynth.config.names import UNGUIDED
 from fgsynth.config.schema import LongTail, Sampling
 from fgsynth.data import mini
@@ -146,6 +147,18 @@ def test_the_way_kept(compared):
         replace(compared, made=compared.made | {"pushed": base}), {UNGUIDED: "pushed"}
     )
     assert still["kept"].isna().all()
+
+
+def test_sets_by_step_have_the_same_push_and_the_same_coefficient(exp):
+    sets = ablations.step_sets(exp, 10)
+    every = names.EXACT_EVERY
+    assert list(sets) == [names.EXACT_FIFTH, every, names.variant(every, "w", 0.1)]
+    assert len({tuple(made.index["seed"]) for made in sets.values()}) == 1
+    assert {len(made.index) for made in sets.values()} == {exp.missing.sum()}
+    exact = exp.sampled(every=1, through_network=True).synthetic(Method(True, 0.5, ("entropy",), 0.02))
+    assert torch.equal(sets[every].images.x, exact.images.x)
+    raised = {name: made.index["after"].mean() for name, made in sets.items()}
+    assert raised[names.variant(every, "w", 0.1)] > raised[every]
 
 
 def test_photographs_of_the_right_kind_are_counted_by_ambiguity():

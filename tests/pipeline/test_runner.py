@@ -66,6 +66,7 @@ def test_a_run_publishes_everything_and_twice_gives_the_same_bytes(small):
         "reports/smoke/latent_probe.json",
         "reports/smoke/latent_probe/02_latent_probe.html",
         "reports/smoke/latent_probe/02_latent_probe.ipynb",
+        "reports/smoke/latent_probe/commit.txt",
         "reports/smoke/latent_probe/figures/f.csv",
         "reports/smoke/latent_probe/figures/f.png",
         "reports/smoke/latent_probe/results.csv",
@@ -74,6 +75,33 @@ def test_a_run_publishes_everything_and_twice_gives_the_same_bytes(small):
     assert published(small) == first
     assert not (small / runner.STAGING / "latent_probe").exists()
     assert not (small / "scratch").exists()
+
+
+def test_the_commit_that_ran_is_told_and_whether_its_code_was_changed(small):
+    def git(*command):
+        done = subprocess.run(["git", *command], cwd=small, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert runner.checked_out(small) == ""
+    git("init", "-q")
+    assert runner.checked_out(small) == ""  # nothing was committed
+    (small / ".gitignore").write_text("data/work\n")
+    git("add", "-A")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all")
+    head = git("rev-parse", "HEAD")
+    for other in ("reports/results.csv", "data/work/x", "README.md"):
+        (small / other).parent.mkdir(parents=True, exist_ok=True)
+        (small / other).write_text("not code")
+    assert runner.checked_out(small) == head
+    inside = small / "unpacked"
+    inside.mkdir()
+    assert runner.checked_out(inside) == ""  # of another repository
+    for changed in ("fgsynth/new.py", "params.yaml"):
+        before = (small / changed).read_bytes() if (small / changed).exists() else None
+        (small / changed).write_text("# changed\n")
+        assert runner.checked_out(small) == f"{head}-dirty"
+        (small / changed).unlink() if before is None else (small / changed).write_bytes(before)
+    assert runner.checked_out(small) == head
 
 
 COMPARES = """pair = dict(method="ERM", reference="IRM", metric="few", mean=1.0, low=0.5, high=1.5,
@@ -89,7 +117,7 @@ def test_comparisons_are_published_where_a_notebook_made_some(small):
         "scale,benchmark,method,reference,metric,mean,low,high,seeds,split",
         "smoke,latent_probe,ERM,IRM,few,1,0.5,1.5,2,test",
     ]
-    assert len(published(small)) == 8
+    assert len(published(small)) == 9
     others = [small / f"reports/{of}/comparisons.csv" for of in ("smoke/nicopp", "mini/latent_probe")]
     for other in others:
         other.parent.mkdir(parents=True)

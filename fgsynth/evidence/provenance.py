@@ -1,0 +1,42 @@
+"""Where pieces of evidence were made: the commit whose code ran, and the notebook's cell that stored them."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from fgsynth.evidence.pieces import STORED
+from fgsynth.utils.paths import read_text
+
+COMMIT = "commit.txt"
+"""The runner writes it beside a stage's results."""
+
+
+def with_origins(told: pd.DataFrame, reports: Path) -> pd.DataFrame:
+    """The lines of pieces.csv with where each was made; nothing where it was not run or nobody wrote it down.
+
+    commit: that was checked out when the stage ran, "-dirty" where code or data differed from it.
+    page: of the executed notebook, relative to reports/, at the cell that stored the number.
+    """
+    made = [_origin(reports, line) for line in told.to_dict("records")]
+    return told.assign(commit=[commit for commit, _ in made], page=[page for _, page in made])
+
+
+def _origin(reports: Path, line: dict[object, object]) -> tuple[str | None, str | None]:
+    folder = reports / str(line["scale"]) / str(line["stage"])
+    page = folder / f"{line['notebook']}.html"
+    if pd.isna(line["mean"]) or not page.is_file():  # type: ignore[call-overload]
+        return None, None
+    call = "out.comparisons(" if line["interval"] == STORED else "out.results("
+    noted = folder / COMMIT
+    commit = read_text(noted).strip() if noted.is_file() else ""
+    return commit or None, f"{page.relative_to(reports)}{_anchor(page.with_suffix('.ipynb'), call)}"
+
+
+def _anchor(executed: Path, call: str) -> str:
+    """The address in a notebook's page of the last cell that makes a call; nothing where none does."""
+    if not executed.is_file():
+        return ""
+    cells = json.loads(read_text(executed))["cells"]
+    found = [c["id"] for c in cells if c["cell_type"] == "code" and call in "".join(c["source"])]
+    return f"#cell-id={found[-1]}" if found else ""
