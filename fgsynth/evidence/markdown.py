@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -22,6 +23,8 @@ from fgsynth.evidence.pieces import (
     Piece,
 )
 
+Line = Mapping[Hashable, Any]
+"""A line of pieces.csv."""
 SHOWN = {
     "table1_imagenet_lt": ("imagenet_lt", ("overall", "few")),
     "table2_places_lt": ("places_lt", ("overall", "few")),
@@ -137,7 +140,7 @@ def results_page(
     found: Found,
     book: pd.DataFrame,
     verdicts: pd.DataFrame,
-    shown: Mapping[str, list[dict[str, object]]],
+    shown: Mapping[str, list[Line]],
     tally: str,
     reading: list[str],
 ) -> str:
@@ -162,7 +165,7 @@ def results_page(
     )
 
 
-def _section(claim: Mapping[Hashable, str], lines: list[dict[str, object]]) -> str:
+def _section(claim: Mapping[Hashable, str], lines: list[Line]) -> str:
     """A claim with what is printed, and a line per piece."""
     head = (
         f"### {claim['id']}\n\n{claim['claim']} ({claim['where']}; {claim['quantity']}: {claim['printed']})"
@@ -170,7 +173,7 @@ def _section(claim: Mapping[Hashable, str], lines: list[dict[str, object]]) -> s
     return f"{head}\n\n" + "\n".join(map(_line, lines))
 
 
-def _line(line: Mapping[str, object]) -> str:
+def _line(line: Line) -> str:
     """A piece: outcome, role, benchmark, difference, whether the interval holds the printed size, cell."""
     told = f"- **{line['outcome']}** ({line['role']}, {line['benchmark']}): {line['difference']}: "
     predicted = f", predicted {line['predicted']}" if line["test"] != "greater" else ""

@@ -1,7 +1,9 @@
 """Where pieces of evidence were made: the commit whose code ran, and the notebook's cell that stored them."""
 
 import json
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,10 +24,10 @@ def with_origins(told: pd.DataFrame, reports: Path) -> pd.DataFrame:
     return told.assign(commit=[commit for commit, _ in made], page=[page for _, page in made])
 
 
-def _origin(reports: Path, line: dict[object, object]) -> tuple[str | None, str | None]:
+def _origin(reports: Path, line: Mapping[Hashable, Any]) -> tuple[str | None, str | None]:
     folder = reports / str(line["scale"]) / str(line["stage"])
     page = folder / f"{line['notebook']}.html"
-    if pd.isna(line["mean"]) or not page.is_file():  # type: ignore[call-overload]
+    if pd.isna(line["mean"]) or not page.is_file():
         return None, None
     call = "out.comparisons(" if line["interval"] == STORED else "out.results("
     noted = folder / COMMIT

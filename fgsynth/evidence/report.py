@@ -12,6 +12,7 @@ from fgsynth.evaluate import tables as results
 from fgsynth.evaluate.metrics import interval
 from fgsynth.evidence import markdown, page
 from fgsynth.evidence.ledger import NOT_RUN, SCALES, agreement, ledger
+from fgsynth.evidence.markdown import Line
 from fgsynth.evidence.pieces import Found, Piece
 from fgsynth.evidence.provenance import with_origins
 from fgsynth.evidence.verdicts import claims, pieces_of, pieces_table
@@ -76,11 +77,11 @@ def _counts(told: pd.DataFrame, verdicts: pd.DataFrame, book: pd.DataFrame) -> d
     return {f"{who} {k}": int(n) for who, x in of.items() for k, n in x.value_counts().sort_index().items()}
 
 
-def _shown(told: pd.DataFrame, pieces: dict[str, list[Piece]]) -> dict[str, list[dict[str, object]]]:
+def _shown(told: pd.DataFrame, pieces: dict[str, list[Piece]]) -> dict[str, list[Line]]:
     """The lines of pieces.csv by claim, each with interval, what that is over and prediction as text."""
-    lines = iter(told.astype(object).fillna("").rename(columns=str).to_dict("records"))
+    lines = iter(told.astype(object).fillna("").to_dict("records"))
 
-    def line(piece: Piece) -> dict[str, object]:
+    def line(piece: Piece) -> Line:
         return {**next(lines), "shown": piece.interval, "over": piece.over, "predicted": piece.predicted}
 
     return {claim: [line(piece) for piece in of] for claim, of in pieces.items()}
