@@ -21,7 +21,7 @@ def with_origins(told: pd.DataFrame, reports: Path) -> pd.DataFrame:
     page: of the executed notebook, relative to reports/, at the cell that stored the number.
     """
     made = [_origin(reports, line) for line in told.to_dict("records")]
-    return told.assign(commit=[commit for commit, _ in made], page=[page for _, page in made])
+    return told.join(pd.DataFrame(made, told.index, ["commit", "page"]))
 
 
 def _origin(reports: Path, line: Mapping[Hashable, Any]) -> tuple[str | None, str | None]:
