@@ -64,6 +64,14 @@ class FeedbackMap(Frozen):
     early_images: Count
 
 
+class Variance(Frozen):
+    """Draws of every kind that variance components are measured with; meanings in params.yaml."""
+
+    worlds: Annotated[int, Field(ge=2)]
+    sets: Annotated[int, Field(ge=2)]
+    classifiers: Annotated[int, Field(ge=2)]
+
+
 class Params(Frozen):
     """The whole of params.yaml. The smoke block only overrides the notebooks' own cells."""
 
@@ -74,6 +82,7 @@ class Params(Frozen):
     paper: Stages
     pretrain: Pretrain
     feedback_map: FeedbackMap
+    variance: Variance
 
     def overrides(self, stage: str) -> dict[str, Any]:
         """The parameters of a stage at the current scale, to be laid over the notebook's own cell.

@@ -182,7 +182,7 @@ def parser() -> argparse.ArgumentParser:
     run = command("run", _run, "run a stage's notebook and publish what it makes")
     run.add_argument("stage")
     shown = command("params", _params, "the values a stage runs with, and what sets each")
-    shown.add_argument("stage", help="a stage of a notebook, pretrain or feedback_map")
+    shown.add_argument("stage", help="a stage of a notebook, pretrain, feedback_map or variance")
     shown.add_argument("--scale", help="smoke, mini, full or paper; else that of params.yaml")
     clean = command("clean", _clean, "write copies of a folder's notebooks without outputs and ids")
     clean.add_argument("notebooks", type=_folder)
@@ -202,6 +202,8 @@ def parser() -> argparse.ArgumentParser:
     command(
         "feedback-map", phases, "where feedback helps: an hour of small experiments; goes on where it stopped"
     )
+    components = _at_root("experiments.variance", "measure")
+    command("variance", components, "what draws and rounding add to differences; goes on where it stopped")
     cost = command("benchmark", _benchmark, "time every kind of guidance; prints the table and writes it")
     cost.add_argument("--generator", default="data/pretrained/mini-unclip", help="folder or hub id")
     cost.add_argument("--batches", type=COUNT, nargs="+", default=[1, 64], help="images at a time")

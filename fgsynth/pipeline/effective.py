@@ -12,7 +12,7 @@ from fgsynth.pipeline import notebook
 from fgsynth.pipeline.runner import INJECTED
 from fgsynth.utils.errors import UserError
 
-SCALELESS = ("pretrain", "feedback_map")
+SCALELESS = ("pretrain", "feedback_map", "variance")
 DEFAULT = "(default)"
 
 
