@@ -76,6 +76,7 @@ def test_a_stage_depends_on_all_the_code_it_runs(nb, root):
     [
         ("report", "evidence/report"), ("pretrain", "pretrain/train"), ("model_card", "pretrain/card"),
         ("benchmark", "cost/table5"), ("feedback_map", "experiments/phase_map"),
+        ("variance", "experiments/variance"),
     ],
 )  # fmt: skip
 def test_a_command_depends_on_all_the_code_it_runs(root, stage, module):

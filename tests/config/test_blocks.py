@@ -130,5 +130,7 @@ def test_a_stage_depends_on_the_blocks_that_its_values_come_from(root):
                     value = value[part]
     used = {".".join(block) for block in resolver.used[("feedback_map",)]}
     assert set(stages["feedback_map"]["params"]) == {"feedback_map", "pretrain.conditioning", *used}
+    of_table = {".".join(block) for block in resolver.used[("mini", "imagenet_lt")]}
+    assert set(stages["variance"]["params"]) == {"variance", "mini.imagenet_lt", *of_table}
     assert stages["pretrain"]["params"] == ["pretrain"]
     assert ("pretrain",) not in resolver.used

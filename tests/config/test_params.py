@@ -106,6 +106,7 @@ def test_the_committed_file_is_whole_and_frozen(root):
         ),
         (lambda p: p["feedback_map"].update(world=2), "unknown key 'feedback_map.world'"),
         (lambda p: p["feedback_map"]["early"].update(batch=0), "key 'feedback_map.early.batch' is 0"),
+        (lambda p: p["variance"].update(sets=1), "key 'variance.sets' is 1"),
         (lambda p: p["smoke"].update(nicopp=3), "key 'smoke.nicopp' is 3"),
         (lambda p: p["smoke"].update(nicop={}), "unknown key 'smoke.nicop'"),
         (lambda p: p["smoke"]["toy_2d"].update(sedes=3), "does not declare the parameter 'sedes'"),
