@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help env cluster repro check test notebooks learning others pipeline lint lab lock format
+.PHONY: help env cluster repro evening check test notebooks learning others pipeline lint lab lock format
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,11 @@ cluster: env  ## add Ray, for synthesis on a cluster
 
 repro: env  ## rebuild every figure, table and verdict (dvc repro)
 	python -m dvc repro
+
+evening: env  ## what verdicts rest on: hours, stage by stage, goes on where it stopped
+	python -m fgsynth evening
+	python -m dvc repro reports/evening/dvc.yaml
+	python -m dvc repro report
 
 check: env  ## what a run changed against the committed numbers; fails where an outcome did
 	python -m fgsynth check

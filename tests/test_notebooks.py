@@ -9,7 +9,7 @@ from imports import closure, modules_used, outside
 from fgsynth.config import params
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.pipeline import notebook
-from fgsynth.pipeline.runner import INJECTED
+from fgsynth.pipeline.runner import DRAW, INJECTED
 
 
 @pytest.fixture(params=NOTEBOOKS.items(), ids=NOTEBOOKS.get)
@@ -24,7 +24,7 @@ def code(nb):
 
 def test_the_parameters_cell_is_exactly_the_stages_model(nb):
     stage, content, path = nb
-    declared = notebook.parameters(content, path)
+    declared = {name: value for name, value in notebook.parameters(content, path).items() if name != DRAW}
     assert list(declared) == [*INJECTED, *params.Stages.model_fields[stage].annotation.model_fields]
     assert declared["scale"] == "smoke"
     assert declared["reports"].startswith("scratch/")
@@ -69,6 +69,15 @@ def test_a_stage_depends_on_all_the_code_it_runs(nb, root):
     rooms, others = of_stage(root, stage)
     covers(rooms, closure(root, modules_used(root, "\n".join(cell.source for cell in code(content)))))
     assert {f"data/notebooks/{path.name}", "requirements.lock"} <= others
+
+
+def test_a_stage_of_scale_evening_depends_on_all_the_code_it_runs(nb, root):
+    stage, content, _ = nb
+    of = yaml.safe_load((root / "reports/evening/dvc.yaml").read_text())["stages"]["evening"]
+    rooms = tuple(d.removeprefix("fgsynth/") for d in of["do"]["deps"] if d.startswith("fgsynth/"))
+    used = modules_used(root, "\n".join(cell.source for cell in code(content)))
+    if stage in {one["stage"] for one in of["foreach"].values()}:
+        assert outside(closure(root, used), rooms) == set()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from fgsynth.utils.paths import read_text
 
 Key = tuple[str, ...]
 EXTENDS, BLOCKS = "extends", "blocks"
-ScaleName = Literal["smoke", "mini", "full", "paper"]
+ScaleName = Literal["smoke", "mini", "evening", "paper"]
 SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
 ALIAS = re.compile(r"\*\w")
 """What may be an alias; only then the file is parsed once more to find out."""

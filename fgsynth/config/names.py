@@ -148,6 +148,12 @@ def parse(name: str) -> tuple[str, str | None, float]:
     return (found[1], found[2], float(found[3])) if found else (name, None, float("nan"))
 
 
+def stage_and_draw(target: str) -> tuple[str, int | None]:
+    """The stage and the draw of a target: ("imagenet_lt", 2) of "imagenet_lt_2", None of a stage itself."""
+    stage, _, draw = target.rpartition("_")
+    return (stage, int(draw)) if draw.isdecimal() else (target, None)
+
+
 def check(names: Iterable[str], source: str) -> None:
     """Raise UserError, naming `source`, for the first name that no method has."""
     for name in names:

@@ -78,11 +78,17 @@ class Params(Frozen):
     scale: ScaleName
     smoke: Smoke
     mini: Stages
-    full: Stages
+    evening: Stages
     paper: Stages
     pretrain: Pretrain
     feedback_map: FeedbackMap
     variance: Variance
+
+    def at(self, scale: str | None) -> "Params":
+        """The same at another scale; None: as it stands. Raises UserError for a scale that there is not."""
+        if scale is not None and scale not in SCALES:
+            raise UserError(f"No scale '{scale}': choose one of {', '.join(SCALES)}.")
+        return self.model_copy(update={"scale": scale or self.scale})
 
     def overrides(self, stage: str) -> dict[str, Any]:
         """The parameters of a stage at the current scale, to be laid over the notebook's own cell.

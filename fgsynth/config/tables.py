@@ -126,6 +126,7 @@ class Baselines(Frozen):
     clip: str
     clip_rate: Positive
     sentences: Annotated[tuple[Sentence, ...], ListOf, Field(min_length=1)]
+    unprinted: bool
 
     @model_validator(mode="after")
     def _changes_fit(self) -> "Baselines":

@@ -1,7 +1,7 @@
 """Estimates: what synthetic sets and classifiers cost before they are made: evaluations, GPU hours, disk."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fgsynth.cost.calibrate import Calibration, calibrate, calibrate_training
 from fgsynth.data.registry import train_counts
 from fgsynth.experiments.build import generator_of, planned
 from fgsynth.generate.compose import guidance_of
-from fgsynth.generate.methods import sets
+from fgsynth.generate.methods import sets, trainings
 from fgsynth.generate.plan import Method, missing_per_group
 from fgsynth.miniworld.render import SIDE
 from fgsynth.models.networks import create
@@ -24,7 +24,6 @@ from fgsynth.utils import paths
 from fgsynth.utils.cache import fingerprint
 from fgsynth.utils.errors import UserError
 
-SCALES = ("mini", "full", "paper")
 KEPT = "calibration.json"
 """In the work folder: what was measured, by what it was measured for."""
 
@@ -110,6 +109,7 @@ class _Stage:
     sampling: Sampling
     recipe: Recipe
     sets: Mapping[str, tuple[Method, float]]
+    trainings: Mapping[bool, int]
     kept: Path
 
     def key(self, method: Method | None) -> str:
@@ -119,6 +119,11 @@ class _Stage:
         s = self.sampling.model_dump(exclude={"fill_to", "per_shard", "scales", "batch"})
         guide = self.recipe.network if method.criteria else ""
         return fingerprint((), "synthesis", s, method.image, guide)
+
+    @property
+    def kinds(self) -> dict[str, Method | None]:
+        """What is calibrated, by key: a method of each kind, and training."""
+        return {**{self.key(method): method for method, _ in self.sets.values()}, self.key(None): None}
 
 
 @checked
@@ -141,43 +146,60 @@ def run(
     if half and not seconds:
         raise UserError("half has no effect where nothing is calibrated: add --calibrate, or leave it out.")
     if seconds:
-        known |= _calibrated(chosen, seconds, half)
+        known |= _calibrated(chosen, chosen.kinds.keys(), seconds, half)
         calibration.write(chosen.kept, known)
     return table(chosen, known, gpus, price)
 
 
+def total(name: str, scale: str, seconds: float) -> tuple[int, int, float]:
+    """Images, updates and hours on this machine of a stage's sets and classifiers together.
+
+    seconds: for a calibration of what was not calibrated here before.
+    """
+    stage = _stage(name, scale)
+    known = calibration.read(stage.kept)
+    if missing := stage.kinds.keys() - known.keys():
+        known |= _calibrated(stage, missing, seconds)
+        calibration.write(stage.kept, known)
+    made, real = _estimates(stage, known).values(), int(stage.counts.sum())
+    each = {mixed: stage.recipe.epochs * stage.recipe.updates(real, mixed) for mixed in stage.trainings}
+    updates = sum(n * each[mixed] for mixed, n in stage.trainings.items())
+    training = updates * stage.recipe.batch * known[stage.key(None)].best / 3600
+    return sum(one.images for one in made), updates, sum(one.gpu_hours for one in made) + training
+
+
 def _stage(name: str, scale: str | None) -> _Stage:
-    given = planned(name)
-    scale = scale or given.scale
-    if scale not in SCALES:
-        raise UserError(f"No estimate at scale '{scale}': choose {' or '.join(map(repr, SCALES))}.")
-    block = given.model_copy(update={"scale": scale}).overrides(name)
+    given = planned(name).at(scale)
+    if given.scale == "smoke":
+        raise UserError("No estimate at scale 'smoke', which lives in the notebooks' own cells.")
+    block = given.overrides(name)
     sampling: Sampling = validated(Sampling, block["sampling"], "sampling")
     recipe = Recipe.of(validated(Classification, block["training"], "training"))
     counts, kept = train_counts(name, block["world"]), paths.place(block["work"]) / KEPT
     made = sets(name, block, sampling)
-    return _Stage(f"{name} at scale {scale}", counts, recipe.side or SIDE, sampling, recipe, made, kept)
+    title, side, trained = f"{name} at scale {given.scale}", recipe.side or SIDE, trainings(name, block, made)
+    return _Stage(title, counts, side, sampling, recipe, made, trained, kept)
 
 
-def _calibrated(stage: _Stage, seconds: float, half: bool) -> dict[str, Calibration]:
-    """Each kind of method, and training, in an equal part of the time."""
+def _calibrated(
+    stage: _Stage, wanted: Collection[str], seconds: float, half: bool = False
+) -> dict[str, Calibration]:
+    """Each wanted kind in an equal part of the time."""
     s = stage.sampling.model_copy(update={"dtype": "float16"}) if half else stage.sampling
-    model = generator_of(s)
-    kinds = {stage.key(method): method for method, _ in stage.sets.values()}
-    each = seconds / (len(kinds) + 1)
-    guide = create(stage.recipe.network, len(stage.counts))
-    made = {
-        key: calibrate(model, s, method, guide, side=stage.side, seconds=each)
-        for key, method in kinds.items()
+    model, n_classes, each = generator_of(s), len(stage.counts), seconds / len(wanted)
+    guide, plain = create(stage.recipe.network, n_classes), replace(stage.recipe, pretrained=False)
+    return {
+        key: calibrate_training(plain, n_classes, stage.side, seconds=each)
+        if method is None
+        else calibrate(model, s, method, guide, side=stage.side, seconds=each)
+        for key, method in stage.kinds.items()
+        if key in wanted
     }
-    plain = replace(stage.recipe, pretrained=False)
-    made[stage.key(None)] = calibrate_training(plain, len(stage.counts), stage.side, seconds=each)
-    return made
 
 
-def table(stage: _Stage, known: Mapping[str, Calibration], gpus: int, price: float | None) -> str:
-    """The table of `run`: a row per set, their sum, classifiers, and what is known of the machine."""
-    made = {
+def _estimates(stage: _Stage, known: Mapping[str, Calibration]) -> dict[str, Estimate]:
+    """What each set takes, by name."""
+    return {
         name: estimate(
             int(missing_per_group(stage.counts, stage.sampling.fill_to, whole).sum()),
             stage.sampling,
@@ -186,6 +208,11 @@ def table(stage: _Stage, known: Mapping[str, Calibration], gpus: int, price: flo
         )
         for name, (method, whole) in stage.sets.items()
     }
+
+
+def table(stage: _Stage, known: Mapping[str, Calibration], gpus: int, price: float | None) -> str:
+    """The table of `run`: a row per set, their sum, classifiers, and what is known of the machine."""
+    made = _estimates(stage, known)
     rows = pd.DataFrame({name: _row(one) for name, one in made.items()}).T
     rows.loc[f"{len(made)} sets"] = rows.sum(skipna=False)
     numbers: dict[str, Callable[[float], str]] = dict.fromkeys(map(str, rows), "{:,.0f}".format)
@@ -194,7 +221,7 @@ def table(stage: _Stage, known: Mapping[str, Calibration], gpus: int, price: flo
     lines = [
         f"{stage.name}: {len(stage.counts):,} classes, {real:,} real images",
         rows.to_string(formatters=numbers, na_rep="-"),
-        *(_classifier(stage, known, real, synthetic) for synthetic in (False, True)),
+        *(_classifiers(stage, known, real, synthetic) for synthetic in (False, True)),
         _machine(stage, known, sum(one.hours(gpus) for one in made.values()), gpus, price),
     ]
     return "\n".join(lines) + "\n"
@@ -207,13 +234,13 @@ def _row(one: Estimate) -> dict[str, float]:
     return {"images": one.images, "shards": one.shards, **counted, "classifier": e.classifier, **sizes}
 
 
-def _classifier(stage: _Stage, known: Mapping[str, Calibration], n_real: int, synthetic: bool) -> str:
-    """Updates, images and hours of one training, with synthetic images or without."""
-    updates, cost = stage.recipe.epochs * stage.recipe.updates(n_real, synthetic), known.get(stage.key(None))
-    images = updates * stage.recipe.batch
+def _classifiers(stage: _Stage, known: Mapping[str, Calibration], n_real: int, synthetic: bool) -> str:
+    """Number, updates, images and hours of the trainings with synthetic images or without."""
+    n, updates = stage.trainings[synthetic], stage.recipe.epochs * stage.recipe.updates(n_real, synthetic)
+    images, cost = n * updates * stage.recipe.batch, known.get(stage.key(None))
     what = "real and synthetic" if synthetic else "real"
     hours = f", {_short(images * cost.best / 3600)} GPU hours" if cost else ""
-    return f"a classifier on {what} images: {updates:,} updates, {images:,} images{hours}"
+    return f"{n} classifiers on {what} images: {updates:,} updates each, {images:,} images{hours}"
 
 
 def _machine(

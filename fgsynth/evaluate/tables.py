@@ -61,6 +61,11 @@ def _check_shape(
         needs = ", ".join(columns)
         raise UserError(f"{source}: columns {', '.join(odd)} are missing or unknown; need {needs}.")
     names.check(pd.unique(rows[list(methods)].to_numpy().ravel()), source)
+    _check_once(rows, source, key)
+
+
+def _check_once(rows: pd.DataFrame, source: str, key: list[str]) -> None:
+    """Raise UserError for a key that is there twice."""
     repeated = rows[rows.duplicated(key)]
     if len(repeated):
         raise UserError(f"{source}: the row {repeated.iloc[0][key].to_dict()} is there twice.")
@@ -77,26 +82,29 @@ def tidy(
 def read_all(folder: Path) -> pd.DataFrame:
     """The results of all scales and stages below reports/ in one table; an empty table where there are none.
 
+    With the column `draw`: of the benchmark, as the stage's folder names it (imagenet_lt_2), else 0.
     Raises UserError naming the file that is damaged.
     """
-    return _read(folder, "results.csv", COLUMNS, check)
+    return _read(folder, "results.csv", COLUMNS, KEY, check)
 
 
 def read_comparisons(folder: Path) -> pd.DataFrame:
     """All comparisons in one table, as `read_all`."""
-    return _read(folder, "comparisons.csv", COMPARED, check_comparisons)
+    return _read(folder, "comparisons.csv", COMPARED, PAIR, check_comparisons)
 
 
 def _read(
-    folder: Path, name: str, columns: list[str], checked: Callable[[pd.DataFrame, str], None]
+    folder: Path, name: str, columns: list[str], key: list[str], checked: Callable[[pd.DataFrame, str], None]
 ) -> pd.DataFrame:
     tables = [_read_file(path, checked) for path in sorted(folder.glob(f"*/*/{name}"))]
-    everything = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    checked(everything, str(folder))
+    if not tables:
+        return pd.DataFrame(columns=[*columns, "draw"])
+    everything = pd.concat(tables, ignore_index=True)
+    _check_once(everything, str(folder), [*key, "draw"])
     return everything
 
 
 def _read_file(path: Path, checked: Callable[[pd.DataFrame, str], None]) -> pd.DataFrame:
     rows = read_csv(path, "run its stage again")
     checked(rows, str(path))
-    return rows
+    return rows.assign(draw=names.stage_and_draw(path.parent.name)[1] or 0)

@@ -19,7 +19,7 @@ OTHERS = "baselines"
 NOT_RUN, RUN, WITHIN, BEYOND = "not run", "run", "within tolerance", "beyond tolerance"
 COUNT = "n_synthetic"
 """A number that is configured, not measured."""
-SCALES = ("paper", "full", "mini", "smoke")
+SCALES = ("paper", "evening", "mini", "smoke")
 """In order of preference: a number comes from the largest scale that has been run."""
 COLUMNS = [
     *("paper", "table", "row", "method", "column", "printed", "printed_spread", "ours", "spread", "seeds"),

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from fgsynth.evidence.pieces import STORED
-from fgsynth.utils.paths import read_text
+from fgsynth.utils.paths import read_json, read_text
 
-COMMIT = "commit.txt"
-"""The runner writes it beside a stage's results."""
+RUN = "run.json"
+"""Commit and seconds of a run; the runner writes it beside a stage's results."""
 
 
 def with_origins(told: pd.DataFrame, reports: Path) -> pd.DataFrame:
@@ -25,13 +25,15 @@ def with_origins(told: pd.DataFrame, reports: Path) -> pd.DataFrame:
 
 
 def _origin(reports: Path, line: Mapping[Hashable, Any]) -> tuple[str | None, str | None]:
-    folder = reports / str(line["scale"]) / str(line["stage"])
+    # Of several draws the first.
+    places = [reports / str(line["scale"]) / f"{line['stage']}{draw}" for draw in ("", "_0")]
+    folder = next((place for place in places if place.is_dir()), places[0])
     page = folder / f"{line['notebook']}.html"
     if pd.isna(line["mean"]) or not page.is_file():
         return None, None
     call = "out.comparisons(" if line["interval"] == STORED else "out.results("
-    noted = folder / COMMIT
-    commit = read_text(noted).strip() if noted.is_file() else ""
+    noted = folder / RUN
+    commit = read_json(noted)["commit"] if noted.is_file() else ""
     return commit or None, f"{page.relative_to(reports)}{_anchor(page.with_suffix('.ipynb'), call)}"
 
 

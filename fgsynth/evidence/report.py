@@ -42,7 +42,7 @@ def build(root: Path) -> None:
     book, order, pieces = ledger(found.printed, rows), agreement(found.printed, rows), pieces_of(found)
     told, verdicts = with_origins(pieces_table(found, pieces), reports), claims(printed, pieces)
     shown, tally, reading = _shown(told, pieces), markdown.tally(pieces), markdown.reading(found, pieces)
-    paths.write_text(reports / "results.csv", results.to_csv(rows))
+    paths.write_text(reports / "results.csv", results.to_csv(rows.drop(columns="draw")))
     for name, table in {"ledger": book, "order": order, "pieces": told, "claims": verdicts}.items():
         paths.write_text(reports / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     paths.write_text(reports / "report.json", json.dumps(_counts(told, verdicts, book), indent=2))

@@ -31,6 +31,7 @@ class Options:
 
     second_epochs: of second stages. inversion: how Fill-Up learns words. clip: VL-LTR's, hub id or folder;
     clip_rate: its learning rate, as the networks' own would undo what it knows; sentences: about a class.
+    unprinted: also the rows that a reader would miss in the tables.
     """
 
     second_epochs: int
@@ -38,6 +39,7 @@ class Options:
     clip: str
     clip_rate: float
     sentences: tuple[str, ...] = VLLTR.sentences
+    unprinted: bool = True
 
 
 def imagenet_lt(
@@ -60,7 +62,7 @@ def imagenet_lt(
         names.variant(names.FILL_UP, "amount", 1): filled_up(exp, options, 1.0),
         names.FG_VL_LTR: replace(visual_text, synthetic=guided),
         names.UNGUIDED_VL_LTR: replace(visual_text, synthetic=unguided),
-        **_missed(exp),
+        **(_unprinted(exp) if options.unprinted else {}),
     }
 
 
@@ -77,7 +79,7 @@ def places_lt(exp: Experiment, options: Options) -> dict[str, Row]:
             replace(erm, objective=Mixup()), second=retrained(exp, options.second_epochs, rescale.mislas)
         ),
         names.FILL_UP: filled_up(exp, options, 1.0),
-        **_missed(exp),
+        **(_unprinted(exp) if options.unprinted else {}),
     }
 
 
@@ -89,7 +91,8 @@ def nicopp(exp: Experiment, options: Options) -> dict[str, Row]:
     """
     erm = replace(exp.recipe, balanced=0.0, select="best_average_val")
     methods = {names.MIXUP: Mixup(), names.GROUP_DRO: GroupDRO(), names.IRM: IRM(), names.LISA: LISA()}
-    methods |= {names.RWG: RWG(), names.SUBG: SUBG()}
+    if options.unprinted:
+        methods |= {names.RWG: RWG(), names.SUBG: SUBG()}
     rows = {name: Row(replace(erm, objective=method)) for name, method in methods.items()}
     return {**rows, names.DFR: Row(erm, second=refitted(exp))}
 
@@ -122,7 +125,7 @@ def costs(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int]) -> pd.
     return pd.DataFrame(table, columns=["method", "updates", "images", "seconds"])
 
 
-def _missed(exp: Experiment) -> dict[str, Row]:
+def _unprinted(exp: Experiment) -> dict[str, Row]:
     """Long-tail methods that the tables lack."""
     erm = replace(exp.recipe, balanced=0.0)
     methods = {

@@ -39,3 +39,16 @@ def sets(stage: str, block: Mapping[str, Any], sampling: Sampling) -> dict[str, 
         if w not in (0.0, known[FG_ENTROPY].scale):
             made[variant(FG_ENTROPY, "w", w)] = (replace(known[FG_ENTROPY], scale=w), 1.0)
     return made
+
+
+def trainings(stage: str, block: Mapping[str, Any], made: Mapping[str, Any]) -> dict[bool, int]:
+    """How many classifiers a stage's notebook trains, its guide too, with synthetic images (True) or without.
+
+    made: its sets, as `sets`. Second stages share another row's first stage and train a last layer alone.
+    """
+    swept = sum(a not in (0.0, 1.0) for a in block.get("amounts", ()))
+    rows = sum(not name.startswith(f"{FG_ENTROPY}, amount") for name in made)
+    rows += swept + sum(w != 1.0 for w in block.get("weights", ()))
+    # ERM and balanced softmax; of a search, a classifier per try, the best of them that of the first seed.
+    each = block["seeds"] + block.get("draws", 1) - 1
+    return {True: each * rows, False: 2 * each + 1}

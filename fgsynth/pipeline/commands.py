@@ -25,7 +25,7 @@ def _check_env(_: Arguments) -> None:
 def _run(a: Arguments) -> None:
     from fgsynth.pipeline.runner import run
 
-    run(a.stage)
+    run(a.stage, a.scale)
 
 
 def _clean(a: Arguments) -> None:
@@ -73,6 +73,12 @@ def _check_data(a: Arguments) -> None:
     print(report.text)
     if not report.ok:
         raise UserError(f"{a.root} is not ready: put right what the report names, then check it again.")
+
+
+def _evening(_: Arguments) -> None:
+    from fgsynth.cost.evening import listed
+
+    print(listed(root()))
 
 
 def _plan(a: Arguments) -> None:
@@ -180,10 +186,11 @@ def parser() -> argparse.ArgumentParser:
 
     command("check-env", _check_env, "import the large libraries and print their versions")
     run = command("run", _run, "run a stage's notebook and publish what it makes")
-    run.add_argument("stage")
+    run.add_argument("stage", help="a stage of a notebook, or one of its draws, as imagenet_lt_2")
+    run.add_argument("--scale", help="smoke, mini, evening or paper; else that of params.yaml")
     shown = command("params", _params, "the values a stage runs with, and what sets each")
     shown.add_argument("stage", help="a stage of a notebook, pretrain, feedback_map or variance")
-    shown.add_argument("--scale", help="smoke, mini, full or paper; else that of params.yaml")
+    shown.add_argument("--scale", help="smoke, mini, evening or paper; else that of params.yaml")
     clean = command("clean", _clean, "write copies of a folder's notebooks without outputs and ids")
     clean.add_argument("notebooks", type=_folder)
     clean.add_argument("copies", type=partial(_new, found=home))
@@ -217,13 +224,14 @@ def parser() -> argparse.ArgumentParser:
 
 def _paper_scale(command: Callable[[str, Callable[[Arguments], None], str], argparse.ArgumentParser]) -> None:
     """The commands for real data, real models and many machines."""
+    command("evening", _evening, "the stages of scale evening: what each is estimated to take, and took")
     data = command("check-data", _check_data, "what of a data set is on disk, what is missing or damaged")
     data.add_argument("name", help="imagenet_lt, places_lt, nicopp or folder")
     data.add_argument("--root", type=_there, required=True, help="folder of images, or a CSV of them")
     data.add_argument("--splits", type=_folder, help="folder of the official lists")
     plan = command("plan", _plan, "what a stage's synthetic sets and classifiers will take")
     plan.add_argument("stage", help="imagenet_lt, places_lt or nicopp")
-    plan.add_argument("--scale", help="mini, full or paper; else that of params.yaml")
+    plan.add_argument("--scale", help="mini, evening or paper; else that of params.yaml")
     here = "measure on this machine"
     plan.add_argument("--calibrate", type=AMOUNT, default=0.0, metavar="SECONDS", help=here)
     plan.add_argument("--half", action="store_true", help="the denoiser in float16 (on a GPU)")

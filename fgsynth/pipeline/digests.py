@@ -24,7 +24,7 @@ def digests(root: Path) -> str:
         worlds = {
             "smoke": settings.model_validate(smoke),
             "mini": getattr(given.mini, name).world,
-            "full": getattr(given.full, name).world,
+            "evening": getattr(given.evening, name).world,
         }
         found[name] = {scale: draw(world).manifest.digest for scale, world in worlds.items()}
     return json.dumps(found, indent=2, sort_keys=True) + "\n"

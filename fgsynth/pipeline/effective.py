@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fgsynth.config.blocks import SCALES, Key, Resolver, read
+from fgsynth.config.blocks import Key, Resolver, read
 from fgsynth.config.params import Params, load
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.pipeline import notebook
-from fgsynth.pipeline.runner import INJECTED
-from fgsynth.utils.errors import UserError
+from fgsynth.pipeline.runner import DRAW, INJECTED
 
 SCALELESS = ("pretrain", "feedback_map", "variance")
 DEFAULT = "(default)"
@@ -23,8 +22,8 @@ def table(root: Path, stage: str, scale: str | None = None) -> str:
     the notebook gives those that it does not replace. Raises UserError for a stage or scale there is not.
     """
     path = root / "params.yaml"
-    params, resolved = load(path), Resolver(read(path), str(path)).resolve()
-    place = (stage,) if stage in SCALELESS else (_scale(params, scale), stage)
+    params, resolved = load(path).at(scale), Resolver(read(path), str(path)).resolve()
+    place = (stage,) if stage in SCALELESS else (params.scale, stage)
     values, elsewhere = _values(params, place, root)
     written = {key: node.key for key, node in resolved.leaves()}
     lines = [("parameter", "set by", "value")]
@@ -37,23 +36,17 @@ def table(root: Path, stage: str, scale: str | None = None) -> str:
     return "\n".join(f"{key:{key_width}}  {by:{by_width}}  {value}" for key, by, value in lines)
 
 
-def _scale(params: Params, scale: str | None) -> str:
-    if scale is not None and scale not in SCALES:
-        raise UserError(f"No scale '{scale}': choose one of {', '.join(SCALES)}.")
-    return scale or params.scale
-
-
 def _values(params: Params, place: Key, root: Path) -> tuple[dict[str, Any], str]:
     """What the stage runs with, and whose the values are that params.yaml does not give."""
     if len(place) == 1:
         return getattr(params, place[0]).model_dump(mode="json"), DEFAULT
     scale, stage = place
-    given = params.model_copy(update={"scale": scale}).overrides(stage)
+    given = params.overrides(stage)
     if scale != "smoke":
         return given, DEFAULT
     path = root / "notebooks" / f"{NOTEBOOKS[stage]}.ipynb"
     cell = notebook.parameters(notebook.clean(notebook.read(path)), path)
-    values = {name: value for name, value in cell.items() if name not in INJECTED}
+    values = {name: value for name, value in cell.items() if name not in (*INJECTED, DRAW)}
     return values | given, f"notebooks/{path.name}"
 
 

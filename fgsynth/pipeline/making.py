@@ -17,7 +17,7 @@ def run(stage: str, engine: Engine = LOCAL, *, guide_only: bool = False) -> str:
     keys = ("world", "sampling", "training", "work")
     if not set(keys) <= set(block):
         raise UserError(
-            "Scale 'smoke' lives in the notebooks' own cells: set `scale` to mini, full or paper."
+            "Scale 'smoke' lives in the notebooks' own cells: set `scale` to mini, evening or paper."
         )
     exp = of_world(stage, *(block[key] for key in keys))
     _guide(exp, stage, engine)

@@ -1,10 +1,12 @@
 """One notebook stage: check, run with papermill into a staging folder, publish whole or not at all."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import papermill
@@ -12,10 +14,11 @@ from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from fgsynth.config.names import stage_and_draw
 from fgsynth.config.params import check_stage, load
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evidence import page
-from fgsynth.evidence.provenance import COMMIT
+from fgsynth.evidence.provenance import RUN
 from fgsynth.pipeline import notebook as nb
 from fgsynth.utils import paths
 from fgsynth.utils.errors import UserError
@@ -23,6 +26,8 @@ from fgsynth.utils.progress import QUIET
 
 INJECTED = ("scale", "reports", "runs")
 """Parameters every notebook declares and the pipeline fills in."""
+DRAW = "draw"
+"""As these, in the notebooks that can be run on further draws of their benchmarks."""
 STAGING = ".staging"
 SOURCES = ("fgsynth", "notebooks", "params.yaml", "requirements.lock", "data")
 """What a stage's numbers follow from; what git ignores in them is none of it."""
@@ -45,27 +50,32 @@ def merged_parameters(
             "or add it to the notebook's parameters cell."
         )
     values = {**declared, **overrides}
-    check_stage(stage, {k: v for k, v in values.items() if k not in INJECTED}, f"{path}, parameters")
+    check_stage(stage, {k: v for k, v in values.items() if k not in (*INJECTED, DRAW)}, f"{path}, parameters")
     return values
 
 
-def run(stage: str) -> None:
-    """Run the notebook of a stage at the scale of params.yaml and publish what it made.
+def run(target: str, scale: str | None = None) -> None:
+    """Run the notebook of a stage, at the scale of params.yaml or another, and publish what it made.
 
-    Raises UserError with one sentence for anything wrong; the traceback of a notebook that raises
-    is in the copy the sentence names. What was published by an earlier run stays until the new
-    run is complete.
+    target: a stage, or one of its draws, as `imagenet_lt_2`, which is published under that name. Raises
+    UserError with one sentence for anything wrong; the traceback of a notebook that raises is in the copy
+    the sentence names. What was published by an earlier run stays until the new run is complete.
     """
     root = paths.root()
-    params = load(root / "params.yaml")
+    params = load(root / "params.yaml").at(scale)
+    stage, draw = stage_and_draw(target)
     overrides = params.overrides(stage)
     name = NOTEBOOKS[stage]
     source = root / "notebooks" / f"{name}.ipynb"
     cleaned = nb.clean(nb.read(source))
     values = merged_parameters(stage, nb.parameters(cleaned, source), overrides, source)
+    if draw is not None:
+        if DRAW not in values:
+            raise UserError(f"{source} has no parameter '{DRAW}': run '{stage}' itself.")
+        values[DRAW] = draw
     for folder in ("reports", "data"):
         _require_writable(root / folder)
-    staging = root / STAGING / stage
+    staging = root / STAGING / target
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     values |= {
@@ -73,9 +83,11 @@ def run(stage: str) -> None:
         "reports": str((staging / "reports").relative_to(root)),
         "runs": str((staging / "data" / "runs").relative_to(root)),
     }
-    ran = checked_out(root)
+    commit, started = checked_out(root), monotonic()
     _execute(root, staging, name, nb.to_text(cleaned), values)
-    _publish(root, staging, stage, params.scale, name, ran)
+    noted = {"commit": commit, "seconds": round(monotonic() - started)}
+    paths.write_text(staging / "reports" / stage / RUN, json.dumps(noted, indent=2) + "\n")
+    _publish(root, staging, stage, root / "reports" / params.scale / target, name)
 
 
 def checked_out(root: Path) -> str:
@@ -122,17 +134,16 @@ def _execute(root: Path, staging: Path, name: str, source: str, values: dict[str
         ) from None
 
 
-def _publish(root: Path, staging: Path, stage: str, scale: str, name: str, ran: str) -> None:
+def _publish(root: Path, staging: Path, stage: str, published: Path, name: str) -> None:
     """Move what the notebook made to its place, after making sure that all of it is there."""
     executed = nb.normalise(nb.read(staging / "executed.ipynb"))
-    made, published = staging / "reports" / stage, root / "reports" / scale / stage
+    made, runs = staging / "reports" / stage, root / "data" / "runs"
     paths.write_text(made / f"{name}.ipynb", nb.to_text(executed))
-    paths.write_text(made / COMMIT, f"{ran}\n")
     paths.write_text(made / f"{name}.html", page.notebook_page(name, nb.to_html_body(executed)))
     moves = {
         made: published,
         made.with_suffix(".json"): published.with_suffix(".json"),
-        staging / "data" / "runs" / stage: root / "data" / "runs" / scale / stage,
+        staging / "data" / "runs" / stage: runs / published.relative_to(root / "reports"),
     }
     for needed in (made / "results.csv", made / "figures", *moves):
         if not needed.exists():

@@ -62,7 +62,7 @@ def test_blocks_of_the_scale_come_before_those_of_all():
             "one": {"extends": "s"},
             "two": {"extends": ["s", "a"], "part": {"y": {"q": 5}}},
         },
-        "full": {"one": {"extends": "s", "part": {"x": 7}}, "two": {"extends": "a"}},
+        "evening": {"one": {"extends": "s", "part": {"x": 7}}, "two": {"extends": "a"}},
         "paper": {"blocks": {"a": {"x": 9}}, "one": {"extends": "blocks.a"}, "two": {"extends": "a"}},
     }
     assert resolved(raw) == {
@@ -70,7 +70,7 @@ def test_blocks_of_the_scale_come_before_those_of_all():
             "one": {"part": {"x": 2, "y": {"p": 1, "q": 2}}, "z": 3},
             "two": {"part": {"x": 2, "y": {"p": 1, "q": 5}}, "z": 3, "x": 2, "y": {"p": 1, "q": 2}},
         },
-        "full": {
+        "evening": {
             "one": {"part": {"x": 7, "y": {"p": 1, "q": 2}}, "z": 3},
             "two": {"x": 1, "y": {"p": 1, "q": 2}},
         },

@@ -13,7 +13,7 @@ from fgsynth.utils.errors import UserError
 
 FIXED_LENGTH = ("strata", "modes", "rate", "batch")
 OTHERS = {
-    "scale": "full", "counts": "real", "dtype": "bfloat16", "revision": "a0b1",
+    "scale": "evening", "counts": "real", "dtype": "bfloat16", "revision": "a0b1",
     "template": "a drawing of *", "dropout": 0.25, "entropy": 0.3, "unknown_images": "go on",
 }  # fmt: skip
 ONLY = {
@@ -117,7 +117,7 @@ def filled(key):
         stages = (("places_lt", "training"), ("baselines", "changes", "places_lt"))
         return [(key[0], *stage, key[-1]) for stage in stages if key[0] != "paper"]
     if key[-3:] == ("changes", "imagenet_lt", "epochs"):
-        return [(scale, *key[1:]) for scale in ("mini", "full", "paper")]
+        return [(scale, *key[1:]) for scale in ("mini", "evening", "paper")]
     return [key] if key[0] == "smoke" else []
 
 

@@ -57,8 +57,8 @@ def test_the_committed_file_is_whole_and_frozen(root):
         ),
         (lambda p: p["mini"]["places_lt"].update(second_epochs=0), "key 'mini.places_lt.second_epochs' is 0"),
         (
-            lambda p: p["full"]["places_lt"].update(world={"strata": [4, 4]}),
-            "key 'full.places_lt.world.strata.2' is missing",
+            lambda p: p["evening"]["places_lt"].update(world={"strata": [4, 4]}),
+            "key 'evening.places_lt.world.strata.2' is missing",
         ),
         (
             lambda p: p["paper"]["blocks"]["places_lt_world"].pop("root"),
@@ -156,7 +156,7 @@ def test_an_old_name_is_told(root, tmp_path, old, new, key):
     assert str(caught.value).count(str(path)) == 1
 
 
-@pytest.mark.parametrize("scale", ["smoke", "mini", "full", "paper"])
+@pytest.mark.parametrize("scale", ["smoke", "mini", "evening", "paper"])
 def test_the_folder_of_own_images_stands_where_dvc_reads_it(root, tmp_path, scale):
     path = changed(root, tmp_path, lambda p: p["blocks"]["own_folder"].update(images="pets"))
     assert params.load(path).model_copy(update={"scale": scale}).overrides("own_images")["images"] == "pets"
@@ -200,14 +200,15 @@ def test_overrides_by_scale(root, tmp_path):
 def test_the_experiments_differ_between_the_scales_as_they_say(root):
     loaded = params.load(root / "params.yaml")
     for stage in ("imagenet_lt", "places_lt", "nicopp"):
-        mini, full, paper = (getattr(getattr(loaded, scale), stage) for scale in ("mini", "full", "paper"))
-        assert mini.split == full.split == paper.split == "final"
+        mini, evening, paper = (
+            getattr(getattr(loaded, scale), stage) for scale in ("mini", "evening", "paper")
+        )
+        assert mini.split == evening.split == paper.split == "final"
         assert mini.sampling.fill_to < mini.world.n_max
-        assert full.sampling.fill_to is None  # to the largest class or group
-        for large in (full, paper):
-            assert (large.sampling.n_steps, large.sampling.every) == (30, 5)
-            assert large.sampling.through_network
-        assert full.world.n_max > mini.world.n_max
+        assert evening.sampling.fill_to is None  # to the largest class or group
+        assert evening.world.seed != mini.world.seed, "final images that no run has looked at"
+        assert (paper.sampling.n_steps, paper.sampling.every) == (30, 5)
+        assert paper.sampling.through_network
         assert paper.world.source == "disk"
         assert paper.training.side == 224
     balanced = {s: getattr(loaded.mini, s).training.balanced for s in ("imagenet_lt", "places_lt", "nicopp")}
@@ -234,7 +235,7 @@ def test_the_printed_protocol_is_asked_for(root):
 
 def test_table_4_uses_the_images_and_classifiers_of_imagenet_lt(root):
     loaded = params.load(root / "params.yaml")
-    for scale in (loaded.mini, loaded.full, loaded.paper):
+    for scale in (loaded.mini, loaded.evening, loaded.paper):
         for part in ("work", "world", "sampling", "training"):
             assert getattr(scale.ablations, part) == getattr(scale.imagenet_lt, part), part
         assert scale.ablations.table_seeds <= scale.imagenet_lt.seeds

@@ -23,7 +23,7 @@ def test_round_trip(tmp_path):
 
 
 def test_no_results_is_an_empty_table(tmp_path):
-    assert list(tables.read_all(tmp_path).columns) == tables.COLUMNS
+    assert list(tables.read_all(tmp_path).columns) == [*tables.COLUMNS, "draw"]
 
 
 def test_tidy_leaves_out_what_was_not_measured():
@@ -60,7 +60,7 @@ def test_comparisons_round_trip(tmp_path):
     rows = pd.DataFrame([PAIR | {"metric": "many"}, PAIR])
     _of_a_stage(tmp_path, "comparisons.csv", tables.comparisons_to_csv(rows[rows.columns[::-1]]))
     read = tables.read_comparisons(tmp_path)
-    assert list(read.columns) == tables.COMPARED
+    assert list(read.columns) == [*tables.COMPARED, "draw"]
     assert read["metric"].tolist() == ["many", "few"]
     assert read["mean"].tolist() == [0.333333] * 2
 
@@ -68,7 +68,7 @@ def test_comparisons_round_trip(tmp_path):
 def test_no_comparisons_are_an_empty_table(tmp_path):
     read = tables.read_comparisons(tmp_path)
     assert read.empty
-    assert list(read.columns) == tables.COMPARED
+    assert list(read.columns) == [*tables.COMPARED, "draw"]
 
 
 @pytest.mark.parametrize(

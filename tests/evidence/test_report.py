@@ -14,7 +14,7 @@ from tiny_results import tidy
 from fgsynth.evaluate import tables
 from fgsynth.evidence import report
 from fgsynth.evidence.pieces import STORED
-from fgsynth.evidence.provenance import COMMIT
+from fgsynth.evidence.provenance import RUN
 from fgsynth.utils.errors import UserError
 
 read_text = cache(Path.read_text)
@@ -96,8 +96,8 @@ def test_every_piece_leads_to_the_cell_that_stored_it(built):
 
 def test_the_commit_is_what_the_runner_wrote_down(built, checkout):
     pieces = pd.read_csv(built / "pieces.csv")
-    (built / "mini" / "toy_2d" / COMMIT).write_text("abc-dirty\n")
-    (built / "mini" / "nicopp" / COMMIT).write_text("\n")  # ran without git
+    (built / "mini" / "toy_2d" / RUN).write_text('{"commit": "abc-dirty"}')
+    (built / "mini" / "nicopp" / RUN).write_text('{"commit": ""}')  # ran without git
     report.build(checkout)
     again = pd.read_csv(built / "pieces.csv")
     plane, group = again["stage"] == "toy_2d", again["stage"] == "nicopp"

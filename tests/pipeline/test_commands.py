@@ -26,6 +26,7 @@ WRONG = {
 """By the reader of an argument: what it refuses."""
 TEXTS = {
     ("run", "stage"): ["toy", "own_pictures", "a\nb", "\udce9"],
+    ("run", "scale"): ["huge"],
     ("params", "stage"): ["toy", "own_pictures", "a\nb"],
     ("params", "scale"): ["huge"],
     ("tidy", "notebooks"): ["none.ipynb", "notebooks", "latin.txt", "params.yaml", "array.json"],
@@ -61,6 +62,7 @@ READS = {
     "feedback-map": [PARAMS],
     "benchmark": [],
     "check-data": ["images.csv"],
+    "evening": [PARAMS, "reports/evening/dvc.yaml"],
     "plan": [PARAMS, "data/work/calibration.json"],
     "synthesise": [PARAMS],
     "true-size": [],

@@ -21,7 +21,7 @@ def test_the_committed_digests_are_those_of_the_parameters(root):
 def test_every_benchmark_has_a_digest_of_its_own_at_every_scale(root):
     known = json.loads((root / DIGESTS).read_text())
     assert set(known) == set(WORLDS)
-    assert all(set(scales) == {"smoke", "mini", "full"} for scales in known.values())
+    assert all(set(scales) == {"smoke", "mini", "evening"} for scales in known.values())
     every = [digest for scales in known.values() for digest in scales.values()]
     assert len(set(every)) == len(every)
 

@@ -45,7 +45,7 @@ def test_stages_without_a_notebook_have_one_scale(root):
     [
         (("toy", None), "No stage 'toy': choose one of"),
         (("own_pictures", None), "`own_pictures` is `own_images` now."),
-        (("toy_2d", "evening"), "No scale 'evening': choose one of smoke, mini, full, paper."),
+        (("toy_2d", "full"), "No scale 'full': choose one of smoke, mini, evening, paper."),
     ],
 )
 def test_a_stage_or_scale_there_is_not_is_one_sentence(root, asked, sentence):

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -66,13 +67,16 @@ def test_a_run_publishes_everything_and_twice_gives_the_same_bytes(small):
         "reports/smoke/latent_probe.json",
         "reports/smoke/latent_probe/02_latent_probe.html",
         "reports/smoke/latent_probe/02_latent_probe.ipynb",
-        "reports/smoke/latent_probe/commit.txt",
         "reports/smoke/latent_probe/figures/f.csv",
         "reports/smoke/latent_probe/figures/f.png",
         "reports/smoke/latent_probe/results.csv",
+        "reports/smoke/latent_probe/run.json",
     ]
     runner.run("latent_probe")
-    assert published(small) == first
+    again, took = published(small), "reports/smoke/latent_probe/run.json"
+    assert again | {took: b""} == first | {took: b""}
+    assert json.loads(again[took])["commit"] == ""  # no clone
+    assert 0 < json.loads(again[took])["seconds"] < 60
     assert not (small / runner.STAGING / "latent_probe").exists()
     assert not (small / "scratch").exists()
 
