@@ -235,7 +235,7 @@ def test_an_interrupted_run_publishes_nothing_and_the_next_one_is_whole(small, r
     assert published(small) == {}
     put(small, PARAMETERS, WRITES)
     runner.run("latent_probe")
-    assert len(published(small)) == 7
+    assert len(published(small)) == 8
 
 
 def test_unknown_stage(capsys):
