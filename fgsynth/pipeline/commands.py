@@ -3,6 +3,7 @@
 import argparse
 import io
 import math
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -259,20 +260,21 @@ def _paper_scale(command: Callable[[str, Callable[[Arguments], None], str], argp
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; a user's mistake is one sentence on stderr and exit status 1, a wrong argument 2."""
-    from fgsynth.utils.interrupts import Stopped
+    from fgsynth.utils.interrupts import Stopped, ending
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A report may name a file that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = parser().parse_args(argv)
-        arguments.do(arguments)
+        with ending():
+            arguments.do(arguments)
     except Stopped as stopped:
         # Stopped by a signal: a scheduler queues a job again that ends with 0.
         print(f"fgsynth: {stopped}", file=sys.stderr)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("fgsynth: interrupted; nothing was published, run the stage again.", file=sys.stderr)
-        return 130
+        return 128 + (stop.args or (signal.SIGINT,))[0]
     except Exception as error:
         told = _told(error)
         if not told:

@@ -8,15 +8,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.progress import QUIET
 
 T = TypeVar("T")
+Handler = Callable[[int, FrameType | None], object]
 SAME = 1.0
 """Seconds in which signals are one request: terminals and schedulers often send it to parent and child."""
 AWAY = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN})
@@ -33,6 +34,37 @@ class _Requests:
 
     stop = False
     waiting = False
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """While the block runs, SIGINT and SIGTERM end it as KeyboardInterrupt, of which SIGTERM has its number.
+
+    SIGINT too where it was ignored: a shell starts what a script puts into the background like that.
+    """
+
+    def terminate(number: int, _: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt(number)
+
+    # Python's own handler, which asyncio knows how to take the place of.
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminate}
+    with _handled(handlers):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """While the block runs, signals have these handlers; outside the main thread they cannot be set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # None is a handler that was not set from Python, and cannot be from here.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager
@@ -56,18 +88,14 @@ def listening(clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[
         elif clock() - first[0] > SAME:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     outer = _Requests.stop
-    try:
-        yield lambda: bool(first)
-    finally:
-        _Requests.stop = outer
-        for number, handler in before.items():
-            # None is a handler that was not set from Python, and cannot be from here.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    with _handled(dict.fromkeys((signal.SIGTERM, signal.SIGINT), handle)):
+        try:
+            yield lambda: bool(first)
+        finally:
+            # Not in another thread, to which no signal comes.
+            if first:
+                _Requests.stop = outer
 
 
 def patient(

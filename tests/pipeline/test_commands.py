@@ -3,6 +3,9 @@
 import argparse
 import contextlib
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -216,3 +219,24 @@ def test_what_libraries_raise_is_told_and_a_bug_shows_where_it_is(refused, monke
     assert "utf-8" in report(UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid"))
     with pytest.raises(ZeroDivisionError):
         report(ZeroDivisionError("a bug"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_ends_every_command_even_in_the_background_of_a_script(root, number, ignored):
+    """There a shell has SIGINT ignored."""
+    code = (
+        "import sys, time; from fgsynth.pipeline import commands\n"
+        "commands._check_env = lambda _: (print('begun', flush=True), time.sleep(60))\n"
+        "sys.exit(commands.main(['check-env']))"
+    )
+    kind = signal.SIG_IGN if ignored else signal.SIG_DFL
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, kind),
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert said == "fgsynth: interrupted; nothing was published, run the stage again.\n"
