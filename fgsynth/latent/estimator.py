@@ -7,10 +7,12 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from imblearn.over_sampling.base import BaseOverSampler
 from imblearn.utils import check_sampling_strategy
 from numpy.typing import ArrayLike
+from pandas.api.types import is_float_dtype, is_numeric_dtype
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
@@ -20,7 +22,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
-from fgsynth.latent.checks import Validated
+from fgsynth.latent.checks import ParameterError, Validated
 from fgsynth.latent.probe.linear import ITERATIONS, TOLERANCE, Probe, fit_probe
 from fgsynth.latent.rows import Array, Rows, own_labels, scaling, seed_of, wanted_of
 from fgsynth.latent.samplers.base import LatentSampler
@@ -170,6 +172,14 @@ class LatentClassifier(FeatureClassifier):
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
 
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        for label, weight in self.class_weight.items() if isinstance(self.class_weight, dict) else ():
+            if not (isinstance(weight, Real) and 0 <= weight < np.inf):
+                raise ParameterError(
+                    f"The class_weight of class {label} is {weight}: give a number from 0 up."
+                )
+
     def __init__(
         self,
         sampler: str | LatentSampler | None = SHRUNK,
@@ -204,6 +214,8 @@ class LatentClassifier(FeatureClassifier):
         with own_labels(self.classes_):
             rows = real.filled(self.sampler, seed_of(self.random_state))
             by_class = compute_sample_weight(self.class_weight, self.classes_[rows.label.numpy()])
+            if not by_class.any():
+                raise ParameterError("class_weight is 0 for every class: give one of them more.")
             probe = fit_probe(
                 rows.features, rows.label, len(self.classes_), weight_decay=self.weight_decay,
                 iterations=self.iterations, tolerance=self.tolerance,
@@ -253,6 +265,17 @@ class LatentOverSampler(Validated, BaseOverSampler):  # type: ignore[misc]
     def _check_X_y(self, X: Any, y: Any) -> tuple[Array, Array, bool]:
         checked: tuple[Array, Array, bool] = super()._check_X_y(X, y, accept_sparse=False)
         return checked
+
+    def fit_resample(self, X: Any, y: Any, **params: Any) -> tuple[Any, Any]:
+        """Features and labels with the synthetic ones after them, as arrays or as a frame and series."""
+        if isinstance(X, pd.DataFrame):
+            # Otherwise columns get their types back at the end, which would cut numbers off.
+            whole = [
+                name for name, kind in X.dtypes.items() if is_numeric_dtype(kind) and not is_float_dtype(kind)
+            ]
+            X = X.astype(dict.fromkeys(whole, np.float64))
+        made: tuple[Any, Any] = super().fit_resample(X, y, **params)
+        return made
 
     def _fit_resample(self, X: Array, y: Array) -> tuple[Array, Array]:
         X = X if np.issubdtype(X.dtype, np.floating) else X.astype(np.float64)

@@ -260,6 +260,25 @@ def test_bad_parameters_are_both_kinds_of_error(data, wrong):
             LatentOverSampler(**wrong).fit_resample(*data)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"emu": -1}, "class emu is -1"), ({"emu": np.nan}, "class emu is nan"),
+        ({"emu": np.inf}, "class emu is inf"), ({"emu": "2"}, "class emu is 2: give a number"),
+        (dict.fromkeys(NAMES.tolist(), 0), "0 for every class"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_wrong_weight_of_a_class_is_refused_by_its_name(data, wrong, said):
+    with pytest.raises(UserError, match=said):
+        LatentClassifier(class_weight=wrong, random_state=0).fit(*data)
+
+
+def test_a_tau_that_is_not_a_number_cannot_be_chosen(data):
+    with pytest.raises(UserError, match="'taus' of LatentClassifierCV hold 'auto': give numbers"):
+        LatentClassifierCV(taus=(0.0, "auto")).fit(*data)
+
+
 def test_parameters_of_a_sampler_are_validated_with_it(data):
     for model in (LatentClassifier, LatentOverSampler):
         with pytest.raises(ValueError, match="The 'strength' parameter of Gaussian must be"):
@@ -313,6 +332,22 @@ def test_whole_numbers_are_filled_around_their_mean():
     np.testing.assert_allclose(e[60:].mean(0), [0.5, 0.5], atol=0.25)
     assert label[60:].tolist() == [1] * 40
     assert (e[60:] % 1 != 0).any()
+
+
+def test_a_frame_of_mixed_columns_is_filled_as_its_array(data):
+    x, y = data
+    frame = pd.DataFrame(x[:, :4], columns=list("abcd"))
+    frame["b"], frame["c"], frame["d"] = (
+        frame["b"].round().astype("Int64"),
+        frame["c"].round().astype(int),
+        frame["d"] > 0,
+    )
+    made, label = LatentOverSampler(random_state=0).fit_resample(frame, y)
+    array, same = LatentOverSampler(random_state=0).fit_resample(frame.to_numpy(np.float64), y)
+    np.testing.assert_array_equal(made.to_numpy(), array)
+    np.testing.assert_array_equal(label, same)
+    assert list(made.columns) == list("abcd")
+    assert frame["d"].dtype == bool
 
 
 def test_the_cross_validated_classifier_is_the_classifier_with_what_it_chose(data):
