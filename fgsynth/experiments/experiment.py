@@ -183,8 +183,9 @@ class Experiment:
         """The store of a synthetic set and its digest, with what was missing made by an engine.
 
         As one of several workers, only its own shards. part: as of `synthetic`. Raises UserError and
-        Stopped as `engines.fill`.
+        Stopped as `engines.fill`, and UserError as `plan` and `Method.require_groups`.
         """
+        method.require_groups(self.bench.manifest)
         each = self._missing(whole) if per_group is None else per_group
         table = plan(self.bench, each, self.seed, method.image)
         table = table[table["index"] % part[1] == part[0]].reset_index(drop=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fgsynth.config.checked import Checked
 from fgsynth.config.schema import Inversion, NotNegative, Share
-from fgsynth.data.benchmark import Benchmark
+from fgsynth.data.benchmark import Benchmark, Manifest
 from fgsynth.data.images import ImageLike
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.textual_inversion import learn_words
@@ -47,6 +47,14 @@ class Method(Checked):
         if (self.scale or self.weights) and not self.criteria:
             raise UserError("Method: scale and weights have no effect without criteria: name one.")
 
+    def require_groups(self, m: Manifest) -> None:
+        """Raises UserError where there are weights, but not one for every group of a benchmark."""
+        if self.weights and len(self.weights) != len(m.group_counts()):
+            raise UserError(
+                f"Method: {len(self.weights)} weights, but {m.name} has {len(m.group_counts())} groups: "
+                "give one for each."
+            )
+
 
 def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1.0) -> NDArray[np.int64]:
     """Number of images to make of each class or group: max(target - n, 1) (FG step 4).
@@ -66,9 +74,13 @@ def plan(bench: Benchmark, per_group: NDArray[np.int64], seed: int, image: bool 
     from the same noise and condition. The condition is the key of a real training image of the class,
     whatever its context, as a group may have none (FG step 2); it is drawn by the row's own seed, with
     replacement; empty where `image` is False. Raises UserError for a class without a real image to condition
-    on, and where there is nothing to make.
+    on, where there is nothing to make, and for other than one number per group.
     """
     m = bench.manifest
+    if len(per_group) != (groups := len(m.group_counts())):
+        raise UserError(
+            f"{m.name}: {len(per_group)} numbers of images, but {groups} groups: give one for each."
+        )
     rows = []
     real = dict(list(m.rows("train").groupby("label")["key"])) if image else {}
     for group, n in enumerate(per_group):

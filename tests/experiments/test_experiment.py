@@ -54,6 +54,13 @@ def exp(finished, tmp_path):
     return fresh
 
 
+def test_weights_of_another_benchmark_are_found_before_anything_is_trained(finished, tmp_path):
+    exp = replace(finished, work=tmp_path)
+    with pytest.raises(UserError, match="Method: 3 weights, but nicopp has 12 groups"):
+        exp.synthetic(replace(GUIDED, weights=(1.0, 2.0, 3.0)))
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """The seeds of every image that is made."""
