@@ -1,6 +1,7 @@
 """One notebook stage: check, run with papermill into a staging folder, publish whole or not at all."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -120,6 +121,10 @@ def _execute(root: Path, staging: Path, name: str, source: str, values: dict[str
             kernel_name="python3",
             extra_arguments=["--log-level=40"],
         )
+    except KeyboardInterrupt:
+        # At exit it would tell of the kernel, which ends as well.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
     except NoSuchKernel as error:
         raise UserError("No Jupyter kernel 'python3' in this environment: run 'make env'.") from error
     except (PapermillExecutionError, DeadKernelError) as error:

@@ -214,21 +214,24 @@ def test_a_read_only_reports_folder(small):
         runner.run("latent_probe")
 
 
-def test_an_interrupted_run_publishes_nothing_and_the_next_one_is_whole(small, root, listening):
-    put(small, PARAMETERS, WRITES, "import time; time.sleep(60)")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_publishes_nothing_and_the_next_one_is_whole(small, root, listening, number):
+    busy = "import os, pathlib\npathlib.Path('kernel').write_text(str(os.getpid()))\nwhile True: pass"
+    put(small, PARAMETERS, WRITES, busy)
     environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "fgsynth", "run", "latent_probe"]
     process = subprocess.Popen(
         command, cwd=small, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=listening
     )
-    written = small / ".staging/latent_probe/data/runs/latent_probe/r.txt"
+    kernel = small / "kernel"
     deadline = time.monotonic() + 60
-    while not written.exists() and time.monotonic() < deadline:
+    while not (kernel.exists() and kernel.read_text()) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert written.exists()
-    process.send_signal(signal.SIGINT)
+    assert (small / ".staging/latent_probe/data/runs/latent_probe/r.txt").exists()
+    process.send_signal(number)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
+    assert not Path("/proc", kernel.read_text()).exists()  # it does not compute on
     assert error.strip().splitlines()[-1] == (
         "fgsynth: interrupted; nothing was published, run the stage again."
     )
