@@ -42,6 +42,11 @@ class Report:
         """Whether nothing stands in the way of a run."""
         return not self.problems
 
+    def require(self) -> None:
+        """Raises UserError, with every problem, for a set that is not ready."""
+        if not self.ok:
+            raise UserError(f"{self.root} is not ready: {' '.join(self.problems)}")
+
     @property
     def text(self) -> str:
         """The report for a terminal."""
@@ -88,7 +93,8 @@ def _listed(name: str, root: Path, splits: Path | None) -> tuple[ImageSet, list[
     if name in longtail.BY_NAME:
         return longtail.survey(longtail.BY_NAME[name], root, splits), []
     if name == FOLDER:
-        return folders.load(root), []
+        # As it is used: images that are moved to test are compared with those that stay.
+        return folders.with_test(folders.load(root)), []
     drawn = nicopp.draw_split(root)
     written = nicopp.split_file(splits or root, 0)
     if not written.is_file():
@@ -169,8 +175,17 @@ def _duplicates(
     def several(group: Group, column: str) -> bool:
         return table[column].iloc[group].nunique() > 1
 
+    def named(group: Group) -> str:
+        rows = table.iloc[group]
+        if several(group, "split"):
+            first = rows.drop_duplicates("split")
+            return " = ".join(
+                f"{file} ({split})" for file, split in zip(first["file"], first["split"], strict=True)
+            )
+        return " = ".join(rows["file"].iloc[:SHOWN])
+
     def listed(groups: list[Group], what: str) -> list[str]:
-        names = [" = ".join(table["file"].iloc[group[:SHOWN]]) for group in groups]
+        names = [named(group) for group in groups]
         return [f"{_number(len(groups), 'image')} {what}: {_first(names)}."] if groups else []
 
     equal = equal_groups(digests)
@@ -181,7 +196,7 @@ def _duplicates(
     across = [g for g in near if several(g, "split")]
     within = [g for g in near if not several(g, "split")]
     alike = f"(difference hashes within {NEAR_BITS} of 64 bits; see whether they are copies)"
-    leaks = listed(splits, "in more than one split, byte by byte; keep it in one")
+    leaks = listed(splits, "in more than one split, byte by byte; keep one of the files")
     leaks += listed(classes, "in more than one class, byte by byte; keep it in the right one")
     others = listed(inside, "more than once in a class, byte by byte")
     others += listed(across, f"with others alike in another split {alike}")

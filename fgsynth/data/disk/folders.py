@@ -23,7 +23,7 @@ HELD_OUT = 0.2
 def load(place: str | Path) -> ImageSet:
     """A folder by its class folders, or a CSV file by its rows."""
     path = home(place)
-    return (from_csv if path.suffix == ".csv" else from_folders)(path)
+    return (from_csv if path.suffix.lower() == ".csv" else from_folders)(path)
 
 
 def from_folders(root: Path) -> ImageSet:
@@ -34,7 +34,8 @@ def from_folders(root: Path) -> ImageSet:
     """
     rows, faults, bare, left = [], [], {}, Counter[str]()
     for split in SPLITS:
-        for folder in _folders(require_folder(root) / split):
+        faults += _stray(require_folder(root) / split)
+        for folder in _folders(root / split):
             files, odd = in_utf8(_files(folder), root)
             others = Counter(f.suffix.lower() or "no ending" for f in files if not _is_image(f))
             images = [f.relative_to(root).as_posix() for f in files if _is_image(f)]
@@ -51,6 +52,20 @@ def from_folders(root: Path) -> ImageSet:
         )
     notes, empty = _left_out(root, left, bare)
     return _as_set(root, root, rows, notes, [*faults, *empty])
+
+
+def _stray(split: Path) -> list[str]:
+    """A fault for images that lie in a split's folder itself, whose class nothing tells."""
+    found = sorted(
+        p.name for p in (split.iterdir() if split.is_dir() else ()) if _is_image(p) and p.is_file()
+    )
+    shown = [one_line(name) for name in found if not name.startswith(".")]
+    if not shown:
+        return []
+    return [
+        f"{split.name} has images outside its class folders ({len(shown):,}, {shown[0]} is the first): "
+        f"move them into {split.name}/<class>/."
+    ]
 
 
 def _left_out(root: Path, left: Counter[str], bare: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -125,7 +140,11 @@ def _read_csv(path: Path) -> pd.DataFrame:
     as_text = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}
     advice = "write it as UTF-8, with columns path, label[, group][, split] and one row per image"
     table = read_csv(path, advice, ("path", "label"), **as_text)
-    return table[[c for c in ("path", "label", "group", "split") if c in table.columns]]
+    columns = [c for c in ("path", "label", "group", "split") if c in table.columns]
+    # pandas' name of a second one.
+    if twice := [c for c in columns if f"{c}.1" in table.columns]:
+        raise UserError(f"{path} has the column '{twice[0]}' twice: remove or rename one.")
+    return table[columns]
 
 
 def _as_set(

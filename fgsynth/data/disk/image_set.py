@@ -116,7 +116,8 @@ def safe_path(text: str, where: str) -> str:
     outside = path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:/", text)
     if outside or not path.parts or "\\" in text or "\0" in text:
         raise UserError(
-            f"{where} has the path '{text}': give one below the image root, with forward slashes and no '..'."
+            f"{where} has the path '{text}': give one below the image root and relative to it, with forward "
+            "slashes and no '..'."
         )
     return str(path)
 

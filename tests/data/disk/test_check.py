@@ -90,7 +90,21 @@ def test_equal_bytes_in_two_splits_are_to_be_put_right(pets):
     shutil.copy(pets / "train/cat/0.png", pets / "val/cat/copy.png")
     told = only(check_data("folder", pets).problems)
     assert told.startswith("1 image in more than one split, byte by byte")
-    assert "train/cat/0.png = val/cat/copy.png" in told
+    assert "train/cat/0.png (train) = val/cat/copy.png (val)" in told
+
+
+@pytest.mark.parametrize("held_out", [("val", "test"), ("test",)])
+def test_copies_of_one_image_that_a_draw_parts_are_to_be_put_right(pets, held_out):
+    """Without val, or without test, some of the copies become it."""
+    for split in held_out:
+        shutil.rmtree(pets / split)
+    place = "val" if (pets / "val").exists() else "train"
+    for i in range(9):
+        shutil.copy(pets / place / "cat/0.png", pets / place / f"cat/copy{i}.png")
+    report = check_data("folder", pets)
+    assert "in more than one split, byte by byte; keep one of the files" in " ".join(report.problems)
+    with pytest.raises(UserError, match=r"pets is not ready: .* in more than one split"):
+        report.require()
 
 
 def test_equal_bytes_in_two_classes_are_to_be_put_right(pets):
@@ -128,7 +142,8 @@ def test_a_class_that_train_lacks_is_named_and_the_rest_still_checked(pets):
 
 def test_a_csv_is_checked_with_what_it_misses(pets):
     rows = ["path,label,split", "train/cat/0.png,cat,train", "train/cat/none.png,cat,train"]
-    (pets / "list.csv").write_text("\n".join([*rows, "val/cat/0.png,cat,val"]))
+    rows += ["val/cat/0.png,cat,val", "val/cat/1.png,cat,test"]
+    (pets / "list.csv").write_text("\n".join(rows))
     told = only(check_data("folder", pets / "list.csv").problems)
     assert told == (
         f"train: 1 of 2 images are missing below {pets}, like train/cat/none.png: restore them, or take "

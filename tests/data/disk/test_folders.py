@@ -69,6 +69,17 @@ def test_what_is_left_out_is_said(tmp_path):
     )
 
 
+def test_an_image_in_no_class_folder_is_a_fault(tmp_path):
+    root = class_folders(tmp_path, {"train/a": 2, "val/a": 1})
+    shutil.copy(root / "train/a/0.png", root / "train/stray.png")
+    (root / "train/.hidden.png").touch()
+    (root / "train/notes.txt").touch()
+    with pytest.raises(
+        UserError, match=r"train has images outside its class folders \(1, stray.png is the f"
+    ):
+        from_folders(root).manifest  # noqa: B018
+
+
 def test_a_folder_without_train_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"has no image as train/<class>/<name>.jpg: put a folder per class"):
         from_folders(class_folders(tmp_path, {"val/a": 2}))
@@ -203,6 +214,11 @@ def test_a_csv_gives_labels_groups_and_splits(tmp_path):
     assert m.rows("val")["key"].tolist() == ["x/3.jpg"]
 
 
+def test_a_csv_may_end_in_capitals(tmp_path):
+    path = csv(tmp_path, "path,label", "1.jpg,a")
+    assert load(path.rename(tmp_path / "LIST.CSV")).manifest.classes == ("a",)
+
+
 def test_a_csv_of_paths_and_labels_is_held_out_by_class_and_group(tmp_path):
     rows = [f"{i}.jpg,{i % 11},{'ab'[i < 3]}" for i in range(44)]
     found = from_csv(csv(tmp_path, "path,label,group", *rows))
@@ -221,6 +237,7 @@ def test_a_csv_that_leaves_the_root_is_refused(tmp_path, path):
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
+        (["path,label,label", "1.jpg,a,b"], "has the column 'label' twice: remove or rename one"),
         (
             ["path,class", "1.jpg,a"],
             "list.csv has no column 'label': write it as UTF-8, with columns path, label[, group][, split]",
