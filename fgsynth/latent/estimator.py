@@ -175,7 +175,7 @@ class LatentClassifier(FeatureClassifier):
     def _validate_params(self) -> None:
         super()._validate_params()
         for label, weight in self.class_weight.items() if isinstance(self.class_weight, dict) else ():
-            if not (isinstance(weight, Real) and 0 <= weight < np.inf):
+            if not (isinstance(weight, Real) and 0 <= float(weight) < np.inf):
                 raise ParameterError(
                     f"The class_weight of class {label} is {weight}: give a number from 0 up."
                 )

@@ -108,9 +108,10 @@ class LatentClassifierCV(FeatureClassifier):
         tried = list(product(self.samplers, decays, self.taus))
         if not tried:
             raise ParameterError("Give at least one sampler, one weight decay and one tau to choose from.")
+        # Good enough for the classifier below.
+        if "auto" in map(str, self.taus):
+            raise ParameterError("The 'taus' of LatentClassifierCV hold 'auto': give numbers.")
         for sampler, decay, tau in tried:
-            if isinstance(tau, str):
-                raise ParameterError(f"The 'taus' of LatentClassifierCV hold {tau!r}: give numbers.")
             LatentClassifier(sampler, weight_decay=decay, tau=tau)._validate_params()
         real, seed = self._prepare(X, y), seed_of(self.random_state)
         with own_labels(self.classes_):
