@@ -3,13 +3,13 @@
 import pandas as pd
 
 
-def tidy(benchmark, scale="mini", **values):
+def tidy(benchmark, scale="mini", draw=0, **values):
     """values: method, or method and metric with a colon between -> one number per seed."""
     keys = {key: (*key.split(":"), "overall")[:2] for key in values}
     return pd.DataFrame(
         [
             dict(scale=scale, benchmark=benchmark, method=keys[key][0], seed=seed, metric=keys[key][1],
-                 value=value, split="final", selection="last epoch")
+                 value=value, split="final", selection="last epoch", draw=draw)
             for key, per_seed in values.items()
             for seed, value in enumerate(per_seed)
         ]

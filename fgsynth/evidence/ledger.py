@@ -112,11 +112,19 @@ def rank_correlation(a: pd.Series, b: pd.Series) -> float:
     return float(a.rank().corr(b.rank()))
 
 
+def by_scale(results: pd.DataFrame, benchmark: str) -> dict[str, pd.DataFrame]:
+    """The rows of a benchmark by scale, the largest that has been run first."""
+    of = dict(list(results[results["benchmark"] == benchmark].groupby("scale")))
+    return {scale: of[scale] for scale in SCALES if scale in of}
+
+
 def largest_scale(results: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """The rows of a benchmark at the largest scale that has been run."""
-    mine = results[results["benchmark"] == benchmark]
-    present = [scale for scale in SCALES if (mine["scale"] == scale).any()]
-    return mine[mine["scale"] == present[0]] if present else mine
+    """The rows of a benchmark, each method's at the largest scale that it has been run at."""
+    left, rows = results[results["benchmark"] == benchmark], results.iloc[:0]
+    for scale in SCALES:
+        here = left[left["scale"] == scale]
+        rows, left = pd.concat([rows, here]), left[~left["method"].isin(here["method"])]
+    return rows
 
 
 def status(number: pd.Series, ours: Interval, scale: str, table: Table) -> str:
@@ -140,7 +148,7 @@ def agreement(printed: Printed, results: pd.DataFrame) -> pd.DataFrame:
     out = []
     for name, table in printed.tables.items():
         numbers = printed.numbers[name]
-        rows = largest_scale(results, table.benchmark)
+        rows = next(iter(by_scale(results, table.benchmark).values()), results.iloc[:0])
         for column in (c for c in table.numbers if c != COUNT):
             of = numbers[numbers["column"] == column].set_index("method")["printed"]
             ours = rows[(rows["metric"] == column) & rows["method"].isin(of.index)]

@@ -48,7 +48,7 @@ TITLES = {
 """Benchmarks of the answers, in words."""
 _BENCHMARKS = (("imagenet_lt", "few"), ("places_lt", "few"), ("nicopp", "worst_group_accuracy"))
 QUESTIONS = {
-    "Synthetic images without feedback, over none": [
+    "Synthetic images without feedback, over real images alone": [
         Comparison("control", b, m, UNGUIDED, r)
         for (b, m), r in zip(_BENCHMARKS, (BALANCED_SOFTMAX, names.BALMS, names.ERM), strict=True)
     ],
@@ -180,7 +180,8 @@ def _line(line: Line) -> str:
     over = f", {line['over']}" if line["over"] else ""
     size = f"; printed {line['printed']:+.3g}, which the interval {line['size']}" if line["size"] else ""
     where = f" ([cell]({line['page']}))" if line["page"] else ""
-    return f"{told}{line['shown']}{over}{predicted}{size}{where}"
+    smaller = f"; {line['smaller']}" if line["smaller"] else ""
+    return f"{told}{line['shown']}{over}{predicted}{size}{smaller}{where}"
 
 
 def standing(verdicts: pd.DataFrame, column: str) -> str:
@@ -204,7 +205,7 @@ def tables(book: pd.DataFrame, rows: pd.DataFrame) -> str:
         if mine.empty:
             continue
         printed = book[book["table"] == name].set_index(["method", "column"])
-        whose = ("printed", f"ours ({mine['scale'].iloc[0]})")
+        whose = ("printed", f"ours ({', '.join(mine['scale'].unique())})")
         titles = [f"{column.replace('_', ' ')}, {who}" for column in columns for who in whose]
         lines += ["", f"| {benchmark} | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(titles)]
         for method, of_method in mine.groupby("method", sort=False):

@@ -1,7 +1,7 @@
 """Pieces of evidence: differences that a claim predicts, their intervals, and what each interval decides."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from pathlib import Path
@@ -12,8 +12,9 @@ import pandas as pd
 from fgsynth.config import names
 from fgsynth.config.blocks import read
 from fgsynth.config.schema import Frozen, validated
+from fgsynth.evaluate.draws import nested_interval
 from fgsynth.evaluate.metrics import interval
-from fgsynth.evidence.ledger import Printed, by_seed, largest_scale, rank_correlation
+from fgsynth.evidence.ledger import Printed, by_scale, by_seed, rank_correlation
 from fgsynth.utils.errors import UserError
 
 Role = Literal["printed", "row", "control"]
@@ -23,8 +24,10 @@ SUPPORTS, CONTRADICTS, UNDECIDED = "supports", "contradicts", "undecided"
 OUT_OF_RANGE, NOT_RUN = "out of range", "not run"
 OUTCOMES = (SUPPORTS, CONTRADICTS, UNDECIDED, OUT_OF_RANGE, NOT_RUN)
 HOLDS, EXCLUDES = "holds", "excludes"
-BY_SEED, STORED = "Student over seeds", "Student over seeds, normal over images"
-"""Kinds of interval: of values by seed, and as the notebook stored it, with the test images as a sample."""
+BY_DRAW, BY_SEED = "Student over draws", "Student over seeds"
+STORED = "Student over seeds, normal over images"
+"""Kinds of interval: over draws of the benchmark, over seeds on one draw, and as the notebook stored it, with
+the test images as a sample."""
 ACCURACIES = frozenset(
     ("overall", "many", "medium", "few", "average_accuracy", "worst_group_accuracy", "avg_val_accuracy")
 ) | {"few_val_accuracy", "minority_accuracy"}
@@ -56,14 +59,21 @@ class Estimate:
     kind: str
 
 
-def student(values: pd.Series, bound: float = inf) -> Estimate | None:
-    """Student's interval of paired differences by seed, within ± bound; None where no seed has one."""
+def student(values: pd.Series, rows: pd.DataFrame, bound: float = inf) -> Estimate | None:
+    """Student's interval of paired differences by seed, within ± bound; None where no seed has one.
+
+    Over the draws of the benchmark where rows has several, else over the seeds.
+    """
     present = values.dropna()
     if present.empty:
         return None
-    found = interval(present.to_numpy())
+    draw = rows.drop_duplicates("seed").set_index("seed")["draw"].reindex(present.index)
+    nested = draw.nunique() > 1
+    found = (
+        nested_interval([of for _, of in present.groupby(draw)]) if nested else interval(present.to_numpy())
+    )
     low, high = max(found.low, -bound), min(found.high, bound)
-    return Estimate(found.mean, low, high, found.n, BY_SEED)
+    return Estimate(found.mean, low, high, found.n, BY_DRAW if nested else BY_SEED)
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,10 @@ class Computed:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of evidence; printed: the size that the paper prints, None where it prints none."""
+    """A piece of evidence, at the largest scale that was run.
+
+    printed: the size that the paper prints, None where it prints none. smaller: the same at smaller scales.
+    """
 
     asked: Comparison | Computed
     scale: str | None
@@ -116,6 +129,7 @@ class Piece:
     in_range: bool
     margin: float
     printed: float | None
+    smaller: tuple["Piece", ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -205,31 +219,42 @@ class Found:
         }
 
     @cached_property
-    def _by_benchmark(self) -> dict[str, pd.DataFrame]:
-        return {b: largest_scale(self.results, b) for b in self.results["benchmark"].unique()}
+    def _by_benchmark(self) -> dict[str, dict[str, pd.DataFrame]]:
+        return {b: by_scale(self.results, b) for b in self.results["benchmark"].unique()}
 
     def rows(self, benchmark: str) -> pd.DataFrame:
         """A benchmark's rows at the largest scale that was run; empty where none was."""
-        return self._by_benchmark.get(benchmark, self.results.iloc[:0])
+        return next(iter(self._by_benchmark.get(benchmark, {}).values()), self.results.iloc[:0])
 
     def piece(self, asked: Comparison | Computed) -> Piece:
-        """The piece of evidence. Raises UserError for a method or margin that there is not."""
-        rows = self.rows(asked.benchmark)
-        scale = None if rows.empty else str(rows["scale"].iloc[0])
+        """The piece of evidence, at the largest scale that has it.
+
+        Raises UserError for a method or margin that there is not.
+        """
+        if isinstance(asked, Comparison):
+            names.check((asked.method, asked.reference), "A rule")
         if asked.margin is not None and asked.margin not in self.margins.margins:
             raise UserError(
                 f"{self.paper / 'margins.yaml'} has no margin '{asked.margin}', which a rule needs."
             )
+        at = [self._at(asked, rows) for rows in self._by_benchmark.get(asked.benchmark, {}).values()]
+        largest, *smaller = [piece for piece in at if piece.estimate] or [
+            self._at(asked, self.results.iloc[:0])
+        ]
+        return replace(largest, smaller=tuple(smaller))
+
+    def _at(self, asked: Comparison | Computed, rows: pd.DataFrame) -> Piece:
+        """The piece at the scale of some rows; not run where there is none."""
+        scale = None if rows.empty else str(rows["scale"].iloc[0])
         margin = self.margins.margins[asked.margin] if asked.margin else 0.0
         if isinstance(asked, Computed):
-            estimate = None if rows.empty else student(asked.values(rows), asked.bound)
+            estimate = None if rows.empty else student(asked.values(rows), rows, asked.bound)
             return Piece(asked, scale, estimate, True, margin, None)
-        names.check((asked.method, asked.reference), "A rule")
         estimate = None if rows.empty else self._difference(asked, rows)
         return Piece(asked, scale, estimate, self._in_range(asked, rows), margin, self._size(asked))
 
     def _difference(self, asked: Comparison, rows: pd.DataFrame) -> Estimate | None:
-        """The stored comparison, turned round where only the opposite is stored; else Student's interval."""
+        """The one that is stored, turned round where only the opposite is; else Student's interval."""
         of = self.compared[
             (self.compared["benchmark"] == asked.benchmark)
             & (self.compared["scale"] == rows["scale"].iloc[0])
@@ -237,11 +262,11 @@ class Found:
         ]
         for a, b, sign in ((asked.method, asked.reference, 1), (asked.reference, asked.method, -1)):
             mine = of[(of["method"] == a) & (of["reference"] == b)]
-            if len(mine):
+            if len(mine) == 1:
                 mean, low, high = sign * mine.iloc[0][["mean", "low", "high"]].astype(float)
                 return Estimate(mean, min(low, high), max(low, high), int(mine.iloc[0]["seeds"]), STORED)
         first, second = (by_seed(rows, m, asked.metric) for m in (asked.method, asked.reference))
-        return student(first - second)
+        return student(first - second, rows)
 
     def _in_range(self, asked: Comparison, rows: pd.DataFrame) -> bool:
         """Whether the two accuracies can be told apart: not both at the ceiling, the reference off the floor.

@@ -27,7 +27,7 @@ UNTESTED, NO_CONTROL = "cannot be tested here", "no control"
 CLAIMS = ["id", "paper", "claim", "quantity", "printed", "where"]
 PIECES = [
     *("claim", "role", "difference", "test", "benchmark", "scale", "outcome", "mean", "low", "high", "draws"),
-    *("interval", "margin", "printed", "size", "stage", "notebook"),
+    *("interval", "margin", "printed", "size", "smaller", "stage", "notebook"),
 ]
 
 
@@ -55,7 +55,7 @@ def experiment(rule: Rule, pieces: Iterable[Piece]) -> str:
         return "none"
     if rule.setup == "ours":
         return "a set-up of ours"
-    return "the paper's own" if scales == {"paper"} else "the paper's protocol on the mini world"
+    return "the paper's own" if scales == {"paper"} else "the paper's protocol, shortened, on the mini world"
 
 
 def pieces_of(found: Found) -> dict[str, list[Piece]]:
@@ -86,12 +86,18 @@ def pieces_table(found: Found, pieces: dict[str, list[Piece]]) -> pd.DataFrame:
                 "claim": claim, "role": piece.asked.role, "difference": piece.asked.what,
                 "test": piece.asked.test, "benchmark": piece.asked.benchmark, "scale": piece.scale,
                 "outcome": piece.outcome, "margin": piece.margin or None, "printed": piece.printed,
-                "size": piece.size, "stage": stage, "notebook": NOTEBOOKS[stage],
+                "size": piece.size, "smaller": "; ".join(map(_shown, piece.smaller)) or None,
+                "stage": stage, "notebook": NOTEBOOKS[stage],
             }  # fmt: skip
             if e is not None:
                 line |= {"mean": e.mean, "low": e.low, "high": e.high, "draws": e.draws, "interval": e.kind}
             lines.append(line)
     return pd.DataFrame(lines).reindex(columns=PIECES)
+
+
+def _shown(piece: Piece) -> str:
+    """A piece at a smaller scale."""
+    return f"{piece.scale}: {piece.interval}, {piece.outcome}"
 
 
 def claims(folder: Path, pieces: dict[str, list[Piece]]) -> pd.DataFrame:

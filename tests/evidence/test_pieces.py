@@ -96,6 +96,29 @@ def test_the_largest_scale_is_taken(root):
     assert found(root, both).piece(ASKED).scale == "paper"
 
 
+def test_a_piece_is_of_the_largest_scale_that_has_it_and_tells_the_smaller(root):
+    few = {f"{FG_ENTROPY}:few": [50, 61], f"{TEXT}:few": [45, 55]}
+    other = tidy("imagenet_lt", "evening", **{f"{ERM}:few": [1, 2]})
+    both = pd.concat([tidy("imagenet_lt", s, **few) for s in ("smoke", "mini")])
+    got = found(root, pd.concat([both, other])).piece(ASKED)
+    assert got.scale == "mini"
+    assert [p.scale for p in got.smaller] == ["smoke"]
+    assert got.smaller[0].interval == got.interval
+
+
+def test_several_draws_are_what_an_interval_is_over(root):
+    few = {f"{FG_ENTROPY}:few": [50, 61], f"{TEXT}:few": [45, 55]}  # differences 5 and 6
+    more = {f"{FG_ENTROPY}:few": [40, 41], f"{TEXT}:few": [33, 30]}  # 7 and 11
+    first, second = tidy("imagenet_lt", **few), tidy("imagenet_lt", draw=1, **more)
+    second["seed"] += 2
+    line = dict(scale="mini", benchmark="imagenet_lt", metric="few", method=FG_ENTROPY, reference=TEXT,
+                mean=3, low=1, high=4, seeds=2, split="final")  # fmt: skip
+    stored = pd.DataFrame([line, line]).assign(draw=[0, 1])
+    got = found(root, pd.concat([first, second]), stored).piece(ASKED).estimate
+    assert (got.mean, got.draws, got.kind) == (pytest.approx(7.25), 2, "Student over draws")
+    assert got.high - got.mean == pytest.approx(12.706 * 3.5 / 2, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("method", "reference", "outcome"),
     [(95, 91, "out of range"), (95, 85, "supports"), (85, 95, "contradicts"), (30, 2, "out of range")],

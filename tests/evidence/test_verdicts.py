@@ -52,7 +52,10 @@ def test_only_the_papers_own_scale_reproduces():
 def test_whose_experiment_it_is():
     protocol, ours = Rule(lambda _: []), Rule(lambda _: [], "ours")
     assert verdicts.experiment(protocol, made("supports", scale="paper")) == "the paper's own"
-    assert verdicts.experiment(protocol, made("undecided")) == "the paper's protocol on the mini world"
+    assert (
+        verdicts.experiment(protocol, made("undecided"))
+        == "the paper's protocol, shortened, on the mini world"
+    )
     assert verdicts.experiment(ours, made("supports", scale="paper")) == "a set-up of ours"
     assert verdicts.experiment(protocol, made("not run")) == "none"
 
@@ -72,7 +75,7 @@ def test_other_printed_rows_stand_beside_and_controls_decide_the_second_line(roo
     assert f"few: {FG_ENTROPY} - {names.CMO}: -10.0 [-10.0, -10.0] (row, contradicts)" in row["evidence"]
     row = decided(root, tidy("imagenet_lt", **fill_up, **{f"{UNGUIDED}:few": [70, 71, 72]}), "C1")
     assert (row["as_printed"], row["with_controls"]) == ("supported", "mixed")
-    assert row["experiment"] == "the paper's protocol on the mini world"
+    assert row["experiment"] == "the paper's protocol, shortened, on the mini world"
 
 
 def test_without_a_control_the_second_line_says_so(root):
