@@ -36,14 +36,22 @@ def _with_name(sentence: str) -> str:
     return sentence
 
 
+def _distinct(value: Any) -> Any:
+    if isinstance(value, list | tuple) and any(one in value[:i] for i, one in enumerate(value)):
+        raise ValueError("a value stands twice: remove one")
+    return value
+
+
 ListOf = BeforeValidator(_as_tuple)
 """YAML and notebooks write lists, frozen models hold tuples."""
+Distinct = BeforeValidator(_distinct)
+"""A value that a list has twice would be run twice, or not at all, and be told once."""
 Sentence = Annotated[str, AfterValidator(_with_name)]
 """A sentence about a class, with {} for its name."""
 Optimiser = Literal["sgd", "adamw"]
 Counts = Literal["real", "real+synthetic", "batch"]
 Precision = Literal["no", "fp16", "bf16"]
-Augment = Annotated[tuple[Literal["crop", "flip", "jitter", "blur", "grey"], ...], ListOf]
+Augment = Annotated[tuple[Literal["crop", "flip", "jitter", "blur", "grey"], ...], ListOf, Distinct]
 
 
 class Frozen(BaseModel):
@@ -257,7 +265,7 @@ class BeyondSettings(Frozen):
     heads: Annotated[int, Field(ge=2)]
     level: Annotated[float, Field(gt=0, lt=1)]
     pilot: Count
-    grid: Annotated[tuple[Positive, ...], ListOf, Field(min_length=1)]
+    grid: Annotated[tuple[Positive, ...], ListOf, Distinct, Field(min_length=1)]
     worth: Annotated[float, Field(gt=0, le=1)]
     law: Positive | None
     confidence: Share

@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from fgsynth.config import names
 from fgsynth.config.schema import (
     Classification,
     Count,
+    Distinct,
     Frozen,
     LatentSets,
     ListOf,
@@ -34,7 +36,7 @@ NOTEBOOKS = {
 }
 """Stage -> notebook, as in dvc.yaml; the order of the report."""
 
-Scales = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
+Scales = Annotated[list[NotNegative], Distinct, Field(min_length=1)]
 
 
 class Toy2d(Frozen):
@@ -63,7 +65,7 @@ class FineTuning(Frozen):
 
     seeds: Annotated[int, Field(ge=2)]
     epochs: Count
-    rates: Annotated[tuple[Positive, ...], ListOf, Field(min_length=1)]
+    rates: Annotated[tuple[Positive, ...], ListOf, Distinct, Field(min_length=1)]
 
 
 class LatentProbe(Frozen):
@@ -71,16 +73,16 @@ class LatentProbe(Frozen):
 
     work: str
     seeds: Annotated[int, Field(ge=2)]
-    sets: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+    sets: Annotated[tuple[str, ...], ListOf, Distinct, Field(min_length=1)]
     sources: LatentSets
-    weight_decay: Annotated[tuple[NotNegative, ...], ListOf, Field(min_length=1)]
-    methods: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+    weight_decay: Annotated[tuple[NotNegative, ...], ListOf, Distinct, Field(min_length=1)]
+    methods: Annotated[tuple[str, ...], ListOf, Distinct, Field(min_length=1)]
     updates: Count
     feedback_scale: NotNegative
-    curve_methods: Annotated[tuple[str, ...], ListOf, Field(min_length=1)]
+    curve_methods: Annotated[tuple[str, ...], ListOf, Distinct, Field(min_length=1)]
     curve_seeds: Annotated[int, Field(ge=2)]
-    amounts: Annotated[tuple[NotNegative, ...], ListOf]
-    shots: Annotated[tuple[Annotated[int, Field(ge=2)], ...], ListOf]
+    amounts: Annotated[tuple[NotNegative, ...], ListOf, Distinct]
+    shots: Annotated[tuple[Annotated[int, Field(ge=2)], ...], ListOf, Distinct]
     tuning: FineTuning
     bridged: str
     generator: str
@@ -91,6 +93,9 @@ class LatentProbe(Frozen):
     def _has_features_of_images(self) -> "LatentProbe":
         if not any(name.endswith("_features") for name in self.sets):
             raise ValueError("sets must contain one that ends in _features, whose backbone is fine-tuned")
+        for name in (*self.methods, *self.curve_methods):
+            if name not in names.METHODS:
+                raise ValueError(f"there is no method '{name}' of synthetic features: check its spelling")
         return self
 
 
@@ -111,8 +116,8 @@ class Ablations(Frozen):
     per_class: Count
     few_classes: Annotated[int, Field(ge=1, le=24)]
     per_few: Count
-    dropouts: Annotated[list[Share], Field(min_length=2)]
-    scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
+    dropouts: Annotated[list[Share], Distinct, Field(min_length=2)]
+    scales: Annotated[list[Positive], Distinct, Field(min_length=1)]
     followed: Count
     mini_world: MiniWorld | None
     table_seeds: Annotated[int, Field(ge=2)]

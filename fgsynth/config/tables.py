@@ -10,6 +10,7 @@ from fgsynth.config.schema import (
     BeyondSettings,
     Classification,
     Count,
+    Distinct,
     Frozen,
     GroupsWorld,
     Inversion,
@@ -52,8 +53,8 @@ class ImagenetLt(Split):
     """Parameters of ImageNet-LT."""
 
     world: LongTailWorld
-    amounts: Annotated[tuple[NotNegative, ...], ListOf]
-    weights: Annotated[tuple[Share, ...], ListOf]
+    amounts: Annotated[tuple[NotNegative, ...], ListOf, Distinct]
+    weights: Annotated[tuple[Share, ...], ListOf, Distinct]
 
     @model_validator(mode="after")
     def _has_the_references(self) -> "ImagenetLt":
@@ -75,7 +76,7 @@ class Nicopp(Split):
     world: GroupsWorld
     draws: Count
     search: Search
-    coefficients: Annotated[tuple[Positive, ...], ListOf]
+    coefficients: Annotated[tuple[Positive, ...], ListOf, Distinct]
 
 
 class Two(Frozen, Generic[T]):
@@ -125,7 +126,7 @@ class Baselines(Frozen):
     inversion: Inversion
     clip: str
     clip_rate: Positive
-    sentences: Annotated[tuple[Sentence, ...], ListOf, Field(min_length=1)]
+    sentences: Annotated[tuple[Sentence, ...], ListOf, Distinct, Field(min_length=1)]
     unprinted: bool
 
     @model_validator(mode="after")
@@ -137,10 +138,10 @@ class Baselines(Frozen):
 class Loops(Frozen):
     """Closed loops: cycles of continued, restarted, at most triggered, and early ones; when they trigger."""
 
-    continued: Annotated[tuple[Count, ...], ListOf]
-    restarted: Annotated[tuple[Count, ...], ListOf]
-    triggered: Annotated[tuple[Count, ...], ListOf]
-    early: Annotated[tuple[Count, ...], ListOf]
+    continued: Annotated[tuple[Count, ...], ListOf, Distinct]
+    restarted: Annotated[tuple[Count, ...], ListOf, Distinct]
+    triggered: Annotated[tuple[Count, ...], ListOf, Distinct]
+    early: Annotated[tuple[Count, ...], ListOf, Distinct]
     patience: Count
     every: Count
 
@@ -171,7 +172,7 @@ class Beyond(Frozen):
     training: Classification
     changes: Two[dict[str, Any]]
     settings: BeyondSettings
-    methods: Two[Annotated[tuple[str, ...], ListOf]]
+    methods: Two[Annotated[tuple[str, ...], ListOf, Distinct]]
     loops: Two[Loops]
 
     @model_validator(mode="after")

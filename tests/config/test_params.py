@@ -55,6 +55,19 @@ def test_the_committed_file_is_whole_and_frozen(root):
             lambda p: p["mini"]["latent_probe"].update(sets=["digits_lt"]),
             "sets must contain one that ends in _f",
         ),
+        (
+            lambda p: p["mini"]["latent_probe"].update(curve_methods=["smoote"]),
+            "there is no method 'smoote' of synthetic features",
+        ),
+        (
+            lambda p: p["mini"]["latent_probe"].update(shots=[2, 5, 2]),
+            "key 'mini.latent_probe.shots' is [2, 5, 2]: a value stands twice",
+        ),
+        (lambda p: p["mini"]["toy_2d"].update(scales=[0.0, 0.1, 0.0]), "a value stands twice"),
+        (
+            lambda p: p["mini"]["blocks"]["training"].update(augment=["crop", "crop"]),
+            "key 'mini.blocks.training.augment' is ['crop', 'crop']: a value stands twice",
+        ),
         (lambda p: p["mini"]["places_lt"].update(second_epochs=0), "key 'mini.places_lt.second_epochs' is 0"),
         (
             lambda p: p["evening"]["places_lt"].update(world={"strata": [4, 4]}),
