@@ -30,12 +30,6 @@ SHOWN = {
     "table2_places_lt": ("places_lt", ("overall", "few")),
     "table3_nicopp": ("nicopp", ("average_accuracy", "worst_group_accuracy")),
 }
-GAINS = {
-    "c15": ("toy_2d", "minority_accuracy", (names.PLANE_UNGUIDED, names.PLANE_FG["entropy"])),
-    "c7": ("ablations", "recognised", (names.TEXT, names.TEXT_IMAGE)),
-    "few": ("imagenet_lt_features", "few", (names.BALANCED_SOFTMAX, names.CHOSEN_SAMPLER)),
-}
-"""What the README's ladder says of a default run: mark, benchmark, metric, methods to compare."""
 TITLES = {
     "imagenet_lt": "ImageNet-LT",
     "places_lt": "Places-LT",
@@ -79,7 +73,7 @@ WORDS = {
 def blocks(found: Found, pieces: dict[str, list[Piece]], verdicts: pd.DataFrame) -> dict[str, str]:
     """The blocks of README.md by mark; verdicts: one row per claim, as `verdicts.claims`."""
     told = {"tally": tally(pieces), "answers": "\n".join(f"- {line}" for line in answers(found))}
-    return {**gains(found.results), **told, "standing": standing(verdicts, "with_controls")}
+    return {**told, **{who: standing(verdicts, who) for who in ("as_printed", "with_controls")}}
 
 
 def tally(pieces: Mapping[str, list[Piece]]) -> str:
@@ -104,17 +98,6 @@ def _answer(asked: Comparison, piece: Piece) -> str:
     shown = f" {piece.interval}" if piece.estimate else ""
     where = f"{TITLES[asked.benchmark]} {asked.metric.replace('_accuracy', '').replace('_', ' ')}"
     return f"{where} **{WORDS[piece.outcome]}**{shown}"
-
-
-def gains(rows: pd.DataFrame) -> dict[str, str]:
-    """Means of the methods of GAINS by mark, as "64.3 % -> 81.6 %"; nothing of what was not run."""
-    told = {}
-    for mark, (benchmark, metric, methods) in GAINS.items():
-        mine = largest_scale(rows, benchmark)
-        mean = mine[mine["metric"] == metric].groupby("method")["value"].mean()
-        if set(methods) <= set(mean.index):
-            told[mark] = " -> ".join(f"{mean[method]:.1f} %" for method in methods)
-    return told
 
 
 def reading(found: Found, pieces: Mapping[str, list[Piece]]) -> list[str]:

@@ -55,7 +55,9 @@ def another(key, value):
 
 def added(name, values):
     if name == "augment":
-        return "grey"
+        return next(one for one in ("grey", "flip") if one not in values)
+    if name in ("methods", "curve_methods"):
+        return "ERM"
     kinds = {float: 0.9, int: 7, str: "another, of {}"}
     return kinds[type(values[0])] if values else 7
 

@@ -154,12 +154,12 @@ def test_comparisons_reach_the_claims(with_results):
 
 def test_what_is_run_reaches_the_readmes_and_the_rest_of_them_stays(with_results):
     readme = with_results / "README.md"
-    readme.write_text("# A title\n\nSo far: <!--tally-->old<!--/tally-->. <!--c15-->1 %<!--/c15-->\n")
+    readme.write_text("# A title\n\nSo far: <!--tally-->old<!--/tally-->. <!--other-->1 %<!--/other-->\n")
     report.build(with_results)
     told = readme.read_text()
     assert re.fullmatch(
         r"# A title\n\nSo far: <!--tally-->\d+ differences: 0 supports, .*, \d+ not run<!--/tally-->\. "
-        r"<!--c15-->1 %<!--/c15-->\n",
+        r"<!--other-->1 %<!--/other-->\n",
         told,
     )
     page = (with_results / "reports" / "README.md").read_text()
