@@ -40,7 +40,7 @@ def methods(root, tmp_path_factory):
 
 
 def test_every_method_of_the_parameters_is_known(root):
-    for scale in ("mini", "full", "paper"):
+    for scale in ("mini", "evening", "paper"):
         for _, names in getattr(load(root / "params.yaml"), scale).beyond.methods:
             check(names)
 

@@ -63,7 +63,7 @@ def test_diffusers_own_pipeline_gives_the_same_image(root, mini):
 
 def test_the_notebook_asks_as_the_card_has_chosen(root, scores):
     chosen = scores["settings"]
-    for scale in ("mini", "full", "paper"):
+    for scale in ("mini", "evening", "paper"):
         block = getattr(load(root / "params.yaml"), scale).ablations
         sampling = (block.mini_world or block).sampling
         assert (sampling.cfg, sampling.noise_level) == tuple(chosen["text and image"].values())
