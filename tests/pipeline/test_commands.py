@@ -63,6 +63,7 @@ READS = {
     "model-card": ["data/pretrained/mini-unclip/training.json"],
     "manifests": [PARAMS, "notebooks/04_imagenet_lt.ipynb"],
     "feedback-map": [PARAMS],
+    "variance": [PARAMS],
     "benchmark": [],
     "check-data": ["images.csv"],
     "evening": [PARAMS, "reports/evening/dvc.yaml"],
