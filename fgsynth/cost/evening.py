@@ -21,19 +21,23 @@ def listed(root: Path) -> str:
     Estimated are those whose sets and classifiers `estimate` counts, by a calibration of a minute on this
     machine, which is kept.
     """
-    targets = _targets(root / STAGES)
+    targets, to_do = _targets(root / STAGES), left(root)
     totals = {stage: estimate.total(stage, SCALE, SECONDS) for stage in WORLDS}
-    lines, left, hours = [("target", "images", "updates", "hours", "took", "commit")], 0, 0.0
+    lines, hours = [("target", "images", "updates", "hours", "took", "commit")], 0.0
     for target in targets:
         ran, total = _run(root, target), totals.get(stage_and_draw(target)[0])
         estimated = (f"{total[0]:,}", f"{total[1]:,}", f"{total[2]:.1f}") if total else ("-",) * 3
         lines.append((target, *estimated, *(ran or ("-", "-"))))
-        if ran is None:
-            left, hours = left + 1, hours + (total[2] if total else 0.0)
+        hours += total[2] if total and target in to_do else 0.0
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    shown.append(f"{left} of {len(lines) - 1} are to be run; those estimated take {hours:.1f} hours.")
+    shown.append(f"{len(to_do)} of {len(targets)} are to be run; those estimated take {hours:.1f} hours.")
     return "\n".join(shown)
+
+
+def left(root: Path) -> list[str]:
+    """The targets that were not run."""
+    return [target for target in _targets(root / STAGES) if _run(root, target) is None]
 
 
 def _targets(path: Path) -> list[str]:

@@ -76,10 +76,10 @@ def _check_data(a: Arguments) -> None:
         raise UserError(f"{a.root} is not ready: put right what the report names, then check it again.")
 
 
-def _evening(_: Arguments) -> None:
-    from fgsynth.cost.evening import listed
+def _evening(a: Arguments) -> None:
+    from fgsynth.cost import evening
 
-    print(listed(root()))
+    print("\n".join(evening.left(root())) if a.left else evening.listed(root()))
 
 
 def _plan(a: Arguments) -> None:
@@ -225,7 +225,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _paper_scale(command: Callable[[str, Callable[[Arguments], None], str], argparse.ArgumentParser]) -> None:
     """The commands for real data, real models and many machines."""
-    command("evening", _evening, "the stages of scale evening: what each is estimated to take, and took")
+    long = command("evening", _evening, "the stages of scale evening: what each should take, and took")
+    long.add_argument("--left", action="store_true", help="the names alone of those that are to be run")
     data = command("check-data", _check_data, "what of a data set is on disk, what is missing or damaged")
     data.add_argument("name", help="imagenet_lt, places_lt, nicopp or folder")
     data.add_argument("--root", type=_there, required=True, help="folder of images, or a CSV of them")

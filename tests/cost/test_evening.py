@@ -32,5 +32,7 @@ def test_what_was_run_is_told_from_what_is_left(root, tmp_path, monkeypatch):
     ran.write_text(json.dumps({"seconds": 5400, "commit": "0123456789abcdef"}))
     after = evening.listed(tmp_path).splitlines()
     assert after[-1] == "17 of 18 are to be run; those estimated take 7.0 hours."
+    assert "nicopp_1" not in evening.left(tmp_path)
+    assert len(evening.left(tmp_path)) == 17
     (line,) = (line.split() for line in after if "nicopp_1" in line)
     assert line == ["nicopp_1", "1,000", "20", "2.0", "1.5", "012345678"]
