@@ -7,7 +7,7 @@ import pytest
 from fgsynth.evidence import compare, report
 from fgsynth.utils.errors import UserError
 
-RESULTS = "reports/mini/toy_2d/results.csv"
+RESULTS = "reports/evening/toy_2d/results.csv"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_rounding_is_told_apart_from_another_training(committed):
     change(committed, 1.01)
     found = compare.changes(committed)
     assert f" 0 within rounding, {n} different" in found.text
-    assert found.text.count("  mini, toy_2d, DDPM-FG (Entropy), minority_accuracy, seed 200") == n
+    assert found.text.count("  evening, toy_2d, DDPM-FG (Entropy), minority_accuracy, seed 20") == n
     assert not found.outcomes
 
 
