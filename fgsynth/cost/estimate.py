@@ -162,10 +162,9 @@ def total(name: str, scale: str, seconds: float) -> tuple[int, int, float]:
         known |= _calibrated(stage, missing, seconds)
         calibration.write(stage.kept, known)
     made, real = _estimates(stage, known).values(), int(stage.counts.sum())
-    each = {mixed: stage.recipe.epochs * stage.recipe.updates(real, mixed) for mixed in stage.trainings}
-    updates = sum(n * each[mixed] for mixed, n in stage.trainings.items())
-    training = updates * stage.recipe.batch * known[stage.key(None)].best / 3600
-    return sum(one.images for one in made), updates, sum(one.gpu_hours for one in made) + training
+    trained = [_training(stage, known, real, synthetic) for synthetic in stage.trainings]
+    hours = sum(one.gpu_hours for one in made) + sum(took for *_, took in trained)
+    return sum(one.images for one in made), sum(updates for updates, *_ in trained), hours
 
 
 def _stage(name: str, scale: str | None) -> _Stage:
@@ -234,13 +233,22 @@ def _row(one: Estimate) -> dict[str, float]:
     return {"images": one.images, "shards": one.shards, **counted, "classifier": e.classifier, **sizes}
 
 
+def _training(
+    stage: _Stage, known: Mapping[str, Calibration], n_real: int, synthetic: bool
+) -> tuple[int, int, float]:
+    """Updates, images and hours of all trainings of a kind; hours are NaN without a calibration."""
+    each = stage.recipe.epochs * stage.recipe.updates(n_real, synthetic)
+    updates, cost = stage.trainings[synthetic] * each, known.get(stage.key(None))
+    images = updates * stage.recipe.batch
+    return updates, images, images * cost.best / 3600 if cost else math.nan
+
+
 def _classifiers(stage: _Stage, known: Mapping[str, Calibration], n_real: int, synthetic: bool) -> str:
     """Number, updates, images and hours of the trainings with synthetic images or without."""
-    n, updates = stage.trainings[synthetic], stage.recipe.epochs * stage.recipe.updates(n_real, synthetic)
-    images, cost = n * updates * stage.recipe.batch, known.get(stage.key(None))
+    n, (updates, images, took) = stage.trainings[synthetic], _training(stage, known, n_real, synthetic)
     what = "real and synthetic" if synthetic else "real"
-    hours = f", {_short(images * cost.best / 3600)} GPU hours" if cost else ""
-    return f"{n} classifiers on {what} images: {updates:,} updates each, {images:,} images{hours}"
+    hours = "" if math.isnan(took) else f", {_short(took)} GPU hours"
+    return f"{n} classifiers on {what} images: {updates // n:,} updates each, {images:,} images{hours}"
 
 
 def _machine(

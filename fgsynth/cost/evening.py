@@ -21,31 +21,34 @@ def listed(root: Path) -> str:
     Estimated are those whose sets and classifiers `estimate` counts, by a calibration of a minute on this
     machine, which is kept.
     """
-    targets, to_do = _targets(root / STAGES), left(root)
+    runs = _runs(root)
     totals = {stage: estimate.total(stage, SCALE, SECONDS) for stage in WORLDS}
     lines, hours = [("target", "images", "updates", "hours", "took", "commit")], 0.0
-    for target in targets:
-        ran, total = _run(root, target), totals.get(stage_and_draw(target)[0])
+    for target, ran in runs.items():
+        total = totals.get(stage_and_draw(target)[0])
         estimated = (f"{total[0]:,}", f"{total[1]:,}", f"{total[2]:.1f}") if total else ("-",) * 3
         lines.append((target, *estimated, *(ran or ("-", "-"))))
-        hours += total[2] if total and target in to_do else 0.0
+        hours += total[2] if total and not ran else 0.0
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    shown.append(f"{len(to_do)} of {len(targets)} are to be run; those estimated take {hours:.1f} hours.")
+    to_do = list(runs.values()).count(None)
+    shown.append(f"{to_do} of {len(runs)} are to be run; those estimated take {hours:.1f} hours.")
     return "\n".join(shown)
 
 
 def left(root: Path) -> list[str]:
     """The targets that were not run."""
-    return [target for target in _targets(root / STAGES) if _run(root, target) is None]
+    return [target for target, ran in _runs(root).items() if ran is None]
 
 
-def _targets(path: Path) -> list[str]:
-    """The targets that the file lists."""
+def _runs(root: Path) -> dict[str, tuple[str, str] | None]:
+    """Hours and commit of the run that is there, by target; None where it was not run."""
+    path = root / STAGES
     try:
-        return list(read(path)["stages"][SCALE]["foreach"])
+        targets = list(read(path)["stages"][SCALE]["foreach"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} lists no stages of scale {SCALE}: restore it from git.") from error
+    return {target: _run(root, target) for target in targets}
 
 
 def _run(root: Path, target: str) -> tuple[str, str] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field
 
-from fgsynth.config.blocks import read
+from fgsynth.config import blocks
 from fgsynth.config.names import check
 from fgsynth.config.schema import Frozen, validated
 from fgsynth.config.stages import NOTEBOOKS
@@ -19,7 +19,7 @@ OTHERS = "baselines"
 NOT_RUN, RUN, WITHIN, BEYOND = "not run", "run", "within tolerance", "beyond tolerance"
 COUNT = "n_synthetic"
 """A number that is configured, not measured."""
-SCALES = ("paper", "evening", "mini", "smoke")
+SCALES = tuple(reversed(blocks.SCALES))
 """In order of preference: a number comes from the largest scale that has been run."""
 COLUMNS = [
     *("paper", "table", "row", "method", "column", "printed", "printed_spread", "ours", "spread", "seeds"),
@@ -48,7 +48,7 @@ def tables(folder: Path) -> dict[str, Table]:
     """The descriptions of data/paper/tables.yaml. Raises UserError naming the table and key or method."""
     path = folder / "tables.yaml"
     described: dict[str, Table] = {
-        name: validated(Table, value, f"{path}, {name}") for name, value in read(path).items()
+        name: validated(Table, value, f"{path}, {name}") for name, value in blocks.read(path).items()
     }
     for name, table in described.items():
         check((*table.methods.values(), *table.others), f"{path}, {name}")
