@@ -111,6 +111,12 @@ def load(path: Path) -> Params:
                 f"{path}: '{'.'.join(written)}' is nothing that DVC follows: give the folder as "
                 f"{'.'.join(IMAGES)}, which own_images of every scale extends."
             )
+    images = resolved.plain["mini"]["own_images"]["images"]
+    if images.startswith("~") or images.lower().endswith(".csv"):
+        raise UserError(
+            f"{path}: '{'.'.join(IMAGES)}' is {images}, and DVC follows neither '~' nor the images of a CSV: "
+            "give the folder with its whole path, or from the root; a CSV in it is found."
+        )
     return checked
 
 

@@ -11,6 +11,10 @@ from scipy.special import ndtri, stdtrit
 from fgsynth.data.benchmark import strata
 from fgsynth.utils.errors import UserError
 
+CELLS = 0.5
+"""Images added to each cell of a table of two methods, right and wrong (Agresti and Min 2005): without them
+images that all agree would be without variance, and an interval of two images without width."""
+
 
 def per_class_accuracy(predicted: ArrayLike, label: ArrayLike, n_classes: int) -> NDArray[np.float64]:
     """Accuracy within each class, in percent: (n_classes,); NaN for a class with no sample."""
@@ -178,26 +182,39 @@ def _shared_variance(members: Sequence[NDArray[np.bool_]]) -> float:
     """Variance of the mean difference that is due to images and common to all seeds (two-way analysis).
 
     members: by class, hits (2, n, m_c). What differs from seed to seed is taken off, as s^2 has it already.
+    Few images of a class may all agree by chance, so every class counts as having as many more images of the
+    variance of all classes as CELLS adds to it; to that the cells themselves are added once.
     """
-    total = 0.0
+    sizes, own = [], []
     for of in members:
         x = of[0].astype(float) - of[1]
         n, m = x.shape
-        if m > 1:
-            own = x.var(0, ddof=1).mean() / n if n > 1 else 0.0
-            total += (x.mean(0).var(ddof=1) - own) / m
-    return max(total, 0.0) / len(members) ** 2
+        noise = x.var(0, ddof=1).mean() / n if n > 1 else 0.0
+        sizes.append(m)
+        own.append(x.mean(0).var(ddof=1) - noise if m > 1 else 0.0)
+    size, squares = np.array(sizes), (np.array(sizes) - 1) * own
+    added = CELLS * 4
+    pooled = (max(squares.sum(), 0.0) + 2 * CELLS) / ((size - 1).sum() + added)
+    each = (squares + added * pooled) / (size - 1 + added)
+    least = 2 * CELLS / (size.sum() + added)
+    return float(max((each / size).sum(), (least / size).sum())) / len(members) ** 2
 
 
 def _worst_variance(members: Sequence[NDArray[np.bool_]], repeats: int) -> float:
-    """Bootstrap variance over images of the difference of worst accuracies, averaged over seeds."""
+    """Bootstrap variance over images of the difference of worst accuracies, averaged over seeds.
+
+    From every group's images and CELLS of each kind: right by both methods, by one, by none.
+    """
     # A fixed generator: the same hits have the same interval.
     rng = np.random.default_rng(0)
-    worst = np.full((repeats, 2 * members[0].shape[1]), np.inf)
+    n = members[0].shape[1]
+    cells = np.repeat([[1, 1, 0, 0], [1, 0, 1, 0]], n, axis=0)
+    worst = np.full((repeats, 2 * n), np.inf)
     for of in members:
         # Images with the same hits are alike, so counts of patterns do for draws of images.
-        patterns, counts = np.unique(of.reshape(worst.shape[1], -1), axis=1, return_counts=True)
-        drawn = rng.multinomial(counts.sum(), counts / counts.sum(), repeats)
-        np.minimum(worst, drawn @ patterns.T.astype(float) / counts.sum(), out=worst)
+        patterns, counts = np.unique(of.reshape(2 * n, -1), axis=1, return_counts=True)
+        chances = np.append(counts, np.full(4, CELLS)) / (counts.sum() + 4 * CELLS)
+        drawn = rng.multinomial(counts.sum(), chances, repeats)
+        np.minimum(worst, drawn @ np.hstack([patterns, cells]).T.astype(float) / counts.sum(), out=worst)
     each = worst.reshape(repeats, 2, -1)
     return float((each[:, 0] - each[:, 1]).mean(1).var(ddof=1))

@@ -18,7 +18,7 @@ from fgsynth.data import mini
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.disk import folders
 from fgsynth.data.sources import IN_MEMORY, Source
-from fgsynth.evaluate.metrics import interval, paired_interval, per_class_accuracy
+from fgsynth.evaluate.metrics import paired_interval, per_class_accuracy
 from fgsynth.evaluate.tables import COMPARED
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.experiments.study import Row, Scored
@@ -69,10 +69,12 @@ def benchmark(place: str | Path, side: int) -> Benchmark:
 
     Without val a fifth of every class is held out; without test half of val is it (`folders.with_test`).
     Training images of more than IN_MEMORY bytes are read from their files in every epoch. Raises UserError
-    for images that are missing.
+    for images that are missing, and for a class alone.
     """
     found = folders.with_test(folders.load(place))
     found.require_files()
+    if len(found.classes) == 1:
+        raise UserError(f"{place} has the one class '{found.classes[0]}': add another to tell it from.")
     small = float(found.manifest.counts().sum()) * 3 * side**2 <= IN_MEMORY
     return found.benchmark(side) if small else found.on_files(side)
 
@@ -125,8 +127,8 @@ def held_out_plan(exp: Experiment) -> str:
     m, can, held = exp.bench.manifest, reportable(exp), held_split(exp)
     if not can.any():
         raise UserError(
-            f"{m.name}: no class has images both in val and in {held}: give at least three images of a "
-            "class, or some in every split."
+            f"{m.name}: no class has images both in val and in {held}: give some in every split, or at least "
+            "three of a class in train alone, from which val and test are then drawn."
         )
     counts = {split: m.counts(split).numpy() for split in ("train", "val", held)}
 
@@ -139,7 +141,7 @@ def held_out_plan(exp: Experiment) -> str:
     lines = [f"{can.sum()} of {len(can)} classes can be found weak on val and reported on {held}."]
     if not can.all():
         lines.append(
-            f"Not helped, as three images of a class are needed (given: train + val + {held}): "
+            f"Not helped, for want of images in val or in {held} (train + val + {held}): "
             f"{listed(~can, 'train', 'val', held)}."
         )
     if (coarse := can & (counts[held] < COARSE)).any():
@@ -200,22 +202,26 @@ def effects(exp: Experiment, scored: dict[str, Scored], helped: Sequence[int]) -
 
 
 def changes(exp: Experiment, scored: dict[str, Scored], helped: Sequence[int]) -> pd.DataFrame:
-    """Tabulate every class: helped or not, images, accuracies by method, gains (points, paired seeds).
+    """Tabulate every class: helped or not, images, accuracies by method, gains by `paired_interval`.
 
     The helped ones first, each part from the largest fall to the largest gain; a class without held-out
     images has neither accuracy nor gain.
     """
     m, split = exp.bench.manifest, held_split(exp)
     by = {name: per_class(exp, one, split) for name, one in scored.items()}
+    label = m.rows(split)["label"].to_numpy()
+    hits = {name: one.predicted == label for name, one in scored.items()}
     held = m.rows(split)["label"].value_counts()
     counts = m.counts().tolist()
     rows = []
     for y, name in enumerate(m.classes):
         row = {"class": name, "helped": y in helped, "real": counts[y], "held out": int(held.get(y, 0))}
         row |= {method: accuracy[:, y].mean() for method, accuracy in by.items()}
-        gains = {other: by[FG_ENTROPY][:, y] - by[other][:, y] for other in (REAL_ONLY, UNGUIDED)}
-        row |= {f"over {k}": str(interval(v)) if y in held.index else "" for k, v in gains.items()}
-        rows.append(row | {"gain": gains[REAL_ONLY].mean()})
+        mine = label == y
+        for other in (REAL_ONLY, UNGUIDED):
+            pair = (hits[FG_ENTROPY][:, mine], hits[other][:, mine], label[mine])
+            row[f"over {other}"] = str(paired_interval(*pair)) if mine.any() else ""
+        rows.append(row | {"gain": row[FG_ENTROPY] - row[REAL_ONLY]})
     return pd.DataFrame(rows).sort_values(["helped", "gain"], ascending=[False, True]).drop(columns="gain")
 
 
@@ -223,9 +229,11 @@ def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
     """Write a synthetic set as an image folder: train/<class>/<key>.png, and index.csv with what made each.
 
     The index can be read as a data set again (path, label, split); its `set` is the set's digest. Images that
-    are there, of the same set, are left. Returns the index. Raises UserError for a folder of another set.
+    are there, of the same set, are left. Returns the index. Raises UserError for a folder of another set, and
+    for classes whose names look alike.
     """
     classes = [folders.class_folder(name) for name in exp.bench.manifest.classes]
+    folders.require_distinct("classes", classes, folder)
     names = [classes[y] for y in made.index["label"]]
     paths = [f"train/{name}/{file_name(key)}.png" for name, key in zip(names, made.index["key"], strict=True)]
     notes = made.index[["prompt", "condition", "seed", "criterion", "before", "after"]]

@@ -175,9 +175,10 @@ class LatentClassifier(FeatureClassifier):
     def _validate_params(self) -> None:
         super()._validate_params()
         for label, weight in self.class_weight.items() if isinstance(self.class_weight, dict) else ():
-            if not (isinstance(weight, Real) and 0 <= float(weight) < np.inf):
+            if not (isinstance(weight, Real) and 0 < float(weight) < np.inf):
                 raise ParameterError(
-                    f"The class_weight of class {label} is {weight}: give a number from 0 up."
+                    f"The class_weight of class {label} is {weight}: give a number above 0, or leave its "
+                    "rows out."
                 )
 
     def __init__(
@@ -213,9 +214,10 @@ class LatentClassifier(FeatureClassifier):
         real = self._prepare(X, y, sample_weight)
         with own_labels(self.classes_):
             rows = real.filled(self.sampler, seed_of(self.random_state))
+            weights = self.class_weight if isinstance(self.class_weight, dict) else {}
+            if unknown := sorted(map(str, weights.keys() - set(self.classes_.tolist()))):
+                raise ParameterError(f"class_weight names {', '.join(unknown)}, of which there is no row.")
             by_class = compute_sample_weight(self.class_weight, self.classes_[rows.label.numpy()])
-            if not by_class.any():
-                raise ParameterError("class_weight is 0 for every class: give one of them more.")
             probe = fit_probe(
                 rows.features, rows.label, len(self.classes_), weight_decay=self.weight_decay,
                 iterations=self.iterations, tolerance=self.tolerance,

@@ -1,5 +1,6 @@
 """Rows of features on their way from an estimator's `fit` to samplers and probe: scaled, filled, named."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +35,12 @@ class Rows:
         if sampler is None:
             return self
         made = SAMPLERS[sampler]() if isinstance(sampler, str) else clone(sampler)
+        size = int(self.wanted.sum()) * self.features.shape[1] * self.features.element_size()
+        if size > (there := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+            raise ParameterError(
+                f"sampling_strategy asks for {int(self.wanted.sum()):,} synthetic features, "
+                f"{size / 2**30:,.0f} GiB where this machine has {there / 2**30:,.0f}: ask for fewer."
+            )
         new, label = made.fit(self.features, self.label).sample_all(self.wanted, seed)
         share = torch.cat([self.share, self.share.mean().expand(len(new))])
         return replace(

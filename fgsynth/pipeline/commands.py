@@ -3,6 +3,7 @@
 import argparse
 import io
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -158,6 +159,15 @@ def _folder(text: str) -> Path:
     return home(text)
 
 
+def _file(text: str) -> Path:
+    """A file that is there."""
+    if not home(text).is_file():
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is a folder" if home(text).exists() else f"there is no file '{text}'"
+        )
+    return home(text)
+
+
 def _new(text: str, found: Callable[[str], Path] = place) -> Path:
     """A folder to write into, there or not; below the root, if relative."""
     path = found(text)
@@ -196,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
     clean.add_argument("notebooks", type=_folder)
     clean.add_argument("copies", type=partial(_new, found=home))
     tidy = command("tidy", _tidy, "clear notebooks in place, but for outputs that are checked")
-    tidy.add_argument("notebooks", type=home, nargs="+")
+    tidy.add_argument("notebooks", type=_file, nargs="+")
     report = _at_root("evidence.report", "build")
     command("report", report, "derive ledger, claims, index.html and README.md's numbers")
     check = command("check", _check, "what a run changed: numbers and outcomes beside the committed")
@@ -270,6 +280,11 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
         with ending():
             arguments.do(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has seen enough, as `head` does; nothing is left to be written when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Stopped as stopped:
         # Stopped by a signal: a scheduler queues a job again that ends with 0.
         print(f"fgsynth: {stopped}", file=sys.stderr)

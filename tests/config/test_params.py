@@ -178,6 +178,13 @@ def test_the_folder_of_own_images_stands_where_dvc_reads_it(root, tmp_path, scal
         params.load(path)
 
 
+@pytest.mark.parametrize("images", ["~/pets", "pets/list.csv", "pets/LIST.CSV"])
+def test_what_dvc_cannot_follow_is_refused(root, tmp_path, images):
+    path = changed(root, tmp_path, lambda p: p["blocks"]["own_folder"].update(images=images))
+    with pytest.raises(UserError, match=f"'blocks.own_folder.images' is {images}, and DVC follows neither"):
+        params.load(path)
+
+
 def test_the_stage_of_own_images_depends_on_the_folder_it_reads(root, tmp_path, monkeypatch):
     for name in ("dvc.yaml", "params.yaml"):
         (tmp_path / name).write_text((root / name).read_text())

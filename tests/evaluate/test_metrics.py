@@ -124,10 +124,21 @@ def test_where_images_do_not_vary_the_interval_is_students_and_where_seeds_do_no
 
 
 @pytest.mark.parametrize("statistic", ["mean", "worst"])
-def test_a_method_against_itself_is_exactly_zero(statistic):
+def test_a_method_against_itself_is_zero_as_narrowly_as_its_images_can_tell(statistic):
     (a, _), label = _methods(np.random.default_rng(1))
-    result = paired_interval(a, a.copy(), label, statistic=statistic)
-    assert (result.mean, result.low, result.high, result.sign) == (0, 0, 0, 0)
+    few, many = (np.tile(np.arange(len(label)), n) for n in (1, 20))
+    results = [paired_interval(a[:, i], a[:, i], label[i], statistic=statistic) for i in (few, many)]
+    assert [r.mean for r in results] == [0, 0]
+    assert 5 > results[0].half_width > 10 * results[1].half_width > 0
+
+
+@pytest.mark.parametrize("statistic", ["mean", "worst"])
+@pytest.mark.parametrize("label", [[0, 0], [0, 1], [0, 0, 0, 0, 1, 1]])
+def test_a_few_images_that_agree_are_no_certainty(statistic, label):
+    right = np.ones((3, len(label)), dtype=bool)
+    better = paired_interval(right, ~right, np.array(label), statistic=statistic)
+    assert (better.mean, better.half_width > 20) == (100, True)
+    assert paired_interval(right, right, np.array(label), statistic=statistic).half_width > 20
 
 
 @pytest.mark.parametrize("statistic", ["mean", "worst"])
@@ -152,6 +163,19 @@ def test_intervals_cover_the_truth_at_the_numbers_of_seeds_in_use(n_seeds, luck)
         result = paired_interval(*hits, label)
         covered.append(result.low <= 10 <= result.high)
     assert 0.93 <= np.mean(covered) <= 0.995
+
+
+@pytest.mark.parametrize("per_class", [1, 2, 5])
+@pytest.mark.parametrize("easy", [(5, 5), (20, 1)])
+def test_intervals_of_few_images_per_class_cover_the_truth(per_class, easy):
+    rng = np.random.default_rng(per_class)
+    label, covered = np.repeat(np.arange(6), per_class), []
+    for _ in range(400):
+        chance = rng.beta(*easy, len(label)) + rng.normal(0, 0.1, (2, 1, len(label)))
+        hits = rng.random((2, 3, len(label))) < chance
+        result = paired_interval(*hits, label)
+        covered.append(result.low <= 0 <= result.high)
+    assert np.mean(covered) >= 0.93
 
 
 def test_one_seed_says_nothing_of_seeds():

@@ -265,13 +265,23 @@ def test_bad_parameters_are_both_kinds_of_error(data, wrong):
     [
         ({"emu": -1}, "class emu is -1"), ({"emu": np.nan}, "class emu is nan"),
         ({"emu": np.inf}, "class emu is inf"), ({"emu": "2"}, "class emu is 2: give a number"),
-        (dict.fromkeys(NAMES.tolist(), 0), "0 for every class"),
+        ({"emu": 0}, "class emu is 0: give a number above 0"),
+        ({"yeti": 2}, "names yeti, of which there is no row"),
     ],
     ids=str,
 )  # fmt: skip
 def test_a_wrong_weight_of_a_class_is_refused_by_its_name(data, wrong, said):
     with pytest.raises(UserError, match=said):
         LatentClassifier(class_weight=wrong, random_state=0).fit(*data)
+
+
+@pytest.mark.parametrize("model", [LatentClassifier, LatentOverSampler])
+def test_more_than_the_memory_holds_is_refused_before_it_is_drawn(data, model):
+    x, y = data
+    wanted = dict.fromkeys(NAMES.tolist(), 10**12)
+    fit = getattr(model(sampling_strategy=wanted), "fit" if model is LatentClassifier else "fit_resample")
+    with pytest.raises(UserError, match=r"synthetic features, [0-9,]+ GiB where this machine has"):
+        fit(x, y)
 
 
 def test_a_tau_that_is_not_a_number_cannot_be_chosen(data):

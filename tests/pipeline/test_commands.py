@@ -22,6 +22,7 @@ WRONG = {
     commands.WHOLE: [*NUMBERS, "1.5"],
     commands.AMOUNT: NUMBERS,
     commands._there: ["none", "a\nb"],
+    commands._file: ["none.ipynb", "notebooks", "latin.txt", "params.yaml", "array.json"],
     commands._folder: ["none", "params.yaml", "latin.txt"],
     commands._new: ["params.yaml", "params.yaml/below"],
     "copies": ["params.yaml", "params.yaml/below"],
@@ -32,7 +33,6 @@ TEXTS = {
     ("run", "scale"): ["huge"],
     ("params", "stage"): ["toy", "own_pictures", "a\nb"],
     ("params", "scale"): ["huge"],
-    ("tidy", "notebooks"): ["none.ipynb", "notebooks", "latin.txt", "params.yaml", "array.json"],
     ("check", "against"): ["no-such-commit", "a\nb", "\udce9"],
     ("benchmark", "generator"): ["data", "latin.txt"],
     ("check-data", "name"): ["imagenet", "a\nb"],
@@ -220,6 +220,18 @@ def test_what_libraries_raise_is_told_and_a_bug_shows_where_it_is(refused, monke
     assert "utf-8" in report(UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid"))
     with pytest.raises(ZeroDivisionError):
         report(ZeroDivisionError("a bug"))
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_silently(root):
+    code = "from fgsynth.pipeline import commands; import sys; sys.exit(commands.main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "params", "toy_2d"],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (128 + signal.SIGPIPE, b"")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -21,8 +21,10 @@ HELD_OUT = 0.2
 
 
 def load(place: str | Path) -> ImageSet:
-    """A folder by its class folders, or a CSV file by its rows."""
+    """A folder by its class folders, or by the one CSV that it holds instead; a CSV file by its rows."""
     path = home(place)
+    if path.is_dir() and not (path / "train").exists() and len(lists := list(path.glob("*.csv"))) == 1:
+        path = lists[0]
     return (from_csv if path.suffix.lower() == ".csv" else from_folders)(path)
 
 
@@ -75,6 +77,12 @@ def _left_out(root: Path, left: Counter[str], bare: Mapping[str, str]) -> tuple[
     by it is a fault.
     """
     notes, endings = [], ", ".join(SUFFIXES)
+    hidden = [
+        p for place in (root, *(root / split for split in SPLITS)) for p in _folders(place, hidden=True)
+    ]
+    if hidden:
+        some = ", ".join(one_line(p.relative_to(root).as_posix()) for p in hidden)
+        notes.append(f"Hidden folders are not used: {some}.")
     unused = sorted(one_line(p.name) for p in _folders(root) if p.name not in SPLITS)
     if unused:
         notes.append(f"Folders {', '.join(unused)} are not used: only {', '.join(SPLITS)} are.")
@@ -156,8 +164,8 @@ def _as_set(
 ) -> ImageSet:
     """Rows of (path, split, class, context) as a set, with val held out where there is none."""
     classes, contexts = _sorted(row[2] for row in rows), _sorted(row[3] for row in rows)
-    _require_distinct("classes", classes, named)
-    _require_distinct("groups", contexts, named)
+    require_distinct("classes", classes, named)
+    require_distinct("groups", contexts, named)
     names = tuple(map(class_name, classes))
     label = {name: i for i, name in enumerate(classes)}
     context = {name: i for i, name in enumerate(contexts)}
@@ -172,17 +180,21 @@ def _as_set(
     return ImageSet(named.resolve().stem, root, table, names, tuple(contexts), tuple(notes), tuple(faults))
 
 
-def _require_distinct(what: str, names: Iterable[str], source: Path) -> None:
-    """Raises UserError for two names that look alike: in case, spaces or the encoding of accents alone."""
+def require_distinct(what: str, names: Iterable[str], source: Path) -> None:
+    """Raises UserError for names that look alike: but for case, spaces, marks of no width, coded accents."""
     first: dict[str, str] = {}
     for name in names:
-        plain = unicodedata.normalize("NFC", class_name(name)).casefold()
+        plain = _shown(class_name(name)).casefold()
         other = first.setdefault(" ".join(plain.split()), name)
         if other != name:
-            # Of one look in Unicode's composed form: escapes tell them apart.
-            same = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name)
-            pair = (ascii(other), ascii(name)) if same else (repr(other), repr(name))
+            # Of one look on a screen: escapes tell them apart.
+            pair = (ascii(other), ascii(name)) if _shown(other) == _shown(name) else (repr(other), repr(name))
             raise UserError(f"{source}: {what} {' and '.join(pair)} have one name: join or rename them.")
+
+
+def _shown(name: str) -> str:
+    """A name as a screen shows it: accents composed, without what has no width (Unicode's category Cf)."""
+    return "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
 
 
 def with_test(found: ImageSet) -> ImageSet:
@@ -224,9 +236,9 @@ def _sorted(names: Iterable[str]) -> list[str]:
     return sorted(distinct)
 
 
-def _folders(folder: Path) -> list[Path]:
+def _folders(folder: Path, hidden: bool = False) -> list[Path]:
     inside = folder.iterdir() if folder.is_dir() else ()
-    return sorted(p for p in inside if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in inside if p.is_dir() and p.name.startswith(".") is hidden)
 
 
 def _files(folder: Path) -> Iterable[Path]:

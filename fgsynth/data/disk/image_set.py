@@ -138,9 +138,8 @@ def in_utf8(found: Iterable[Path], root: Path) -> tuple[list[Path], list[str]]:
     if not bad:
         return good, []
     first = one_line(str(bad[0].relative_to(root)))
-    return good, [
-        f"{root}: {len(bad):,} file names are not UTF-8 ({first} is the first): rename files or folders."
-    ]
+    names = "1 file name is" if len(bad) == 1 else f"{len(bad):,} file names are"
+    return good, [f"{root}: {names} not UTF-8 ({first} is the first): rename files or folders."]
 
 
 def _is_utf8(path: Path) -> bool:

@@ -108,6 +108,8 @@ def test_two_folders_of_one_name_are_refused(tmp_path):
         ("train/caf\u00e9", "train/cafe\u0301"),
         ("train/caf\u00e9", "val/cafe\u0301"),
         ("train/a_b", "train/a%20b"),
+        ("train/cat", "train/cat\u200b"),
+        ("train/\ufeffcat", "val/cat"),
     ],
 )
 def test_two_classes_of_one_look_are_refused(tmp_path, first, second):
@@ -123,6 +125,23 @@ def test_two_classes_of_one_look_are_refused(tmp_path, first, second):
     (tmp_path / "list.csv").write_text(table, encoding="utf-8")
     with pytest.raises(UserError, match=r"list\.csv: classes .* have one name"):
         load(tmp_path / "list.csv")
+
+
+def test_hidden_folders_are_told_of(tmp_path):
+    names = {"train/a": 1, "train/b": 1, "val/a": 1, "train/.hidden": 2, ".cache": 1}
+    assert load(class_folders(tmp_path, names)).notes == (
+        "Hidden folders are not used: .cache, train/.hidden.",
+    )
+
+
+def test_a_folder_with_one_csv_and_no_train_is_read_by_it(tmp_path):
+    root = class_folders(tmp_path, {"new/a": 3, "new/b": 2})
+    csv(root, "path,label", *(f"{p.relative_to(root)},{p.parent.name}" for p in sorted(root.rglob("*.png"))))
+    assert load(root).contents() == load(root / "list.csv").contents()
+    assert load(root).manifest.classes == ("a", "b")
+    (root / "more.csv").write_text("path,label")
+    with pytest.raises(UserError, match="has no image as train/<class>/"):
+        load(root)
 
 
 def test_two_groups_of_one_look_are_refused(tmp_path):
@@ -168,13 +187,13 @@ def test_a_name_that_is_not_utf8_is_one_printable_sentence(tmp_path, name, capsy
     root = class_folders(tmp_path / "pets", {"train/cat": 3, "train/dog": 2})
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(root / "train/cat/0.png", root / name)
-    with pytest.raises(UserError, match="file names are not UTF-8") as caught:
+    with pytest.raises(UserError, match="1 file name is not UTF-8") as caught:
         _ = load(root).manifest
     assert name.replace(LATIN, r"caf\udce9") in str(caught.value)
     str(caught.value).encode()
     assert main(["check-data", "folder", "--root", str(root)]) == 1
     said = capsys.readouterr()
-    assert "file names are not UTF-8" in said.out
+    assert "1 file name is not UTF-8" in said.out
     assert "Traceback" not in said.err
 
 
