@@ -1,5 +1,6 @@
 """Parameters of the stages that fill the papers' tables; their meanings stand in params.yaml."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, model_validator
@@ -127,11 +128,14 @@ class Baselines(Frozen):
     clip: str
     clip_rate: Positive
     sentences: Annotated[tuple[Sentence, ...], ListOf, Distinct, Field(min_length=1)]
-    unprinted: bool
+    methods: Three[Annotated[tuple[str, ...], ListOf, Distinct]] | None
 
     @model_validator(mode="after")
-    def _changes_fit(self) -> "Baselines":
+    def _fits(self) -> "Baselines":
         _check_changes(self)
+        if self.methods:
+            _require(self.methods.imagenet_lt, [names.FILL_UP], "imagenet_lt")
+            _require(self.methods.nicopp, [names.DFR], "nicopp")
         return self
 
 
@@ -179,12 +183,14 @@ class Beyond(Frozen):
     def _fits(self) -> "Beyond":
         _check_changes(self)
         for name in Two.model_fields:
-            lacking = [method for method in SHOWN[name] if method not in getattr(self.methods, name)]
-            if lacking:
-                raise ValueError(
-                    f"methods.{name} must contain '{lacking[0]}', which figures are about: add it"
-                )
+            _require(getattr(self.methods, name), SHOWN[name], name)
         return self
+
+
+def _require(methods: Sequence[str], needed: Sequence[str], benchmark: str) -> None:
+    lacking = [method for method in needed if method not in methods]
+    if lacking:
+        raise ValueError(f"methods.{benchmark} must contain '{lacking[0]}', which figures are about: add it")
 
 
 def _check_changes(stage: Baselines | Beyond) -> None:

@@ -1,7 +1,8 @@
 """The rows of FG tables 1 to 3 that others proposed, and those that a reader would miss, under one budget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ from fgsynth.train.objectives.vl_ltr import VLLTR
 from fgsynth.train.recipe import Recipe
 from fgsynth.train.second_stage import rescale
 from fgsynth.utils.cache import model_digest
+from fgsynth.utils.errors import UserError
 
 TWICE = 2.0
 """Fill-Up's images, times FG's, as printed for ImageNet-LT (2.6 and 1.3 million)."""
@@ -31,7 +33,6 @@ class Options:
 
     second_epochs: of second stages. inversion: how Fill-Up learns words. clip: VL-LTR's, hub id or folder;
     clip_rate: its learning rate, as the networks' own would undo what it knows; sentences: about a class.
-    unprinted: also the rows that a reader would miss in the tables.
     """
 
     second_epochs: int
@@ -39,62 +40,88 @@ class Options:
     clip: str
     clip_rate: float
     sentences: tuple[str, ...] = VLLTR.sentences
-    unprinted: bool = True
 
 
 def imagenet_lt(
-    exp: Experiment, options: Options, guided: SyntheticSet, unguided: SyntheticSet
+    exp: Experiment,
+    options: Options,
+    guided: SyntheticSet,
+    unguided: SyntheticSet,
+    methods: Sequence[str] | None = None,
 ) -> dict[str, Row]:
     """Rows of FG table 1 by name, and what a reader would miss.
 
-    guided, unguided: the sets of LDM-FG (Entropy) and of its sampler alone. ERM, Balanced Softmax,
-    Decouple-cRT and FG's rows are notebook 04's. Makes Fill-Up's images where they are not there yet.
+    guided, unguided: the sets of LDM-FG (Entropy) and of its sampler alone. methods: the rows that are
+    wanted; None: all. ERM, Balanced Softmax, Decouple-cRT and FG's rows are notebook 04's. Makes Fill-Up's
+    images where they are not there yet. Raises UserError for a row that there is not.
     """
     erm = replace(exp.recipe, balanced=0.0)
-    visual_text = Row(with_text(exp, options))
-    return {
-        names.LWS: Row(erm, second=retrained(exp, options.second_epochs, rescale.lws)),
-        names.REMIX: Row(replace(erm, objective=Remix())),
-        names.CMO: Row(replace(erm, objective=CMO())),
-        names.GLMC: Row(replace(erm, objective=GLMC())),
+
+    def visual_text(made: SyntheticSet | None = None) -> Row:
+        return Row(with_text(exp, options), made)
+
+    rows: Rows = {
+        names.LWS: lambda: Row(erm, second=retrained(exp, options.second_epochs, rescale.lws)),
+        names.REMIX: lambda: Row(replace(erm, objective=Remix())),
+        names.CMO: lambda: Row(replace(erm, objective=CMO())),
+        names.GLMC: lambda: Row(replace(erm, objective=GLMC())),
         names.VL_LTR: visual_text,
-        names.FILL_UP: filled_up(exp, options, TWICE),
-        names.variant(names.FILL_UP, "amount", 1): filled_up(exp, options, 1.0),
-        names.FG_VL_LTR: replace(visual_text, synthetic=guided),
-        names.UNGUIDED_VL_LTR: replace(visual_text, synthetic=unguided),
-        **(_unprinted(exp) if options.unprinted else {}),
+        names.FILL_UP: lambda: filled_up(exp, options, TWICE),
+        names.variant(names.FILL_UP, "amount", 1): lambda: filled_up(exp, options, 1.0),
+        names.FG_VL_LTR: lambda: visual_text(guided),
+        names.UNGUIDED_VL_LTR: lambda: visual_text(unguided),
     }
+    return _wanted(exp, rows | _unprinted(exp), methods)
 
 
-def places_lt(exp: Experiment, options: Options) -> dict[str, Row]:
+def places_lt(exp: Experiment, options: Options, methods: Sequence[str] | None = None) -> dict[str, Row]:
     """Rows of FG table 2 by name, and what a reader would miss; as `imagenet_lt`.
 
     Fill-Up has as many images as FG here, as printed.
     """
     erm = replace(exp.recipe, balanced=0.0)
-    return {
-        names.LWS: Row(erm, second=retrained(exp, options.second_epochs, rescale.lws)),
-        names.RESLT: Row(replace(erm, objective=ResLT())),
-        names.MISLAS: Row(
-            replace(erm, objective=Mixup()), second=retrained(exp, options.second_epochs, rescale.mislas)
+    epochs = options.second_epochs
+    rows: Rows = {
+        names.LWS: lambda: Row(erm, second=retrained(exp, epochs, rescale.lws)),
+        names.RESLT: lambda: Row(replace(erm, objective=ResLT())),
+        names.MISLAS: lambda: Row(
+            replace(erm, objective=Mixup()), second=retrained(exp, epochs, rescale.mislas)
         ),
-        names.FILL_UP: filled_up(exp, options, 1.0),
-        **(_unprinted(exp) if options.unprinted else {}),
+        names.FILL_UP: lambda: filled_up(exp, options, 1.0),
     }
+    return _wanted(exp, rows | _unprinted(exp), methods)
 
 
-def nicopp(exp: Experiment, options: Options) -> dict[str, Row]:
-    """Rows of FG table 3 by name, and what a reader would miss.
+def nicopp(exp: Experiment, methods: Sequence[str] | None = None) -> dict[str, Row]:
+    """Rows of FG table 3 by name, and what a reader would miss; as `imagenet_lt`.
 
     The epoch of the best average validation accuracy is kept; learning rate and batch size are for
     `study.searched` to choose. DFR fits the last layer to the images by which epochs are chosen too.
     """
     erm = replace(exp.recipe, balanced=0.0, select="best_average_val")
-    methods = {names.MIXUP: Mixup(), names.GROUP_DRO: GroupDRO(), names.IRM: IRM(), names.LISA: LISA()}
-    if options.unprinted:
-        methods |= {names.RWG: RWG(), names.SUBG: SUBG()}
-    rows = {name: Row(replace(erm, objective=method)) for name, method in methods.items()}
-    return {**rows, names.DFR: Row(erm, second=refitted(exp))}
+    objectives = {
+        names.MIXUP: Mixup(),
+        names.GROUP_DRO: GroupDRO(),
+        names.IRM: IRM(),
+        names.LISA: LISA(),
+        names.RWG: RWG(),
+        names.SUBG: SUBG(),
+    }
+    rows: Rows = {name: partial(Row, replace(erm, objective=one)) for name, one in objectives.items()}
+    return _wanted(exp, {**rows, names.DFR: lambda: Row(erm, second=refitted(exp))}, methods)
+
+
+Rows = dict[str, Callable[[], Row]]
+"""Rows by name, not built yet: some make images."""
+
+
+def _wanted(exp: Experiment, rows: Rows, methods: Sequence[str] | None) -> dict[str, Row]:
+    wanted = list(rows) if methods is None else methods
+    if unknown := [name for name in wanted if name not in rows]:
+        raise UserError(
+            f"methods: baselines has no row '{unknown[0]}' on {exp.bench.title}: choose of {', '.join(rows)}."
+        )
+    return {name: rows[name]() for name in wanted}
 
 
 def with_text(exp: Experiment, options: Options) -> Recipe:
@@ -125,14 +152,14 @@ def costs(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int]) -> pd.
     return pd.DataFrame(table, columns=["method", "updates", "images", "seconds"])
 
 
-def _unprinted(exp: Experiment) -> dict[str, Row]:
+def _unprinted(exp: Experiment) -> Rows:
     """Long-tail methods that the tables lack."""
     erm = replace(exp.recipe, balanced=0.0)
-    methods = {
+    objectives = {
         names.LOGIT_ADJUSTMENT: LogitAdjustment(),
         names.LDAM: LDAM(),
         names.CLASS_BALANCED: ClassBalanced(),
         names.FOCAL: Focal(),
     }
-    rows = {name: Row(replace(erm, objective=method)) for name, method in methods.items()}
-    return {**rows, names.TAU_NORMALISED: Row(erm, second=normalised(exp))}
+    rows: Rows = {name: partial(Row, replace(erm, objective=one)) for name, one in objectives.items()}
+    return {**rows, names.TAU_NORMALISED: lambda: Row(erm, second=normalised(exp))}

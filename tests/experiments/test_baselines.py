@@ -16,6 +16,7 @@ from fgsynth.generate.plan import Method
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.train.objectives.vl_ltr import VLLTR
 from fgsynth.train.recipe import Recipe
+from fgsynth.utils.errors import UserError
 
 MODES = (0.65, 0.2, 0.1, 0.05)
 LONG = LongTail(n_max=101, n_min=3, strata=(8, 9, 7), n_val=1, n_test=1, modes=MODES, seed=0)
@@ -60,7 +61,7 @@ def tables_of_rows(long_tailed, scenes, grouped):
     return {
         "table1_imagenet_lt": baselines.imagenet_lt(long_tailed, OPTIONS, guided, unguided),
         "table2_places_lt": baselines.places_lt(scenes, OPTIONS),
-        "table3_nicopp": baselines.nicopp(grouped, OPTIONS),
+        "table3_nicopp": baselines.nicopp(grouped),
     }
 
 
@@ -72,6 +73,16 @@ def test_rows_are_those_that_the_tables_print_and_those_that_no_table_prints(tab
     for name, table in tables_of_rows.items():
         assert set(table) & printed[name] == set(described[name].others)
         assert not (set(table) - printed[name]) & set().union(*printed.values())
+
+
+def test_only_the_rows_that_are_wanted_are_built_and_no_other_can_be(scenes, monkeypatch):
+    def built(*_):
+        raise AssertionError("not wanted")
+
+    monkeypatch.setattr(baselines, "filled_up", built)
+    assert list(baselines.places_lt(scenes, OPTIONS, ["MiSLAS", "ResLT"])) == ["MiSLAS", "ResLT"]
+    with pytest.raises(UserError, match=r"no row 'Remix' on .*: choose of Decouple-LWS, ResLT"):
+        baselines.places_lt(scenes, OPTIONS, ["Remix"])
 
 
 def test_every_row_has_the_same_budget_of_updates_and_images(tables_of_rows, long_tailed):
