@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -97,8 +98,8 @@ def estimate(
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """A stage at a scale, and where its calibrations are kept.
+class Stage:
+    """A stage at a scale, or its part on one benchmark, and where its calibrations are kept.
 
     counts: training images by class and context, (c, contexts); side: of what classifiers see.
     """
@@ -151,12 +152,11 @@ def run(
     return table(chosen, known, gpus, price)
 
 
-def total(name: str, scale: str, seconds: float) -> tuple[int, int, float]:
+def total(stage: Stage, seconds: float) -> tuple[int, int, float]:
     """Images, updates and hours on this machine of a stage's sets and classifiers together.
 
     seconds: for a calibration of what was not calibrated here before.
     """
-    stage = _stage(name, scale)
     known = calibration.read(stage.kept)
     if missing := stage.kinds.keys() - known.keys():
         known |= _calibrated(stage, missing, seconds)
@@ -167,21 +167,31 @@ def total(name: str, scale: str, seconds: float) -> tuple[int, int, float]:
     return sum(one.images for one in made), sum(updates for updates, *_ in trained), hours
 
 
-def _stage(name: str, scale: str | None) -> _Stage:
+def _stage(name: str, scale: str | None) -> Stage:
     given = planned(name).at(scale)
     if given.scale == "smoke":
         raise UserError("No estimate at scale 'smoke', which lives in the notebooks' own cells.")
     block = given.overrides(name)
+    made = sets(name, block, validated(Sampling, block["sampling"], "sampling"))
+    return part(f"{name} at scale {given.scale}", name, block, made, trainings(name, block, made))
+
+
+def part(
+    title: str,
+    benchmark: str,
+    block: Mapping[str, Any],
+    made: Mapping[str, tuple[Method, float]],
+    trained: Mapping[bool, int],
+) -> Stage:
+    """What a stage does on a benchmark; block: its world, sampling, training and work; as Stage has them."""
     sampling: Sampling = validated(Sampling, block["sampling"], "sampling")
     recipe = Recipe.of(validated(Classification, block["training"], "training"))
-    counts, kept = train_counts(name, block["world"]), paths.place(block["work"]) / KEPT
-    made = sets(name, block, sampling)
-    title, side, trained = f"{name} at scale {given.scale}", recipe.side or SIDE, trainings(name, block, made)
-    return _Stage(title, counts, side, sampling, recipe, made, trained, kept)
+    counts, kept = train_counts(benchmark, block["world"]), paths.place(block["work"]) / KEPT
+    return Stage(title, counts, recipe.side or SIDE, sampling, recipe, made, trained, kept)
 
 
 def _calibrated(
-    stage: _Stage, wanted: Collection[str], seconds: float, half: bool = False
+    stage: Stage, wanted: Collection[str], seconds: float, half: bool = False
 ) -> dict[str, Calibration]:
     """Each wanted kind in an equal part of the time."""
     s = stage.sampling.model_copy(update={"dtype": "float16"}) if half else stage.sampling
@@ -196,7 +206,7 @@ def _calibrated(
     }
 
 
-def _estimates(stage: _Stage, known: Mapping[str, Calibration]) -> dict[str, Estimate]:
+def _estimates(stage: Stage, known: Mapping[str, Calibration]) -> dict[str, Estimate]:
     """What each set takes, by name."""
     return {
         name: estimate(
@@ -209,7 +219,7 @@ def _estimates(stage: _Stage, known: Mapping[str, Calibration]) -> dict[str, Est
     }
 
 
-def table(stage: _Stage, known: Mapping[str, Calibration], gpus: int, price: float | None) -> str:
+def table(stage: Stage, known: Mapping[str, Calibration], gpus: int, price: float | None) -> str:
     """The table of `run`: a row per set, their sum, classifiers, and what is known of the machine."""
     made = _estimates(stage, known)
     rows = pd.DataFrame({name: _row(one) for name, one in made.items()}).T
@@ -234,7 +244,7 @@ def _row(one: Estimate) -> dict[str, float]:
 
 
 def _training(
-    stage: _Stage, known: Mapping[str, Calibration], n_real: int, synthetic: bool
+    stage: Stage, known: Mapping[str, Calibration], n_real: int, synthetic: bool
 ) -> tuple[int, int, float]:
     """Updates, images and hours of all trainings of a kind; hours are NaN without a calibration."""
     each = stage.recipe.epochs * stage.recipe.updates(n_real, synthetic)
@@ -243,7 +253,7 @@ def _training(
     return updates, images, images * cost.best / 3600 if cost else math.nan
 
 
-def _classifiers(stage: _Stage, known: Mapping[str, Calibration], n_real: int, synthetic: bool) -> str:
+def _classifiers(stage: Stage, known: Mapping[str, Calibration], n_real: int, synthetic: bool) -> str:
     """Number, updates, images and hours of the trainings with synthetic images or without."""
     n, (updates, images, took) = stage.trainings[synthetic], _training(stage, known, n_real, synthetic)
     what = "real and synthetic" if synthetic else "real"
@@ -252,7 +262,7 @@ def _classifiers(stage: _Stage, known: Mapping[str, Calibration], n_real: int, s
 
 
 def _machine(
-    stage: _Stage, known: Mapping[str, Calibration], hours: float, gpus: int, price: float | None
+    stage: Stage, known: Mapping[str, Calibration], hours: float, gpus: int, price: float | None
 ) -> str:
     if math.isnan(hours):
         return "hours and disk (-) are not known: add --calibrate 60 on a machine like those that shall work"

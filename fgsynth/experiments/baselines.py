@@ -25,6 +25,18 @@ from fgsynth.utils.errors import UserError
 
 TWICE = 2.0
 """Fill-Up's images, times FG's, as printed for ImageNet-LT (2.6 and 1.3 million)."""
+_UNPRINTED = (
+    names.LOGIT_ADJUSTMENT, names.LDAM, names.CLASS_BALANCED, names.FOCAL, names.TAU_NORMALISED
+)  # fmt: skip
+METHODS: dict[str, tuple[str, ...]] = {
+    "imagenet_lt": (
+        names.LWS, names.REMIX, names.CMO, names.GLMC, names.VL_LTR, names.FILL_UP,
+        names.variant(names.FILL_UP, "amount", 1), names.FG_VL_LTR, names.UNGUIDED_VL_LTR, *_UNPRINTED,
+    ),
+    "places_lt": (names.LWS, names.RESLT, names.MISLAS, names.FILL_UP, *_UNPRINTED),
+    "nicopp": (names.MIXUP, names.GROUP_DRO, names.IRM, names.LISA, names.RWG, names.SUBG, names.DFR),
+}  # fmt: skip
+"""The rows that others proposed by benchmark, and those that a reader would miss in its table."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ def imagenet_lt(
         names.FG_VL_LTR: lambda: visual_text(guided),
         names.UNGUIDED_VL_LTR: lambda: visual_text(unguided),
     }
-    return _wanted(exp, rows | _unprinted(exp), methods)
+    return _wanted("imagenet_lt", rows | _unprinted(exp), methods)
 
 
 def places_lt(exp: Experiment, options: Options, methods: Sequence[str] | None = None) -> dict[str, Row]:
@@ -89,7 +101,7 @@ def places_lt(exp: Experiment, options: Options, methods: Sequence[str] | None =
         ),
         names.FILL_UP: lambda: filled_up(exp, options, 1.0),
     }
-    return _wanted(exp, rows | _unprinted(exp), methods)
+    return _wanted("places_lt", rows | _unprinted(exp), methods)
 
 
 def nicopp(exp: Experiment, methods: Sequence[str] | None = None) -> dict[str, Row]:
@@ -108,20 +120,20 @@ def nicopp(exp: Experiment, methods: Sequence[str] | None = None) -> dict[str, R
         names.SUBG: SUBG(),
     }
     rows: Rows = {name: partial(Row, replace(erm, objective=one)) for name, one in objectives.items()}
-    return _wanted(exp, {**rows, names.DFR: lambda: Row(erm, second=refitted(exp))}, methods)
+    return _wanted("nicopp", {**rows, names.DFR: lambda: Row(erm, second=refitted(exp))}, methods)
 
 
 Rows = dict[str, Callable[[], Row]]
 """Rows by name, not built yet: some make images."""
 
 
-def _wanted(exp: Experiment, rows: Rows, methods: Sequence[str] | None) -> dict[str, Row]:
-    wanted = list(rows) if methods is None else methods
-    if unknown := [name for name in wanted if name not in rows]:
+def _wanted(benchmark: str, rows: Rows, methods: Sequence[str] | None) -> dict[str, Row]:
+    known = METHODS[benchmark]
+    if unknown := [name for name in methods or () if name not in known]:
         raise UserError(
-            f"methods: baselines has no row '{unknown[0]}' on {exp.bench.title}: choose of {', '.join(rows)}."
+            f"methods.{benchmark}: baselines has no row '{unknown[0]}': choose of {', '.join(known)}."
         )
-    return {name: rows[name]() for name in wanted}
+    return {name: rows[name]() for name in (known if methods is None else methods)}
 
 
 def with_text(exp: Experiment, options: Options) -> Recipe:

@@ -129,12 +129,12 @@ def effective(path):
 
 def test_every_key_reaches_its_places_and_no_other(root, tmp_path, raw, settable, places):
     """Keys are set in groups such that of any two some group has the one and not the other."""
-    codes = list(combinations(range(11), 5))
+    codes = list(combinations(range(12), 5))
     assert len(settable) <= len(codes)
     text, path = (root / "params.yaml").read_text(), tmp_path / "params.yaml"
     before = effective(root / "params.yaml")
     assert all(settable[key] != value for key, value in leaves(raw) if key in settable)
-    for i in range(11):
+    for i in range(12):
         group = {key: value for (key, value), code in zip(settable.items(), codes, strict=False) if i in code}
         path.write_text(text)
         apply_overrides(path, [override(raw, key, value) for key, value in group.items()])

@@ -2,9 +2,11 @@ import json
 
 import pytest
 
+from fgsynth.config import names, params
 from fgsynth.config.blocks import read
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.cost import estimate, evening
+from fgsynth.data.registry import WORLDS
 
 
 @pytest.fixture
@@ -19,8 +21,35 @@ def test_a_target_is_a_stage_or_a_draw_of_one(stages):
         assert (draw is None) == (stage in ("toy_2d", "latent_probe", "ablations"))
 
 
+def parts(root, stage):
+    return [(p.name, sorted(p.sets), dict(p.trainings)) for p in evening._parts(root, stage)]
+
+
+def test_what_a_stage_makes_and_trains_is_counted_from_its_parameters(root):
+    p = params.load(root / "params.yaml").at("evening")
+    assert parts(root, "toy_2d") == parts(root, "latent_probe") == []
+    for stage in WORLDS:
+        ((_, made, trained),) = parts(root, stage)
+        assert (trained[True], trained[False]) == tuple(
+            estimate._stage(stage, "evening").trainings[kind] for kind in (True, False)
+        )
+        assert set(made) == set(estimate._stage(stage, "evening").sets)
+    table, steps = parts(root, "ablations")
+    assert (len(table[1]), table[2][True], steps[2]) == (6, 6 * 3, {True: 9, False: 0})
+    for stage in ("baselines", "beyond"):
+        assert [name for name, *_ in parts(root, stage)] == [stage] * len(p.overrides(stage)["worlds"])
+    first, _, groups = parts(root, "baselines")
+    assert first[1] == sorted(["Fill-Up", "Fill-Up, amount 1", names.FG_ENTROPY, names.UNGUIDED])
+    # Fourteen rows, two of them with images of their own, beside FG, its sampler, ERM and balanced softmax.
+    assert first[2] == {True: 3 * (2 + 2), False: 3 * (12 + 2) + 1}
+    draws = p.overrides("baselines")["draws"]
+    assert groups[2] == {True: 2 * (3 + draws - 1), False: (7 + 1) * (3 + draws - 1) + 1}
+
+
 def test_what_was_run_is_told_from_what_is_left(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate, "total", lambda stage, *_: (1000, 20, {"nicopp": 2.0}.get(stage, 0.5)))
+    known = {"nicopp": 2.0}
+    monkeypatch.setattr(evening, "_parts", lambda _, stage: [stage] if stage in WORLDS else [])
+    monkeypatch.setattr(estimate, "total", lambda stage, *_: (1000, 20, known.get(stage, 0.5)))
     listing = tmp_path / evening.STAGES
     listing.parent.mkdir(parents=True)
     listing.write_text((root / evening.STAGES).read_text())

@@ -81,7 +81,7 @@ def test_only_the_rows_that_are_wanted_are_built_and_no_other_can_be(scenes, mon
 
     monkeypatch.setattr(baselines, "filled_up", built)
     assert list(baselines.places_lt(scenes, OPTIONS, ["MiSLAS", "ResLT"])) == ["MiSLAS", "ResLT"]
-    with pytest.raises(UserError, match=r"no row 'Remix' on .*: choose of Decouple-LWS, ResLT"):
+    with pytest.raises(UserError, match=r"methods\.places_lt: .* no row 'Remix': choose of Dec"):
         baselines.places_lt(scenes, OPTIONS, ["Remix"])
 
 
