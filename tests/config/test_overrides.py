@@ -41,7 +41,7 @@ def another(key, value):
     if name in OTHERS:
         return OTHERS[name]
     if name == "n_steps" and "ablations" in key:
-        return value - 5
+        return value + 5
     if isinstance(value, list):
         return (
             [*value[:-1], another("_", value[-1])] if name in FIXED_LENGTH else [*value, added(name, value)]
@@ -72,7 +72,8 @@ def settable(root, raw):
     """Keys and another value of each; an empty mapping gets a key."""
     part = params.load(root / "params.yaml").mini.imagenet_lt.model_dump(mode="json")
     world = {name: part[name] for name in ("world", "sampling", "training")}
-    found = {("blocks", "ablations", "mini_world"): world}
+    some = {"imagenet_lt": ["Fill-Up"], "places_lt": [], "nicopp": ["DFR"]}
+    found = {("blocks", "ablations", "mini_world"): world, ("blocks", "baselines", "methods"): some}
     for key, value in leaves(raw):
         if key in found or key[-1] == EXTENDS or key[:2] == ("smoke", "blocks") or ".".join(key) in ONLY:
             continue
