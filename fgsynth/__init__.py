@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fgsynth.experiments.experiment import Experiment as Experiment
     from fgsynth.generate.generator import Dropout as Dropout
     from fgsynth.generate.generator import Generator as Generator
+    from fgsynth.generate.guided import guided as guided
     from fgsynth.generate.plan import Method as Method
     from fgsynth.generate.synthesise import Feedback as Feedback
     from fgsynth.generate.synthesise import Plan as Plan
@@ -47,6 +48,7 @@ PUBLIC = {
     "ddim": "guidance.samplers",
     "extract": "latent.features.extract",
     "guide": "guidance.feedback",
+    "guided": "generate.guided",
     "synthesise": "generate.synthesise",
 }
 """Public name -> where it is defined, below fgsynth."""

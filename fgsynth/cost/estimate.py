@@ -17,6 +17,7 @@ from fgsynth.data.registry import train_counts
 from fgsynth.experiments.build import generator_of, planned
 from fgsynth.generate.compose import guidance_of
 from fgsynth.generate.methods import sets, trainings
+from fgsynth.generate.pipelines import folds_cfg
 from fgsynth.generate.plan import Method, missing_per_group
 from fgsynth.miniworld.render import SIDE
 from fgsynth.models.networks import create
@@ -69,10 +70,12 @@ class Estimate:
 def evaluations(n: int, sampling: Sampling, method: Method) -> Evaluations:
     """Network evaluations of n images: steps x 2 under classifier-free guidance (FG eq. 2), and feedback.
 
+    Once a step where a generator that is here takes its scale as a number (`pipelines.folds_cfg`).
     Every guided step decodes its prediction, classifies it and goes back (FG eq. 3 and 3.1.2); the finished
     image is decoded and, under feedback, classified once more.
     """
-    halves = 2 if (sampling.cfg if method.image else sampling.cfg_text) > 1 else 1
+    twice = (sampling.cfg if method.image else sampling.cfg_text) > 1
+    halves = 2 if twice and not folds_cfg(paths.from_root(sampling.generator)) else 1
     guidance = guidance_of(sampling, method.scale if method.criteria else 0.0)
     guided = len(guidance.guided_steps(sampling.n_steps))
     return Evaluations(

@@ -57,8 +57,9 @@ class Stopwatch:
         self.passes = dict.fromkeys(PARTS, 0)
         self._part = "rest"
         networks = {**generator.networks, "decoder": generator.pipe.vae.decoder, "guide": classifier}
-        timed = {name: part for name, part in networks.items() if name in PARTS}
-        self._hooks = [hook for name, part in timed.items() for hook in self._watch(name, part)]
+        # The second text encoder is "text 2".
+        timed = [(name.split()[0], part) for name, part in networks.items() if name.split()[0] in PARTS]
+        self._hooks = [hook for name, part in timed for hook in self._watch(name, part)]
         self._since = self._now()
 
     def __enter__(self) -> "Stopwatch":

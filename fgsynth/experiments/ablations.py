@@ -186,7 +186,7 @@ def cosines(exp: Experiment, per_class: NDArray[np.int64], criterion: str = "ent
     past: list[Tensor] = []
     rows: list[tuple[int, str, int, float]] = []
 
-    def followed(z: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def followed(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
         """Predict as the exact gradient does, and note how like it the others are."""
         x0, eps, gradient = exact.gradient(z, t)
         pairs = {"exact, cheap": cheap.gradient(z, t)[2]}

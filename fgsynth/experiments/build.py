@@ -13,6 +13,7 @@ from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.registry import WORLDS, draw
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.generator import Generator
+from fgsynth.generate.pipelines import PLUS
 from fgsynth.generate.plan import Method
 from fgsynth.generate.store import Make
 from fgsynth.train.recipe import Compute, Recipe
@@ -98,7 +99,7 @@ def of_benchmark(
 def generator_of(s: Sampling) -> Generator:
     """The generator that settings name, on a GPU where there is one. Raises UserError as `Generator.load`."""
     return Generator.load(
-        from_root(s.generator),
+        PLUS.join(map(from_root, s.generator.split(PLUS))),
         s.n_steps,
         device="cuda" if torch.cuda.is_available() else "cpu",
         dtype=getattr(torch, s.dtype),

@@ -19,13 +19,13 @@ from fgsynth.generate.compose import guidance_of, make_images
 from fgsynth.generate.engines import LOCAL, Engine, fill
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.pieces import Maker
+from fgsynth.generate.pipelines import PLUS
 from fgsynth.generate.plan import Method, missing_per_group, plan, with_learned_words
 from fgsynth.generate.resize import at_resolution
 from fgsynth.generate.store import Make, Store
 from fgsynth.generate.synthesise import Feedback
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.guidance.criteria import ACQUISITION, CRITERIA, Criterion, Hardness, NearExemplars
-from fgsynth.guidance.schedule import Schedule
 from fgsynth.models.networks import Classifier
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import finished
@@ -89,8 +89,7 @@ class Experiment:
     def sampled(self, **changes: Any) -> "Experiment":
         """The experiment with other settings of sampling, on which its guide does not depend."""
         sampling = self.sampling.model_copy(update=changes)
-        schedule = Schedule.from_scheduler(self.generator.pipe.scheduler, sampling.n_steps)
-        generator = replace(self.generator, schedule=schedule)
+        generator = self.generator.in_steps(sampling.n_steps)
         return replace(self, sampling=sampling, generator=generator, guided_by=self.guide, remote_maker=None)
 
     @property
@@ -231,7 +230,8 @@ class Experiment:
     def made_by(self) -> dict[str, Any]:
         """What decides synthetic images beside benchmark, guide and method: settings, models by contents."""
         s = self.sampling
-        models = {"generator": model_digest(s.generator), "tiny_decoder": model_digest(s.tiny_decoder or "")}
+        generator = PLUS.join(map(model_digest, s.generator.split(PLUS)))
+        models = {"generator": generator, "tiny_decoder": model_digest(s.tiny_decoder or "")}
         return s.model_dump() | models
 
     def _digest(self, method: Method, table: pd.DataFrame) -> str:

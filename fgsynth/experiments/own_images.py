@@ -102,8 +102,9 @@ def require_known(exp: Experiment, unknown_images: Literal["stop", "go on"] = "s
             f"{s.generator} draws the mini world and does not know the images of {exp.bench.manifest.name}, "
             f"whose CLIP embeddings are {distance:.2f} from the nearest it knows (its own: below {UNKNOWN}): "
             "learn on features instead (fgsynth.extract, then fgsynth.LatentClassifier), or set "
-            "sampling.generator to a Stable unCLIP and side to 224, after a look at what its images cost "
-            "('python -m fgsynth plan imagenet_lt --scale paper'); 'unknown_images: go on' goes on."
+            "sampling.generator to one of docs/generators.md and side to 224, after a look at what its "
+            "images cost ('python -m fgsynth plan imagenet_lt --scale paper'); 'unknown_images: go on' goes "
+            "on."
         )
 
 

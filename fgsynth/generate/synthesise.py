@@ -43,7 +43,7 @@ class Feedback(Checked):
 
 @dataclass(frozen=True)
 class Plan(Checked):
-    """Images to make, one entry each: n prompts, image conditions (n, 2 width), classes (n,) and seeds.
+    """Images to make, one entry each: n prompts, image conditions (n, ...), classes (n,) and seeds.
 
     weight: factor of the feedback scale, (n,); None for 1. Raises UserError for parts of different lengths,
     labels that are no whole numbers and weights below 0 or not finite.
@@ -80,13 +80,15 @@ class Synthetic:
     """Images (n, h, w, 3), uint8, with the criterion before and after feedback, (n,).
 
     before: at x0_hat of the first guided step, before any push; after: at the finished image; NaN without
-    feedback. non_finite: guided steps whose gradient was not finite, (n,).
+    feedback. non_finite: guided steps whose gradient was not finite, (n,). record: at x0_hat of every guided
+    step, before its push, (n, guided steps).
     """
 
     images: Tensor
     before: Tensor
     after: Tensor
     non_finite: Tensor
+    record: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
 
 @checked
@@ -133,7 +135,8 @@ def _batch(
     nothing = torch.full((n,), torch.nan)
     if feedback is None:
         images = decoded(generator, solve(predict, noise, generator.schedule), plan.seeds)
-        return Synthetic(to_uint8(images), nothing, nothing, torch.zeros(n, dtype=torch.long))
+        none = torch.zeros(n, dtype=torch.long)
+        return Synthetic(to_uint8(images), nothing, nothing, none, torch.empty(n, 0))
     label, criterion = plan.label.to(device), feedback.criterion(plan.seeds)
     guided = guide(
         predict,
@@ -149,8 +152,9 @@ def _batch(
     images = decoded(generator, solve(guided, noise, generator.schedule), plan.seeds)
     with torch.no_grad():
         after = criterion(*feedback.classifier(images), label).cpu()
-    before = guided.values[0].cpu() if guided.values else nothing
-    return Synthetic(to_uint8(images), before, after, guided.non_finite)
+    record = torch.stack(guided.values, 1).cpu() if guided.values else torch.empty(n, 0)
+    before = record[:, 0] if guided.values else nothing
+    return Synthetic(to_uint8(images), before, after, guided.non_finite, record)
 
 
 @torch.no_grad()

@@ -93,7 +93,7 @@ def denoising_loss(
     text = text_states(generator, template, vector).expand(len(z), -1, -1)
     predict = generator.predict(text, generator.no_image(len(z)), 1.0)
     x0, eps = predict(signal * z + sigma * noise, t)
-    if generator.pipe.scheduler.config.prediction_type == "epsilon":
+    if generator.schedule.kind == "epsilon":
         return (eps - noise).float().square().mean()
     # v = signal eps - sigma x0, of the prediction as of the truth (Salimans and Ho 2022).
     return (signal * (eps - noise) - sigma * (x0 - z)).float().square().mean()
@@ -102,8 +102,13 @@ def denoising_loss(
 def text_states(generator: Generator, template: str, vector: Tensor) -> Tensor:
     """Text states (tokens, width) of a template whose mark has this embedding; differentiable in it.
 
-    Raises UserError where the tokenizer has no token of its own for the mark.
+    Raises UserError where the tokenizer has no token of its own for the mark, and for several encoders.
     """
+    if len(generator.family.readers) > 1:
+        raise UserError(
+            f"A {type(generator.pipe).__name__} reads prompts by several encoders, and a word is learned for "
+            "one: leave out the methods with learned words, or take an unCLIP."
+        )
     tokens, encoder = generator.pipe.tokenizer, generator.pipe.text_encoder
     mark = tokens(MARK, add_special_tokens=False).input_ids
     length = generator.text_length

@@ -25,8 +25,8 @@ class Guidance(Checked):
     scale: the feedback scale w; 0 switches guidance off. scaling: "relative" moves the latent by w of its own
     norm per guided step, the reading in which the printed w = 0.03 makes sense; "raw" is FG eq. 3 to the
     letter. every, start, stop: guided steps are range(start, stop, every), counted from the noisiest.
-    through_network: differentiate the one-step prediction through the network (exact), or treat its noise
-    prediction as constant (cheap). reuse: push by the last gradient on the steps in between as well (FG's
+    through_network: differentiate the one-step prediction through the network (exact), or treat what it
+    predicts as constant (cheap). reuse: push by the last gradient on the steps in between as well (FG's
     future work), at no cost. Raises UserError for a setting out of its range, by name.
     """
 
@@ -82,8 +82,13 @@ class GuidedModel:
         self._guided = {times[i] for i in self.guidance.guided_steps(len(times))}
         self._pushed = {times[i] for i in self.guidance.pushed_steps(len(times))}
         self._last: Tensor | None = None
+        if self.guidance.scaling == "raw" and any(not self.schedule.signal(t) for t in self._pushed):
+            raise UserError(
+                "Guidance with scaling 'raw' divides by the signal, of which the first step of a flow has "
+                "none: set start to 1, or scaling to 'relative'."
+            )
 
-    def __call__(self, z: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, z: Tensor, t: float) -> tuple[Tensor, Tensor]:
         """The model function contract: (z_t (n, ...), t) -> (x0_hat, eps_hat), detached."""
         if t in self._guided:
             x0, eps, gradient = self.gradient(z, t)
@@ -92,15 +97,15 @@ class GuidedModel:
             (x0, eps), gradient = self.predict(z, t), self._last
         else:
             return self.predict(z, t)
-        w, signal = self._scale(z), self.schedule.signal(t, z.device)
+        w = self._scale(z)
         if self.guidance.scaling == "raw":
             # The score -eps / noise gains w g, so eps loses noise w g; x0 follows from z and eps.
-            noise = self.schedule.noise(t, z.device)
+            signal, noise = self.schedule.signal(t, z.device), self.schedule.noise(t, z.device)
             eps = eps - noise * w * gradient
             return x0_from_eps(z, eps, signal, noise), eps
-        # The released sampler moves the latent and keeps the noise prediction: x0 moves by push / signal.
-        push = w * _norm(z) / (_norm(gradient) + 1e-8) * gradient / signal
-        return x0 + push.to(x0.dtype), eps
+        # The released sampler moves the latent and keeps the network's prediction.
+        push = w * _norm(z) / (_norm(gradient) + 1e-8) * gradient
+        return self.schedule.moved(x0, eps, push, t)
 
     def _scale(self, z: Tensor) -> Tensor | float:
         """The feedback scale, where samples have weights one each, (n, 1, ...)."""
@@ -108,7 +113,7 @@ class GuidedModel:
             return self.guidance.scale
         return self.guidance.scale * self.weight.to(z).reshape(-1, *[1] * (z.ndim - 1))
 
-    def gradient(self, z: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+    def gradient(self, z: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
         """Compute x0_hat, eps_hat and grad_z C, (n, ...) each, and record the criterion values."""
         exact = self.guidance.through_network
         z_in = z.detach().requires_grad_(exact)
@@ -122,7 +127,7 @@ class GuidedModel:
                 unit = torch.where(size > 0, gradient / size, gradient)
                 gradient = torch.autograd.grad(x0, z_in, unit)[0] * size
             else:
-                gradient = gradient / self.schedule.signal(t, z.device)
+                gradient = self.schedule.held(gradient, t)
         bad = ~torch.isfinite(gradient).flatten(1).all(1)
         self.non_finite += bad.cpu()
         self.values.append(value.detach())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fgsynth.guidance.schedule import Predict, Schedule, x0_from_eps
+from fgsynth.utils.errors import UserError
 from fgsynth.utils.progress import progress
 
 
@@ -14,8 +15,9 @@ from fgsynth.utils.progress import progress
 def ddim(predict: Predict, z: Tensor, schedule: Schedule, *, bar: str | None = None) -> Tensor:
     """DDIM, deterministic (eta = 0): z_prev = signal_prev x0_hat + noise_prev eps_hat.
 
-    Song et al. 2021; FG eq. 1. Takes a model function and standard normal noise z (n, ...); returns clean
-    latents (n, ...). bar: label of a progress bar over the steps; None for no bar.
+    Song et al. 2021; FG eq. 1; on a flow it is Euler's method. Takes a model function and standard normal
+    noise z (n, ...); returns clean latents (n, ...). bar: label of a progress bar over the steps; None for
+    none.
     """
     for t, t_prev in progress(schedule.steps, bar) if bar else schedule.steps:
         x0, eps = predict(z, t)
@@ -29,8 +31,11 @@ def dpm_solver_2m(predict: Predict, z: Tensor, schedule: Schedule) -> Tensor:
 
     One network evaluation per step; the first and the last step are of first order, which is DDIM.
     Only the unguided prediction x0 = (z - noise eps) / signal is extrapolated: a push by guidance moves the
-    latent once, as under DDIM. Arguments and result are those of `ddim`.
+    latent once, as under DDIM. Arguments and result are those of `ddim`. Raises UserError where the first
+    step has no signal, as a flow's.
     """
+    if not schedule.signal(schedule.steps[0][0]):
+        raise UserError("Solver 'dpm++2m' divides by the signal, and a flow begins without: take 'ddim'.")
     last, h_last = None, 0.0
     for i, (t, t_prev) in enumerate(schedule.steps):
         x0, eps = predict(z, t)

@@ -100,8 +100,11 @@ def _sha256(path: Path) -> str:
 
 
 def model_digest(model: str) -> str:
-    """Digest of the names and contents of a local model folder's files; a hub id stands for itself."""
-    folder = place(model)
+    """Digest of the names and contents of a local model folder's files; a hub id stands for itself.
+
+    A file stands for its folder.
+    """
+    folder = place(model).parent if place(model).is_file() else place(model)
     if not model or not folder.is_dir():
         return model
     files = sorted(p for p in folder.rglob("*") if p.is_file())

@@ -5,7 +5,7 @@ from diffusers import DDIMScheduler
 from fgsynth.guidance.criteria import CRITERIA, combined, entropy, loss
 from fgsynth.guidance.feedback import Guidance, guide
 from fgsynth.guidance.samplers import ddim
-from fgsynth.guidance.schedule import Schedule, model_function, x0_from_eps
+from fgsynth.guidance.schedule import FLOW, Flow, Schedule, model_function, x0_from_eps
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import noise
 
@@ -26,7 +26,7 @@ def decode(z):
     return torch.tanh(z) * 2
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("through_network", [True, False])
 @pytest.mark.parametrize("criterion", list(CRITERIA.values()))
 def test_raw_guidance_is_equation_3_by_finite_differences(
@@ -42,13 +42,41 @@ def test_raw_guidance_is_equation_3_by_finite_differences(
         clean = predict(z, T)[0] if through_network else x0_from_eps(z, frozen_eps, signal, noise)
         return criterion(*classifier(decode(clean)), LABEL)
 
-    h, numeric = 1e-5, torch.zeros_like(z)
-    for j in range(3):
-        step = torch.zeros(3, dtype=torch.double)
-        step[j] = h
-        numeric[:, j] = (value(z + step) - value(z - step)) / (2 * h)
+    numeric = slopes(value, z)
     torch.testing.assert_close(eps, frozen_eps - noise * w * numeric, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(signal * x0 + noise * eps, z, rtol=1e-5, atol=1e-6)
+
+
+def slopes(value, z, h=1e-5):
+    steps = h * torch.eye(3, dtype=torch.double)
+    return torch.stack([(value(z + step) - value(z - step)) / (2 * h) for step in steps], 1)
+
+
+@pytest.mark.parametrize("through_network", [True, False])
+@pytest.mark.parametrize("scaling", ["raw", "relative"])
+@pytest.mark.parametrize("t", [1000.0, 640.5])
+def test_guidance_of_a_flow_by_finite_differences(network, classifier, through_network, scaling, t):
+    if scaling == "raw" and t == 1000:
+        t = 990.0  # without signal there is no score
+    flow = Flow(((t, 300.25), (300.25, 0.0)))
+    predict, z, sigma, w = model_function(network, flow, FLOW), z0(), t / 1000, 0.7
+    velocity = network(z, t)
+
+    def value(z):
+        clean = predict(z, t)[0] if through_network else z - sigma * velocity
+        return entropy(*classifier(decode(clean)), LABEL)
+
+    numeric = slopes(value, z)
+    guidance = Guidance(w, scaling, every=1, through_network=through_network)
+    x0, eps = guide(predict, classifier, entropy, LABEL, flow, guidance, decode)(z, t)
+    if scaling == "raw":
+        wanted = z + (1 - sigma) * velocity - sigma * w * numeric
+        torch.testing.assert_close(eps, wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close((1 - sigma) * x0 + sigma * eps, z, rtol=1e-5, atol=1e-6)
+    else:
+        push = w * z.norm(dim=1, keepdim=True) * numeric / numeric.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(x0, z - sigma * velocity + push, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(eps - x0, velocity, rtol=1e-5, atol=1e-6)
 
 
 def test_relative_guidance_moves_the_latent_by_w_of_its_norm(schedule, network, classifier):

@@ -1,17 +1,16 @@
-from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from fgsynth.guidance.criteria import entropy
 from fgsynth.guidance.feedback import Guidance, guide
 from fgsynth.guidance.samplers import SOLVERS, ddim, dpm_solver_2m
-from fgsynth.guidance.schedule import Schedule, model_function, x0_from_eps
+from fgsynth.guidance.schedule import FLOW, Flow, Schedule, model_function, x0_from_eps
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("to_one", [True, False])
 def test_ddim_is_diffusers_own_loop(network, prediction_type, spacing, to_one):
@@ -27,6 +26,30 @@ def test_ddim_is_diffusers_own_loop(network, prediction_type, spacing, to_one):
     ours = ddim(model_function(network, schedule, prediction_type), start, schedule)
     torch.testing.assert_close(ours, z, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(ours, start, atol=0.1)
+
+
+@pytest.mark.parametrize("n_steps", [1, 7, 28])
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [({}, {}), ({"shift": 3.0}, {}), ({"use_dynamic_shifting": True}, {"tokens": 1024, "evenly": True})],
+)
+def test_ddim_on_a_flow_is_diffusers_own_euler(network, settings, given, n_steps):
+    scheduler = FlowMatchEulerDiscreteScheduler(**settings)
+    schedule = Schedule.from_scheduler(scheduler, n_steps, **given)
+    start = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    if given:
+        even = [1 - i / n_steps for i in range(n_steps)]
+        # As FluxPipeline does: 0.5 at 256 tokens, 1.15 at 4,096.
+        scheduler.set_timesteps(sigmas=even, mu=0.5 + (1.15 - 0.5) * (1024 - 256) / (4096 - 256))
+    else:
+        scheduler.set_timesteps(n_steps)
+    assert [t for t, _ in schedule.steps] == pytest.approx(scheduler.timesteps.tolist())
+    z = start
+    for t in scheduler.timesteps:
+        z = scheduler.step(network(z.double(), float(t)).float(), t, z).prev_sample
+    ours = ddim(model_function(network, schedule, FLOW), start.double(), schedule)
+    torch.testing.assert_close(ours.float(), z, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(ours.float(), start, atol=0.1)
 
 
 def test_sampling_leaves_no_graph(schedule):
@@ -107,19 +130,6 @@ def test_shifted_noise_predictions_are_solved_as_any_other_model(schedule, netwo
     torch.testing.assert_close(
         dpm_solver_2m(guided, start, schedule), dpm_solver_2m(as_model, start, schedule)
     )
-
-
-@dataclass(frozen=True)
-class Flow:
-    """The schedule of flow matching: signal = 1 - sigma, noise = sigma, sigma = t / 1000."""
-
-    steps: tuple[tuple[int, int], ...]
-
-    def signal(self, t, device=None, dtype=None):
-        return 1 - self.noise(t, device, dtype)
-
-    def noise(self, t, device=None, dtype=None):
-        return torch.tensor(max(t, 0) / 1000, device=device, dtype=dtype)
 
 
 @pytest.mark.parametrize("solver", list(SOLVERS.values()))

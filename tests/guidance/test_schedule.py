@@ -1,8 +1,15 @@
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler
+from diffusers import (
+    DDIMScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 
-from fgsynth.guidance.schedule import Schedule, model_function, x0_from_eps
+from fgsynth.guidance.schedule import FLOW, KINDS, Flow, Schedule, model_function, without_memory, x0_from_eps
 from fgsynth.utils.errors import UserError
 
 
@@ -59,8 +66,38 @@ def test_impossible_number_of_steps(steps):
 
 
 def test_unknown_prediction_type(schedule, network):
-    with pytest.raises(UserError, match="'sample' is not supported"):
-        model_function(network, schedule, "sample")
+    with pytest.raises(UserError, match="'noise' is not supported: use one of 'epsilon', 'v_prediction'"):
+        model_function(network, schedule, "noise")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_prediction_has_its_closed_form(schedule, kind):
+    given = Flow(((700.0, 0.0),)) if kind == FLOW else schedule
+    x0, eps = torch.randn(2, 5, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    signal, noise = (part(700, dtype=torch.double) for part in (given.signal, given.noise))
+    truth = {"epsilon": eps, "sample": x0, "v_prediction": signal * eps - noise * x0, FLOW: eps - x0}
+    z = signal * x0 + noise * eps
+    found = model_function(lambda *_: truth[kind], given, kind)(z, 700)
+    for a, b in zip(found, (x0, eps), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pipelines_scheduler_is_replaced_by_one_without_memory():
+    assert type(without_memory(PNDMScheduler())) is DDIMScheduler
+    flow = without_memory(FlowMatchHeunDiscreteScheduler(shift=3.0))
+    assert type(flow) is FlowMatchEulerDiscreteScheduler
+    assert flow.config.shift == 3.0
+    for other in (EDMEulerScheduler(), UniPCMultistepScheduler(use_flow_sigmas=True)):
+        with pytest.raises(UserError, match="neither a diffusion by its betas nor a flow"):
+            without_memory(other)
+
+
+def test_a_flow_begins_without_signal_and_ends_without_noise():
+    flow = Schedule.from_scheduler(FlowMatchEulerDiscreteScheduler(shift=3.0), 4)
+    assert (float(flow.signal(flow.steps[0][0])), float(flow.noise(flow.steps[0][0]))) == (0, 1)
+    assert (float(flow.signal(flow.steps[-1][1])), float(flow.noise(flow.steps[-1][1]))) == (1, 0)
+    with pytest.raises(UserError, match="inverts its sigmas"):
+        Schedule.from_scheduler(FlowMatchEulerDiscreteScheduler(invert_sigmas=True), 4)
 
 
 def test_steps_beyond_the_schedule_are_refused():

@@ -112,7 +112,7 @@ class FeatureDiffusion(LatentSampler):
         u, free = uniform("feature diffusion class", *here, 1)[:, 0], own.n - 1
         condition = torch.where(u * (free + self.strength) < free, y, denoiser.n_classes)
 
-        def network(z: Tensor, t: int) -> Tensor:
+        def network(z: Tensor, t: float) -> Tensor:
             return denoiser(z, torch.full((CHUNK,), t), condition)
 
         def decode(z: Tensor) -> Tensor:
