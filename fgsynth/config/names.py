@@ -130,6 +130,7 @@ TAU_CHOSEN = _named(f"{LOGIT_ADJUSTMENT}, tau chosen", "probe", "Menon et al. 20
 FINE_TUNED = _named("fine-tuned backbone", "probe")
 FULL_SET = _named("full balanced set", "reference")
 CHOSEN_SAMPLER = _named("sampler chosen on validation", "features")
+CHOSEN_OR_NONE = _named("synthetic features or none, chosen", "features")
 
 SETTINGS = ("amount", "weight", "w", "p", "cycles")
 """What is varied: synthetic images times the missing ones, the weight of balanced softmax, the feedback

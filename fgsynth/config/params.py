@@ -1,5 +1,6 @@
 """params.yaml as typed, frozen models: an unknown or mistyped key is an error that names it."""
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,12 +105,12 @@ def load(path: Path) -> Params:
     """Read and check params.yaml. Raises UserError naming the file and the key."""
     resolved = Resolver(read(path), str(path)).resolve()
     checked: Params = validated(Params, resolved.plain, str(path), resolved.written)
-    for scale in SCALES:
-        written = resolved.written((scale, "own_images", "images"))
+    for scale, stage in product(SCALES, ("own_images", "own_features")):
+        written = resolved.written((scale, stage, "images"))
         if written != IMAGES:
             raise UserError(
                 f"{path}: '{'.'.join(written)}' is nothing that DVC follows: give the folder as "
-                f"{'.'.join(IMAGES)}, which own_images of every scale extends."
+                f"{'.'.join(IMAGES)}, which {stage} of every scale extends."
             )
     images = resolved.plain["mini"]["own_images"]["images"]
     if images.startswith("~") or images.lower().endswith(".csv"):

@@ -170,16 +170,21 @@ class Digits(Frozen):
     filters: Count
 
 
-class LatentSets(Frozen):
+class OfficialSets(Frozen):
+    """Where the long-tailed sets of the paper are on disk."""
+
+    cifar100: str
+    places_lists: str
+    places_images: str
+
+
+class LatentSets(OfficialSets):
     """Where feature sets come from."""
 
     extractor: str
     digits: Digits
     worlds: dict[str, LongTail]
-    cifar100: str
     cifar100_val: Count
-    places_lists: str
-    places_images: str
 
 
 class Search(Frozen):

@@ -15,6 +15,7 @@ from fgsynth.config.schema import (
     LongTail,
     LongTailWorld,
     NotNegative,
+    OfficialSets,
     Positive,
     Sampling,
     Share,
@@ -33,6 +34,7 @@ NOTEBOOKS = {
     "beyond": "08_beyond",
     "baselines": "09_baselines",
     "own_images": "07_own_images",
+    "own_features": "10_own_features",
 }
 """Stage -> notebook, as in dvc.yaml; the order of the report."""
 
@@ -152,6 +154,30 @@ class OwnImages(Frozen):
     training: Classification
 
 
+class OwnFeatures(Frozen):
+    """Parameters of one's own photographs in feature space; `official`, if given, is taken for the folder."""
+
+    work: str
+    images: str
+    official: str | None
+    official_sets: OfficialSets
+    extractor: str
+    seeds: Annotated[int, Field(ge=2)]
+    folds: Annotated[int, Field(ge=2)]
+    samplers: Annotated[tuple[str, ...], ListOf, Distinct, Field(min_length=1)]
+    weight_decay: Annotated[tuple[NotNegative, ...], ListOf, Distinct, Field(min_length=1)]
+    shots: Annotated[tuple[Count, ...], ListOf, Distinct, Field(min_length=1)]
+    sample: LongTail
+
+    @field_validator("samplers")
+    @classmethod
+    def _are_samplers(cls, samplers: tuple[str, ...]) -> tuple[str, ...]:
+        for name in samplers:
+            if names.METHODS.get(name, ("",))[0] != "features":
+                raise ValueError(f"there is no method '{name}' of synthetic features: check its spelling")
+        return samplers
+
+
 class Stages(Frozen):
     """One block per notebook stage."""
 
@@ -163,6 +189,7 @@ class Stages(Frozen):
     nicopp: Nicopp
     baselines: Baselines
     own_images: OwnImages
+    own_features: OwnFeatures
     beyond: Beyond
 
 
@@ -177,6 +204,7 @@ class Smoke(Frozen):
     nicopp: dict[str, Any]
     baselines: dict[str, Any]
     own_images: dict[str, Any]
+    own_features: dict[str, Any]
     beyond: dict[str, Any]
 
     @field_validator("*")

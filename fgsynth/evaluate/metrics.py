@@ -151,19 +151,43 @@ def paired_interval(
     if statistic not in ("mean", "worst"):
         raise UserError(f"Unknown statistic '{statistic}': choose 'mean' or 'worst'.")
     hits, label = _paired_hits(hits_a, hits_b), np.asarray(label)
-    n, m = hits.shape[1:]
+    m = hits.shape[2]
     if label.shape != (m,):
         raise UserError(f"Labels of shape {label.shape} for {m} images: give one label per image.")
     members = [hits[:, :, label == c] for c in np.unique(label)]
     combine = np.mean if statistic == "mean" else np.min
     each = combine([of.mean(2) for of in members], axis=0)
     differences = 100 * (each[0] - each[1])
-    images = 1e4 * (_shared_variance(members) if statistic == "mean" else _worst_variance(members, repeats))
-    mean = float(differences.mean())
+    shared = [of[0].astype(float) - of[1] for of in members]
+    variance = _shared_variance(shared) if statistic == "mean" else _worst_variance(members, repeats)
+    return _over_both(differences, variance)
+
+
+def split_interval(hits_a: ArrayLike, hits_b: ArrayLike, held: ArrayLike, label: ArrayLike) -> Interval:
+    """95 % confidence interval of a - b over random splits of the same images, as `paired_interval`.
+
+    hits_a, hits_b, held: (n, m) booleans, row s of split s; held are the images that it tests, others do not
+    count. Of the mean class accuracy, in points. An image counts by its mean over the splits that test it. It
+    holds for other images and other splits of this kind; splits share images to train on, so a collection
+    drawn anew may differ by more. Raises UserError as `paired_interval`, and where nothing is held out.
+    """
+    hits, held, label = _paired_hits(hits_a, hits_b), np.asarray(held), np.asarray(label)
+    if held.shape != hits.shape[1:] or not held.any(1).all():
+        raise UserError("Every split must hold out at least one image: give (n_splits, n) booleans.")
+    x = np.where(held, hits[0].astype(float) - hits[1], np.nan)
+    tested = held.any(0)
+    shared = [x[:, tested & (label == c)] for c in np.unique(label[tested])]
+    differences = 100 * np.nanmean([np.nanmean(of, 1) for of in shared], axis=0)
+    return _over_both(differences, _shared_variance(shared))
+
+
+def _over_both(differences: NDArray[np.float64], images: float) -> Interval:
+    """Student's interval of the seeds' differences (points) and the normal one of the images' variance."""
+    n, mean = len(differences), float(differences.mean())
     if n == 1:
         return Interval(mean, float("inf"), 1)
     seeds = stdtrit(n - 1, 0.975) ** 2 * differences.var(ddof=1) / n
-    return Interval(mean, float(np.sqrt(seeds + ndtri(0.975) ** 2 * images)), n)
+    return Interval(mean, float(np.sqrt(seeds + ndtri(0.975) ** 2 * 1e4 * images)), n)
 
 
 def _paired_hits(hits_a: ArrayLike, hits_b: ArrayLike) -> NDArray[np.bool_]:
@@ -178,26 +202,33 @@ def _paired_hits(hits_a: ArrayLike, hits_b: ArrayLike) -> NDArray[np.bool_]:
     return np.stack([a, b])
 
 
-def _shared_variance(members: Sequence[NDArray[np.bool_]]) -> float:
+def _shared_variance(differences: Sequence[NDArray[np.float64]]) -> float:
     """Variance of the mean difference that is due to images and common to all seeds (two-way analysis).
 
-    members: by class, hits (2, n, m_c). What differs from seed to seed is taken off, as s^2 has it already.
-    Few images of a class may all agree by chance, so every class counts as having as many more images of the
-    variance of all classes as CELLS adds to it; to that the cells themselves are added once.
+    differences: by class, of hits, (n, m_c), NaN where a seed does not test an image. What differs from
+    seed to seed is taken off, as s^2 has it already. Few images of a class may all agree by chance, so every
+    class counts as having as many more images of the variance of all classes as CELLS adds to it; to that the
+    cells themselves are added once.
     """
     sizes, own = [], []
-    for of in members:
-        x = of[0].astype(float) - of[1]
-        n, m = x.shape
-        noise = x.var(0, ddof=1).mean() / n if n > 1 else 0.0
+    for x in differences:
+        m, each, noise = x.shape[1], *_by_image(x)
         sizes.append(m)
-        own.append(x.mean(0).var(ddof=1) - noise if m > 1 else 0.0)
+        own.append(each.var(ddof=1) - noise if m > 1 else 0.0)
     size, squares = np.array(sizes), (np.array(sizes) - 1) * own
     added = CELLS * 4
     pooled = (max(squares.sum(), 0.0) + 2 * CELLS) / ((size - 1).sum() + added)
     each = (squares + added * pooled) / (size - 1 + added)
     least = 2 * CELLS / (size.sum() + added)
-    return float(max((each / size).sum(), (least / size).sum())) / len(members) ** 2
+    return float(max((each / size).sum(), (least / size).sum())) / len(differences) ** 2
+
+
+def _by_image(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Mean over seeds of every image (m,), of (n, m) with NaN, and the variance of it that is the seeds'."""
+    times = (~np.isnan(x)).sum(0)
+    several = x[:, times > 1]
+    noise = float(np.nanvar(several, 0, ddof=1).mean() * (1 / times).mean()) if several.size else 0.0
+    return np.nanmean(x, 0), noise
 
 
 def _worst_variance(members: Sequence[NDArray[np.bool_]], repeats: int) -> float:

@@ -9,14 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.nn.functional import normalize
 
 from fgsynth.config.names import FG_ENTROPY, REAL_ONLY, UNGUIDED
-from fgsynth.config.schema import LongTail
-from fgsynth.data import mini
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.disk import folders
+from fgsynth.data.disk.own_folder import keep
 from fgsynth.data.sources import IN_MEMORY, Source
 from fgsynth.evaluate.metrics import paired_interval, per_class_accuracy
 from fgsynth.evaluate.tables import COMPARED
@@ -26,15 +24,11 @@ from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthetic_set import SyntheticSet
 from fgsynth.pretrain.corpus import web
 from fgsynth.pretrain.files import JUDGE
-from fgsynth.utils.cache import fingerprint
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.paths import atomic, file_name, from_root, home, root, write_text
-from fgsynth.utils.paths import place as below_root
+from fgsynth.utils.paths import file_name, from_root, home, write_text
 from fgsynth.utils.progress import progress
 from fgsynth.utils.seeds import generator as random
 
-PLACE = "data/own_images"
-"""Where a stage looks for images if it is given no other folder."""
 UNKNOWN = 0.17
 """Median distance (`unfamiliarity`) from which a folder is not of the mini world.
 
@@ -47,21 +41,6 @@ SHOWN = 1500
 """Images of the mini world that they are compared with, which takes two seconds."""
 COARSE = 5
 """Held-out images of a class below which its accuracy says little."""
-
-
-def place_of(images: str, sample: LongTail, scale: str, work: str) -> Path:
-    """The folder or CSV of a notebook's parameter; images of the mini world where PLACE has no train folder.
-
-    These are rendered below `work`, in a folder of their own for every sample and for other code.
-    """
-    place = below_root(images)
-    if Path(images) != Path(PLACE) or (place / "train").is_dir():
-        return place
-    bench = mini.imagenet_lt(sample)
-    name = fingerprint(("data", "miniworld", "utils/seeds"), bench.digest)
-    place = root() / work / "own" / name / f"own-{scale}"
-    as_folder(bench, place)
-    return place
 
 
 def benchmark(place: str | Path, side: int) -> Benchmark:
@@ -247,22 +226,5 @@ def export(exp: Experiment, made: SyntheticSet, folder: Path) -> pd.DataFrame:
     write_text(there, text)
     images = made.images
     for i, path in enumerate(progress(paths, "exported")):
-        _keep(folder / path, images[i][0].numpy())
+        keep(folder / path, images[i][0].numpy())
     return index
-
-
-def as_folder(bench: Benchmark, folder: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> None:
-    """Write images of a benchmark as an image folder <split>/<class>/<number>.png, to try this on."""
-    for split in splits:
-        rows = bench.manifest.rows(split)
-        for i, (y, image) in enumerate(zip(rows["label"], bench.images(rows).numpy(), strict=True)):
-            name = folders.class_folder(bench.manifest.classes[y])
-            _keep(folder / split / name / f"{i:05d}.png", image)
-
-
-def _keep(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an image that is not there yet."""
-    if path.is_file():
-        return
-    with atomic(path) as partial:
-        Image.fromarray(image).save(partial, format="png")

@@ -77,6 +77,17 @@ def _check_data(a: Arguments) -> None:
         raise UserError(f"{a.root} is not ready: put right what the report names, then check it again.")
 
 
+def _predict(a: Arguments) -> None:
+    from fgsynth.latent import model_file
+    from fgsynth.utils.paths import write_text
+
+    table = model_file.predict(a.classifier, a.images).to_csv(index=False, float_format="%.4f")
+    if a.out is None:
+        print(table, end="")
+    else:
+        write_text(home(a.out), table)
+
+
 def _evening(a: Arguments) -> None:
     from fgsynth.cost import evening
 
@@ -229,6 +240,10 @@ def parser() -> argparse.ArgumentParser:
     cost.add_argument(
         "--out", type=_new, default="scratch/benchmark", help="folder for cost.csv and cost.txt"
     )
+    predict = command("predict", _predict, "classes of new images, by the classifier that notebook 10 wrote")
+    predict.add_argument("classifier", type=_folder, help="its folder")
+    predict.add_argument("images", type=_there, nargs="+", help="files, or folders of them")
+    predict.add_argument("--out", help="a CSV file, else the terminal")
     _paper_scale(command)
     return top
 

@@ -15,6 +15,7 @@ FIXED_LENGTH = ("strata", "modes", "rate", "batch")
 OTHERS = {
     "scale": "evening", "counts": "real", "dtype": "bfloat16", "revision": "a0b1",
     "template": "a drawing of *", "dropout": 0.25, "entropy": 0.3, "unknown_images": "go on",
+    "official": "cifar100_lt:10",
 }  # fmt: skip
 ONLY = {
     "blocks.tables.split": "split 'test' is of the mini world",
@@ -56,8 +57,8 @@ def another(key, value):
 def added(name, values):
     if name == "augment":
         return next(one for one in ("grey", "flip") if one not in values)
-    if name in ("methods", "curve_methods"):
-        return "ERM"
+    if name in ("methods", "curve_methods", "samplers"):
+        return "kernel density" if "kernel density" not in values else "ERM"
     kinds = {float: 0.9, int: 7, str: "another, of {}"}
     return kinds[type(values[0])] if values else 7
 

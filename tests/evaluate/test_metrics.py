@@ -10,6 +10,7 @@ from fgsynth.evaluate.metrics import (
     long_tail_accuracy,
     paired_interval,
     per_class_accuracy,
+    split_interval,
     strata,
 )
 from fgsynth.utils.errors import UserError
@@ -176,6 +177,26 @@ def test_intervals_of_few_images_per_class_cover_the_truth(per_class, easy):
         result = paired_interval(*hits, label)
         covered.append(result.low <= 0 <= result.high)
     assert np.mean(covered) >= 0.93
+
+
+def test_over_random_splits_the_interval_covers_and_images_not_tested_do_not_count():
+    rng = np.random.default_rng(4)
+    label, covered = np.repeat(np.arange(5), 8), []
+    for _ in range(300):
+        chance = rng.beta(4, 2, len(label)) + rng.normal(0, 0.1, (2, 1, len(label)))
+        hits = rng.random((2, 6, len(label))) < chance
+        held = np.stack([rng.permuted(np.tile([1, 1, 0, 0, 0, 0, 0, 0], (5, 1)), axis=1) for _ in range(6)])
+        held = held.reshape(6, -1).astype(bool)
+        result = split_interval(*hits, held, label)
+        other = split_interval(hits[0] & held, hits[1] & held, held, label)
+        assert (other.mean, other.half_width) == (result.mean, result.half_width)
+        covered.append(result.low <= 0 <= result.high)
+    assert 0.93 <= np.mean(covered) < 1
+    every = np.ones_like(held)
+    whole, expected = split_interval(*hits, every, label), paired_interval(*hits, label)
+    assert (whole.mean, whole.half_width) == pytest.approx((expected.mean, expected.half_width))
+    with pytest.raises(UserError, match="Every split must hold out at least one image"):
+        split_interval(*hits, np.zeros_like(held), label)
 
 
 def test_one_seed_says_nothing_of_seeds():

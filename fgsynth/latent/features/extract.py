@@ -3,14 +3,17 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fgsynth.data.images import as_rgb
 from fgsynth.data.sources import Source, digest, take
 from fgsynth.latent.features.extractors import Extractor
 from fgsynth.utils.cache import files_digest, fingerprint
@@ -75,16 +78,36 @@ def _make(extractor: Extractor, source: Source, parts: Mapping[Path, range], bat
 
 
 def _batches(extractor: Extractor, source: Source, plan: list[Tensor]) -> Iterator[Tensor]:
-    for rows in progress(plan, f"features, {extractor.name}"):
-        features = extractor(list(take(source, rows)))
-        finite = torch.isfinite(features).all(1)
-        if not finite.all():
-            row = int(rows[finite.logical_not()][0])
-            raise UserError(
-                f"'{extractor.name}' gives image {row} a feature that is not finite: leave the image out "
-                "or take another extractor."
-            )
-        yield features
+    """Features batch by batch; a thread reads the next images while the network is at these."""
+
+    def prepared(rows: Tensor) -> Tensor:
+        return extractor.prepare(_upright(source, rows))
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(prepared, plan[0]) if plan else None
+        for i, rows in enumerate(progress(plan, f"features, {extractor.name}")):
+            assert ahead is not None
+            pixels = ahead.result()
+            ahead = reader.submit(prepared, plan[i + 1]) if i + 1 < len(plan) else None
+            yield _finite(extractor.embed(pixels), rows, extractor.name)
+
+
+def _upright(source: Source, rows: Tensor) -> Iterator[Image.Image]:
+    """Images one by one, so that of large photographs one at a time is in memory."""
+    some = take(source, rows) if hasattr(source, "take") else (source[i][0] for i in rows.tolist())
+    return (as_rgb(image, f"Image {i}") for i, image in zip(rows.tolist(), some, strict=True))
+
+
+def _finite(features: Tensor, rows: Tensor, name: str) -> Tensor:
+    """Features (n, k) of some rows. Raises UserError with the first image whose are not finite."""
+    finite = torch.isfinite(features).all(1)
+    if not finite.all():
+        row = int(rows[finite.logical_not()][0])
+        raise UserError(
+            f"'{name}' gives image {row} a feature that is not finite: leave the image out "
+            "or take another extractor."
+        )
+    return features
 
 
 def _sound(path: Path, rows: int) -> bool:

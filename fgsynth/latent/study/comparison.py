@@ -23,7 +23,7 @@ from fgsynth.config.names import (
     TAU_CHOSEN,
     WHITENED,
 )
-from fgsynth.evaluate.metrics import interval, long_tail_accuracy
+from fgsynth.evaluate.metrics import Interval, interval, long_tail_accuracy
 from fgsynth.guidance.criteria import Criterion, Hardness, entropy, loss
 from fgsynth.guidance.feedback import Guidance
 from fgsynth.latent.checks import by_class
@@ -229,6 +229,10 @@ REFERENCES: dict[str, Callable[[Draw], Predictor]] = {
 """Without synthetic features; the last is the bound, trained on more than long-tailed methods have."""
 REFERENCE_NAMES = (ERM, BALANCED_SOFTMAX, TAU_CHOSEN, WHITENED, *list(REFERENCES)[2:])
 
+PROBES, LDAS = (TAU_CHOSEN, WHITENED), (SHRINKAGE_LDA_CORRECTED, SHRUNK_LDA)
+"""The references that synthetic features have to beat: tuned probes, and what class means do alone."""
+LDA = "LDA"
+
 
 def compare(draw: Draw, methods: Iterable[str]) -> pd.DataFrame:
     """Compare all references and the named methods on one draw, and the method that validation prefers."""
@@ -247,6 +251,47 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
     against = long[long["method"] == BALANCED_SOFTMAX].set_index(keys)["value"]
     long["gain"] = long["value"] - against.reindex(pd.MultiIndex.from_frame(long[keys])).to_numpy()
     return long[long["method"] != BALANCED_SOFTMAX].drop(columns="value")
+
+
+def over_best(
+    rows: pd.DataFrame, method: str, references: Sequence[str], metric: str, by: Sequence[str]
+) -> pd.DataFrame:
+    """Subtract, draw by draw, the reference that validation prefers: columns `by`, seed and gain (points)."""
+    keys = [*by, "seed"]
+    mine = rows[rows["method"].isin(references)].reset_index(drop=True)
+    best = mine.loc[mine.groupby(keys)["val"].idxmax()].set_index(keys)[metric]
+    made = rows[rows["method"] == method]
+    return (made.set_index(keys)[metric] - best).dropna().rename("gain").reset_index()
+
+
+def conditions(rows: pd.DataFrame, sampler: str, metric: str, by: Sequence[str]) -> pd.DataFrame:
+    """Say where a sampler gains over references that are tuned as well, and where LDA alone does it.
+
+    rows: of all draws. Columns: `by`, and in points with their 95 % intervals over draws the gains of the
+    sampler over the probe and over the LDA that validation prefers, and of that LDA over that probe.
+    """
+    lda = rows[rows["method"].isin(LDAS)].reset_index(drop=True)
+    lda = lda.loc[lda.groupby([*by, "seed"])["val"].idxmax()].assign(method=LDA)
+    every = pd.concat([rows, lda])
+    pairs = {
+        "sampler - probe": (sampler, PROBES), "sampler - LDA": (sampler, LDAS), "LDA - probe": (LDA, PROBES),
+    }  # fmt: skip
+    parts = {}
+    for name, (method, references) in pairs.items():
+        gained = over_best(every, method, references, metric, by)
+        parts[name] = gained.groupby([*by], sort=False)["gain"].agg(lambda g: interval(g.to_numpy()))
+    found = pd.DataFrame(parts)
+    found["what gains"] = [_what(*row) for row in found.to_numpy().tolist()]
+    return found.map(str).reset_index()
+
+
+def _what(over_probe: Interval, over_lda: Interval, lda: Interval) -> str:
+    """What gains over a tuned probe, of the three intervals of `conditions`."""
+    if over_probe.sign > 0 and over_lda.sign > 0:
+        return "synthetic features"
+    if lda.sign > 0:
+        return "LDA alone"
+    return "synthetic features or LDA" if over_probe.sign > 0 else "nothing"
 
 
 def gap_closed(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fgsynth.config.names import BALANCED_SOFTMAX, FINE_TUNED, SHRINKAGE_LDA, TAU_CHOSEN
+from fgsynth.config.names import FINE_TUNED, TAU_CHOSEN
 from fgsynth.data.benchmark import MANY_ABOVE
 from fgsynth.data.images import as_rgb_all
 from fgsynth.data.sources import take
@@ -18,7 +18,7 @@ from fgsynth.latent.features.extractors import Extractor
 from fgsynth.latent.features.feature_set import REST, FeatureSet
 from fgsynth.latent.features.finetune import FineTuned, best_by_validation, fine_tune
 from fgsynth.latent.features.sets import ImageSet
-from fgsynth.latent.study.comparison import Draw
+from fgsynth.latent.study.comparison import LDAS, PROBES, Draw
 from fgsynth.utils.parallel import threads_for
 from fgsynth.utils.seeds import stable_seed
 
@@ -33,12 +33,12 @@ def amounts(draw: Draw, methods: Iterable[str], amounts: Sequence[float]) -> pd.
 
 
 def shots(draw: Draw, methods: Iterable[str], shots: Sequence[int]) -> pd.DataFrame:
-    """Accuracy against the number of real features of every class that has not many."""
+    """Accuracy against the real features of every class that has not many; references are tuned as well."""
     rows = []
     for n in shots:
         fewer = replace(draw, data=few_shot(draw.data, n, draw.seed), final=None)
         with threads_for(draw.data.features.numel() * len(draw.counts)):
-            made = [fewer.reference(m) for m in (BALANCED_SOFTMAX, SHRINKAGE_LDA)]
+            made = [fewer.reference(m) for m in (*PROBES, *LDAS)]
             rows += [row | {"shots": n} for row in [*made, *map(fewer.synthetic, methods)]]
     return pd.DataFrame(rows)
 

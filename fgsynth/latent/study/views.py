@@ -127,6 +127,28 @@ def draw_gains(gains: pd.DataFrame, bound: str) -> Figure:
     return figure
 
 
+def draw_conditions(by_shots: pd.DataFrame, by_quality: pd.DataFrame) -> Figure:
+    """Draw the gain over the best reference against shots, a line per set, and against the extractor.
+
+    by_shots: set, shots, seed, gain. by_quality: set, seed, gain, full: accuracy of the balanced set (%).
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4), sharey=True, layout="constrained")
+    sns.lineplot(by_shots, x="shots", y="gain", hue="set", errorbar=band, marker="o", palette="colorblind",
+                 ax=axes[0])  # fmt: skip
+    sns.pointplot(by_quality, x="full", y="gain", hue="set", errorbar=band, native_scale=True,
+                  palette="colorblind", legend=False, ax=axes[1])  # fmt: skip
+    shots = sorted(by_shots["shots"].unique())
+    axes[0].set_xscale("log")
+    axes[0].set_xticks(shots, [str(n) for n in shots])
+    axes[0].minorticks_off()
+    axes[0].legend(title=None, fontsize=7)
+    axes[0].set(xlabel="real shots", ylabel="points over the best reference")
+    axes[1].set(xlabel="accuracy on the full balanced set (%)")
+    for ax in axes:
+        ax.axhline(0, color="0.6", linewidth=1)
+    return figure
+
+
 def draw_curves(by_amount: pd.DataFrame, by_shots: pd.DataFrame) -> Figure:
     """Draw a column per benchmark: accuracy against synthetic features, and against real shots."""
     sets = list(dict.fromkeys(by_amount["set"]))

@@ -160,7 +160,8 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch, name):
     monkeypatch.setattr(extractors.CLIPImageProcessor, "from_pretrained", offline)
     with pytest.raises(UserError) as caught:
         extractor(name)
+    hub = name.removeprefix("un").removeprefix("clip:").replace("timm:", "timm/")
     assert str(caught.value) == (
-        f"The extractor '{name}' cannot be loaded (no route to host): connect to the hub once, or give a "
-        "local folder with safetensors instead of its name."
+        f"The extractor '{name}' cannot be loaded (no route to host): run 'hf download {hub}' once, give a "
+        "local folder with safetensors, or take lite:0."
     )

@@ -78,3 +78,14 @@ def test_the_bridge_in_both_directions(settings, tmp_path, root):
     rows = bridge.images_against_samples(raw, draw, model, ["class gaussian"], per_class=2)
     assert list(rows["method"]) == ["no synthetic features", "unCLIP images", "class gaussian"]
     assert rows["overall"].gt(50).all()
+
+
+def test_noise_degrades_features_and_nothing_else(settings):
+    clean, noisy = (registry.load(f"digits_lt{end}", 0, settings, "x").choosing for end in ("", ", noise 2"))
+    assert torch.equal(clean.label, noisy.label)
+    assert (clean.split == noisy.split).all()
+    added = noisy.features - clean.features
+    spread = (clean.features - clean.features.mean(0)).std().item()
+    assert added.std().item() == pytest.approx(2 * spread, rel=0.05)
+    with pytest.raises(UserError, match="No benchmark of features 'digits_lt, noise much'"):
+        registry.load("digits_lt, noise much", 0, settings, "x")

@@ -6,6 +6,7 @@ from tiny_features import feature_set
 
 from fgsynth.config.names import (
     BALANCED_SOFTMAX,
+    CHOSEN_OR_NONE,
     CHOSEN_SAMPLER,
     ERM,
     FULL_SET,
@@ -116,4 +117,35 @@ def test_the_plane_is_the_same_whatever_was_drawn_before(draw):
 
 def test_every_method_has_its_name():
     named = {name for name, (kind, _) in METHODS.items() if kind == "features"}
-    assert named == {*comparison.METHODS, CHOSEN_SAMPLER}
+    assert named == {*comparison.METHODS, CHOSEN_SAMPLER, CHOSEN_OR_NONE}
+
+
+def by_draw(**values):
+    """Rows of four draws of one set: per method, overall accuracies and one validation accuracy."""
+    rows = [
+        {"set": "s", "shots": 2, "method": method, "seed": i, "overall": v, "val": val}
+        for method, (val, *overall) in values.items()
+        for i, v in enumerate(overall)
+    ]
+    return pd.DataFrame(rows)
+
+
+PLAIN = {TAU_CHOSEN: (60, 50, 51, 50, 51), comparison.WHITENED: (50, 90, 90, 90, 90)}
+
+
+@pytest.mark.parametrize(
+    ("lda", "sampler", "what"),
+    [
+        ((50, 51, 50, 51), (55, 56, 55, 57), "synthetic features"),
+        ((60, 61, 60, 62), (60, 61, 60, 61), "LDA alone"),
+        ((52, 49, 53, 48), (50, 51, 50, 51), "nothing"),
+    ],
+)
+def test_conditions_say_what_gains_over_a_tuned_probe(lda, sampler, what):
+    lda_rows = {comparison.SHRUNK_LDA: (70, *lda), comparison.SHRINKAGE_LDA_CORRECTED: (10, 9, 9, 9, 9)}
+    rows = by_draw(**PLAIN, **lda_rows, smote=(0, *sampler))
+    found = comparison.conditions(rows, "smote", "overall", ["set", "shots"])
+    assert found[["set", "shots", "what gains"]].to_numpy().tolist() == [["s", 2, what]]
+    # The better on validation is the reference, though another may be better on test.
+    gained = comparison.over_best(rows, "smote", comparison.PROBES, "overall", ["set", "shots"])
+    assert gained["gain"].tolist() == [a - b for a, b in zip(sampler, PLAIN[TAU_CHOSEN][1:], strict=True)]

@@ -24,7 +24,7 @@ def test_curves_have_a_row_per_point(draw):
     amounts = sweeps.amounts(draw, ["class gaussian"], [0.5, 2.0])
     assert list(amounts["amount"]) == [0, 0.5, 2]
     shots = sweeps.shots(draw, ["class gaussian"], [2, 5])
-    assert list(shots["shots"]) == [2] * 3 + [5] * 3
+    assert list(shots["shots"]) == [2] * 5 + [5] * 5
 
 
 def test_fine_tuning_starts_at_the_probe_of_the_networks_own_features(draw):
