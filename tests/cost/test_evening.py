@@ -62,6 +62,6 @@ def test_what_was_run_is_told_from_what_is_left(root, tmp_path, monkeypatch):
     after = evening.listed(tmp_path).splitlines()
     assert after[-1] == "18 of 19 are to be run; those estimated take 7.0 hours."
     assert "nicopp_1" not in evening.left(tmp_path)
-    assert len(evening.left(tmp_path)) == 17
+    assert len(evening.left(tmp_path)) == 18
     (line,) = (line.split() for line in after if "nicopp_1" in line)
     assert line == ["nicopp_1", "1,000", "20", "2.0", "1.5", "012345678"]

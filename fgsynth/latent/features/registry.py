@@ -52,8 +52,8 @@ def load(name: str, seed: int, settings: LatentSets, work: str) -> Drawn:
     clean, noise, level = name.partition(NOISE)
     if noise and level.replace(".", "", 1).isdecimal():
         drawn = load(clean, seed, settings, work)
-        final = degraded(drawn.final, float(level), seed) if drawn.final else None
-        return replace(drawn, choosing=degraded(drawn.choosing, float(level), seed), final=final)
+        spoilt = [degraded(one, float(level), seed) for one in (drawn.choosing, drawn.final) if one]
+        return replace(drawn, choosing=spoilt[0], final=spoilt[1] if drawn.final else None)
     kind, _, value = name.partition(":")
     folder, short = place(work) / "features", name.removesuffix(FEATURES)
     if name == DIGITS:

@@ -279,8 +279,9 @@ def conditions(rows: pd.DataFrame, sampler: str, metric: str, by: Sequence[str])
     parts = {}
     for name, (method, references) in pairs.items():
         gained = over_best(every, method, references, metric, by)
-        parts[name] = gained.groupby([*by], sort=False)["gain"].agg(lambda g: interval(g.to_numpy()))
-    found = pd.DataFrame(parts)
+        groups = gained.groupby([*by], sort=False)["gain"]
+        parts[name] = {where: interval(g.to_numpy()) for where, g in groups}
+    found = pd.DataFrame(parts).rename_axis([*by])
     found["what gains"] = [_what(*row) for row in found.to_numpy().tolist()]
     return found.map(str).reset_index()
 
