@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from fgsynth.config.checked import checked
@@ -167,9 +166,10 @@ class Flow(Schedule):
         if scheduler.config["invert_sigmas"]:
             raise UserError("The scheduler inverts its sigmas (invert_sigmas): set it to false.")
         c, given = scheduler.config, np.linspace(1, 1 / n_steps, n_steps) if evenly else None
-        sizes = c["base_image_seq_len"], c["max_image_seq_len"], c["base_shift"], c["max_shift"]
-        shift = calculate_shift(tokens, *sizes) if c["use_dynamic_shifting"] else None
-        scheduler.set_timesteps(n_steps, sigmas=given, mu=shift)
+        # By the logarithm of the signal-to-noise ratio, linear in an image's tokens (Esser et al. 2024).
+        share = (tokens - c["base_image_seq_len"]) / (c["max_image_seq_len"] - c["base_image_seq_len"])
+        shift = c["base_shift"] + share * (c["max_shift"] - c["base_shift"])
+        scheduler.set_timesteps(n_steps, sigmas=given, mu=shift if c["use_dynamic_shifting"] else None)
         times = [*scheduler.timesteps.tolist(), 0.0]
         return cls(tuple(pairwise(times)), c["num_train_timesteps"])
 
