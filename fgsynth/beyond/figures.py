@@ -3,53 +3,32 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from fgsynth.config.names import FG_ENTROPY, UNGUIDED
-from fgsynth.evaluate.figures import COLOURS, band, forest
+from fgsynth.evaluate.figures import COLOURS, forest, legend
 
 METRIC = {"imagenet_lt": "few", "nicopp": "worst_group_accuracy"}
 """What each benchmark is about."""
 NAMED = {"imagenet_lt": "Few", "nicopp": "worst group"}
 
 
-def differences(compared: pd.DataFrame, names: Sequence[str], title: str) -> Figure:
-    """Points gained over the printed method, with 95 % intervals, one panel per benchmark that was run."""
+def differences(compared: pd.DataFrame, names: Sequence[str], costs: pd.Series | None = None) -> Figure:
+    """Points gained over the printed method, with 95 % intervals, one panel per benchmark that was run.
+
+    costs: by method, told beside the names.
+    """
     panels = {
-        f"{NAMED[name]}, points over {FG_ENTROPY}": compared[
+        f"{NAMED[name]}, points": compared[
             (compared["benchmark"] == name) & (compared["metric"] == metric)
         ].set_index("method")
         for name, metric in METRIC.items()
         if name in set(compared["benchmark"])
     }
     figure = forest(panels, names)
-    figure.suptitle(title)
-    return figure
-
-
-def frontier(table: pd.DataFrame, ylabel: str) -> Figure:
-    """Accuracy against cost, a point per method with the 95 % interval of its seeds; the dashed line is 1.1.
-
-    table: method, seed, cost, value.
-    """
-    figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    points = table.groupby("method", sort=False).agg(cost=("cost", "first"), mean=("value", "mean"))
-    gap, last = 0.07 * (np.ptp(points["mean"]) or 1.0), -np.inf
-    for name, (cost, mean) in points.sort_values("mean").iterrows():
-        low, high = band(table.loc[table["method"] == name, "value"].to_numpy(float))
-        colour = COLOURS["unguided" if str(name).startswith(UNGUIDED) else "entropy"]
-        ax.errorbar(cost, mean, yerr=[[mean - low], [high - mean]], fmt="o", ms=5, lw=0.7, color=colour)
-        # Names in a column of their own rising with the points, as these lie close together.
-        last = max(mean, last + gap)
-        ax.annotate(
-            str(name), (cost, mean), (1.02, last), textcoords=ax.get_yaxis_transform(), fontsize=8,
-            va="center", arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "grey"},
-        )  # fmt: skip
-    ax.axvline(1.1, color="grey", lw=1, ls="--")
-    ax.set(xlabel="cost of the set, times unguided sampling of as many images to fill", ylabel=ylabel)
+    if costs is not None:
+        figure.axes[0].set_yticklabels([f"{name}: {costs[name]:.2f}" for name in names])
     return figure
 
 
@@ -59,13 +38,51 @@ def loops(table: pd.DataFrame, reference: Mapping[str, float]) -> Figure:
     table: benchmark, kind, cycles, value; reference: the mean of the printed method, by benchmark.
     """
     figure, axes = plt.subplots(1, len(METRIC), figsize=(9, 3.2), layout="constrained")
+    kinds = list(dict.fromkeys(table["kind"]))
+    colours = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)).as_hex(), strict=True))
     for ax, name in zip(axes, METRIC, strict=True):
         mine = table[table["benchmark"] == name]
-        dodge = mine["kind"].nunique() > 1
-        sns.stripplot(mine, x="cycles", y="value", hue="kind", dodge=dodge, jitter=False, size=5, ax=ax)
+        sns.stripplot(mine, x="cycles", y="value", hue="kind", palette=colours, dodge=len(kinds) > 1,
+                      jitter=False, size=5, legend=False, ax=ax)  # fmt: skip
         ax.axhline(reference[name], color="grey", lw=1)
         ax.set(ylabel=f"{NAMED[name]} (%)", xlabel="parts of the set that were made")
-        ax.legend(title=None, fontsize=7)
+    legend(figure, colours)
+    return figure
+
+
+def allocation(table: pd.DataFrame) -> Figure:
+    """Images given by expected gain against those that fill up, a panel per benchmark, coloured by error.
+
+    table: benchmark, filled, given, error (%), one row per class or group.
+    """
+    names = list(dict.fromkeys(table["benchmark"]))
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(4.5 * len(names) + 0.8, 3.2), squeeze=False, layout="constrained"
+    )
+    for ax, name in zip(axes[0], names, strict=True):
+        mine = table[table["benchmark"] == name]
+        points = ax.scatter(mine["filled"], mine["given"], c=mine["error"], cmap="viridis", s=30)
+        most = max(mine["filled"].max(), mine["given"].max())
+        ax.plot([0, most], [0, most], color="grey", lw=1, ls=":")
+        ax.set(title=name, xlabel="images that fill up", ylabel="images by expected gain")
+        figure.colorbar(points, ax=ax, label="error on val (%)")
+    return figure
+
+
+def scale_rule(table: pd.DataFrame) -> Figure:
+    """Share of images recognised against the feedback scale: every class in grey, and their mean.
+
+    table: benchmark, class, w, recognised.
+    """
+    names = list(dict.fromkeys(table["benchmark"]))
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(4 * len(names), 3.2), squeeze=False, sharey=True, layout="constrained"
+    )
+    for ax, name in zip(axes[0], names, strict=True):
+        wide = table[table["benchmark"] == name].pivot_table("recognised", "w", "class")
+        ax.plot(wide.index, 100 * wide, color="grey", lw=0.6, alpha=0.6)
+        ax.plot(wide.index, 100 * wide.mean(axis=1), color=COLOURS["entropy"], marker="o")
+        ax.set(title=name, xlabel="feedback scale w", ylabel="recognised (%)", ylim=(0, 100))
     return figure
 
 

@@ -109,6 +109,14 @@ class MiniWorld(Frozen):
     training: Classification
 
 
+class Gallery(Frozen):
+    """Images to look at: of the rarest classes, with every criterion at every scale."""
+
+    classes: Annotated[int, Field(ge=1, le=24)]
+    per_class: Count
+    scales: Annotated[list[Positive], Distinct, Field(min_length=1)]
+
+
 class Ablations(Frozen):
     """Parameters of the sampler ablations; their meanings stand beside them in params.yaml."""
 
@@ -120,6 +128,7 @@ class Ablations(Frozen):
     per_few: Count
     dropouts: Annotated[list[Share], Distinct, Field(min_length=2)]
     scales: Annotated[list[Positive], Distinct, Field(min_length=1)]
+    gallery: Gallery
     followed: Count
     mini_world: MiniWorld | None
     table_seeds: Annotated[int, Field(ge=2)]

@@ -11,6 +11,7 @@ import seaborn as sns
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +31,8 @@ STRATA = {"overall": "#222222", "many": "#0b62a4", "medium": "#6a3d9a", "few": "
 
 
 def use_style() -> None:
-    """The house style for all following figures."""
+    """The house style for all following figures, which `Output.figure` shows, and the kernel does not."""
+    plt.ioff()
     sns.set_theme(style="ticks", context="notebook", font_scale=0.85)
     plt.rcParams.update(
         {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 96, "legend.frameon": False}
@@ -41,6 +43,12 @@ def band(values: NDArray[np.float64]) -> tuple[float, float]:
     """The 95 % interval of the mean, for seaborn's `errorbar`: the same as in the tables."""
     over_seeds = interval(values)
     return over_seeds.low, over_seeds.high
+
+
+def percent(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The same of percentages, which lie between 0 and 100."""
+    low, high = band(values)
+    return max(low, 0.0), min(high, 100.0)
 
 
 def plane(axes: Axes, x: Tensor, y: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
@@ -54,6 +62,7 @@ def plane(axes: Axes, x: Tensor, y: Tensor, weight: Tensor | None = None, bias: 
             mine[:, 0], mine[:, 1], s=4, alpha=0.5, lw=0, color=COLOURS[f"class {c}"], label=f"class {c}"
         )
     axes.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+    axes.set(xlabel="$x_1$", ylabel="$x_2$")
     if weight is not None and bias is not None:
         w, b = weight[1] - weight[0], bias[1] - bias[0]
         foot = -b * w / w.square().sum()
@@ -61,17 +70,40 @@ def plane(axes: Axes, x: Tensor, y: Tensor, weight: Tensor | None = None, bias: 
         axes.axline(tuple(foot.tolist()), tuple(along.tolist()), color="black", lw=1.2)
 
 
-def curves(axes: Axes, data: pd.DataFrame, x: str, y: str, hue: str, ylabel: str) -> None:
-    """Mean over seeds with its 95 % band."""
-    sns.lineplot(data, x=x, y=y, hue=hue, palette=COLOURS, errorbar=band, marker="o", ax=axes)
+def curves(
+    axes: Axes,
+    data: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: str,
+    ylabel: str,
+    palette: Mapping[str, str] = COLOURS,
+) -> None:
+    """Mean over seeds with its 95 % band; the legend is `legend`. A label with (%) is of percentages."""
+    errorbar = percent if "(%)" in ylabel else band
+    sns.lineplot(
+        data, x=x, y=y, hue=hue, palette=palette, errorbar=errorbar, marker="o", legend=False, ax=axes
+    )
     axes.set_ylabel(ylabel)
 
 
+def legend(figure: Figure, colours: Mapping[str, str]) -> None:
+    """One legend of lines by colour, beside all panels, where it covers nothing."""
+    handles = [Line2D([], [], color=colour, marker="o", ms=4) for colour in colours.values()]
+    figure.legend(handles, list(colours), loc="outside right upper")
+
+
 def over_seeds(wide: pd.DataFrame, columns: Sequence[str], by: str) -> pd.DataFrame:
-    """Mean and 95 % half-width over seeds, as text; empty where a value is missing."""
+    """Mean and 95 % half-width over seeds, as text; empty where a value is missing.
+
+    Of two seeds the mean alone: Student's half-width is 6 times their distance, which says nothing of them.
+    """
 
     def text(values: pd.Series) -> str:
-        return str(interval(values.to_numpy(float))) if values.notna().all() else ""
+        if values.isna().any():
+            return ""
+        found = interval(values.to_numpy(float))
+        return str(found) if found.n > 2 else f"{found.mean:.2f} (n = {found.n})"
 
     return wide.groupby(by, sort=False)[list(columns)].agg(text)
 
@@ -79,10 +111,10 @@ def over_seeds(wide: pd.DataFrame, columns: Sequence[str], by: str) -> pd.DataFr
 def strata_curves(wide: pd.DataFrame, x: str, xlabel: str) -> Figure:
     """Overall, many, medium and few against x, mean over seeds with 95 % bands."""
     figure, ax = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
-    long = wide.melt([x, "seed"], ["overall", "many", "medium", "few"], "stratum", "accuracy")
-    sns.lineplot(long, x=x, y="accuracy", hue="stratum", palette=STRATA, errorbar=band, marker="o", ax=ax)
-    ax.set(xlabel=xlabel, ylabel="accuracy (%)")
-    ax.legend(title=None, bbox_to_anchor=(1.01, 1), loc="upper left")
+    long = wide.melt([x, "seed"], list(STRATA), "stratum", "accuracy")
+    curves(ax, long, x, "accuracy", "stratum", "accuracy (%)", STRATA)
+    ax.set_xlabel(xlabel)
+    legend(figure, STRATA)
     return figure
 
 
@@ -110,7 +142,7 @@ def forest(panels: Mapping[str, pd.DataFrame], lines: Sequence[str]) -> Figure:
         )
         ax.axvline(0, color="grey", lw=1)
         ax.set(xlabel=label, yticks=range(len(lines)), yticklabels=lines)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)
     return figure
 
 
@@ -133,8 +165,8 @@ def images(rows: Mapping[str, NDArray[np.uint8]], titles: Sequence[str] = (), si
     return figure
 
 
-def slider(draw: Callable[[float], Figure], values: Sequence[float], label: str) -> None:
-    """A slider over images drawn beforehand; a strip of the same images where it cannot work.
+def slider(draw: Callable[[float], Figure], values: Sequence[float], label: str, alt: str) -> None:
+    """A slider over images drawn beforehand; a strip of the same images, with alt text, where it cannot work.
 
     One output carries both: JupyterLab shows the widget, everything else (papermill's stored
     copy, HTML, GitHub) the strip. Slider and images are linked in the browser, so that it answers
@@ -150,7 +182,7 @@ def slider(draw: Callable[[float], Figure], values: Sequence[float], label: str)
         "image/png": _strip(images),
         "text/plain": f"slider: {label}",
     }
-    display(bundle, raw=True)
+    display(bundle, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
 def _png(figure: Figure) -> bytes:

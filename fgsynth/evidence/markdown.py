@@ -1,7 +1,7 @@
 """What the report says in Markdown: the blocks of README.md, and reports/README.md with claims and tables."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -38,6 +38,8 @@ TITLES = {
     "imagenet_lt_features": "ImageNet-LT",
     "digits_lt": "digits",
     "places_lt_features": "Places-LT",
+    "beyond_imagenet_lt": "ImageNet-LT",
+    "beyond_nicopp": "NICO++",
 }
 """Benchmarks of the answers, in words."""
 _BENCHMARKS = (("imagenet_lt", "few"), ("places_lt", "few"), ("nicopp", "worst_group_accuracy"))
@@ -96,8 +98,26 @@ def answers(found: Found) -> list[str]:
 
 def _answer(asked: Comparison, piece: Piece) -> str:
     shown = f" {piece.interval}" if piece.estimate else ""
-    where = f"{TITLES[asked.benchmark]} {asked.metric.replace('_accuracy', '').replace('_', ' ')}"
-    return f"{where} **{WORDS[piece.outcome]}**{shown}"
+    return f"{TITLES[asked.benchmark]} {metric(asked)} **{WORDS[piece.outcome]}**{shown}"
+
+
+def metric(asked: Comparison) -> str:
+    """What is measured, in words."""
+    return asked.metric.replace("_accuracy", "").replace("_", " ")
+
+
+def title(piece: Piece) -> str:
+    """The benchmark of a piece; below scale paper those of the papers' names are the mini world's."""
+    named = TITLES[piece.asked.benchmark]
+    return f"{named} mini" if named[0].isupper() and piece.scale != "paper" else named
+
+
+def sentence(pieces: Sequence[Piece]) -> str:
+    """What pieces of a question decide, without numbers: "*yes* on A and B; *undecided* on C"."""
+    where: dict[str, list[str]] = {}
+    for piece in pieces:
+        where.setdefault(WORDS[piece.outcome], []).append(title(piece))
+    return "; ".join(f"*{word}* on {' and '.join(of)}" for word, of in where.items()) + "."
 
 
 def reading(found: Found, pieces: Mapping[str, list[Piece]]) -> list[str]:

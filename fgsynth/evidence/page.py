@@ -1,14 +1,25 @@
 """HTML pages: one house style, one file, nothing fetched from a network."""
 
-import html
 import re
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markupsafe import Markup, escape
-from pygments.formatters import HtmlFormatter
 
+from fgsynth.utils.paths import read_text
+
+PAGES = {
+    "index": "Start",
+    "claims": "Claims",
+    "tables": "Tables",
+    "gallery": "Gallery",
+    "plane": "The plane",
+    "map": "Map",
+    "notebooks": "Notebooks",
+    "run": "Run",
+}
+"""The pages of the site, as they are linked on each."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -20,7 +31,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["emphasised"] = emphasised
+    environment.filters |= {"emphasised": emphasised, "with_claims": with_claims}
+    environment.globals["pages"] = PAGES
     return environment
 
 
@@ -30,12 +42,16 @@ def emphasised(text: str) -> Markup:
     return Markup(re.sub(r"\*(.+?)\*", r"<em>\1</em>", code))
 
 
+def with_claims(caption: str) -> Markup:
+    """A caption whose claims (C1) are links to them, from a page of a notebook."""
+    return Markup(re.sub(r"\b(C\d+)\b", r'<a href="../claims.html#\1">\1</a>', str(escape(caption))))
+
+
+def text(name: str) -> str:
+    """A file of `templates` as it is."""
+    return read_text(_TEMPLATES / name)
+
+
 def render(template: str, **values: object) -> str:
     """A template of `templates` filled in; text is escaped."""
     return _environment().get_template(template).render(**values)
-
-
-def notebook_page(name: str, body: str) -> str:
-    """A notebook's HTML fragment as a page of its own."""
-    highlight = HtmlFormatter(nowrap=True).get_style_defs(".highlight")
-    return render("notebook.html", title=html.unescape(name), body=Markup(body), highlight=Markup(highlight))

@@ -121,6 +121,30 @@ def compare(
     return Comparison(pd.DataFrame(rows), made, pd.concat(tables, ignore_index=True))
 
 
+def gallery(
+    exp: Experiment, classes: Sequence[int], n: int, scales: Sequence[float]
+) -> tuple[NDArray[np.uint8], pd.DataFrame]:
+    """Images of the same seeds, n of each of some classes: real, unguided, guided by criterion and scale.
+
+    A grid (rows, columns, h, w, 3), a column per seed: its real condition image, the image without feedback,
+    then every criterion at its scales. The table has a line per image: row, column, w and its readings.
+    """
+    p, each = exp.sampling.dropout, images_of(exp, classes, n)
+    methods = {(UNGUIDED, 0.0): Method(dropout=p)}
+    methods |= {(names.FG[c], s): Method(True, p, (c,), s) for c in CRITERIA for s in scales}
+    made = {key: exp.synthetic(method, per_group=each) for key, method in methods.items()}
+    index = made[UNGUIDED, 0.0].index
+    train = exp.bench.manifest.rows("train").set_index("key", drop=False)
+    real = train.loc[index["condition"]].reset_index(drop=True).assign(non_finite=0)
+    sets = {(names.FRESH_REAL, 0.0): SyntheticSet(real, exp.bench.images(real), ""), **made}
+    grid = np.stack([one.at(np.arange(len(index))).numpy() for one in sets.values()])
+    tables = [
+        readings(exp, one, name).assign(w=w, row=row, column=range(len(index)))
+        for row, ((name, w), one) in enumerate(sets.items())
+    ]
+    return grid, pd.concat(tables, ignore_index=True)
+
+
 def unlikeness(a: SyntheticSet, b: SyntheticSet) -> float:
     """Root mean square difference of two sets of images from the same seeds, in grey levels."""
     x, y = (one.at(np.arange(len(one.index))).float() for one in (a, b))

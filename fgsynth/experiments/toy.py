@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import pandas as pd
 import torch
@@ -214,6 +215,29 @@ def compare(trained: Trained, methods: Sequence[tuple[str, Guidance]], n: int, n
         measures = {**measure_samples(x, y), **measure_classifier(union, test)}
         rows.append({"criterion": criterion, "scale": guidance.scale, **measures})
     return pd.DataFrame(rows).assign(seed=trained.seed)
+
+
+def frames(
+    trained: Trained, scales: Sequence[float], every: Sequence[int], n: int, n_steps: int
+) -> pd.DataFrame:
+    """Samples to step through: by criterion, steps from one guided step to the next, and feedback scale.
+
+    One row each, the first without feedback; with its measures, the boundary b0 x1 + b1 x2 + b2 = 0 of the
+    classifier trained on real and synthetic points, and the points: x1 and x2 in hundredths, one after the
+    other, classes in turn.
+    """
+    test = draw_points(20_000, 0.5, f"test {trained.seed}")
+    settings = [("entropy", 1, 0.0), *product(PLANE_FG, every, filter(None, scales))]
+    rows = []
+    for criterion, k, w in settings:
+        x, y = synthesise(trained, criterion, Guidance(scale=w, every=k), n, n_steps)
+        after = train_linear(*joined(trained.real, x, y), trained.epochs)
+        weight, bias = after.linear.weight.diff(dim=0)[0], after.linear.bias.diff()[0]
+        line = dict(zip(("b0", "b1", "b2"), [*weight.tolist(), bias.item()], strict=True))
+        points = " ".join(map(str, (100 * x).round().int().flatten().tolist()))
+        measures = measure_samples(x, y) | measure_classifier(after, test)
+        rows.append({"criterion": criterion, "every": k, "w": w, **measures, **line, "points": points})
+    return pd.DataFrame(rows)
 
 
 def choose_scale(sweep: pd.DataFrame, criterion: str, tolerance: float = 5.0) -> float:

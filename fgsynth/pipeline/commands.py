@@ -219,7 +219,7 @@ def parser() -> argparse.ArgumentParser:
     tidy = command("tidy", _tidy, "clear notebooks in place, but for outputs that are checked")
     tidy.add_argument("notebooks", type=_file, nargs="+")
     report = _at_root("evidence.report", "build")
-    command("report", report, "derive ledger, claims, index.html and README.md's numbers")
+    command("report", report, "derive ledger, claims, the site and README.md's numbers")
     check = command("check", _check, "what a run changed: numbers and outcomes beside the committed")
     check.add_argument("--against", default="HEAD", metavar="COMMIT", help="else the newest one")
     pretrain = _at_root("pretrain.train", "pretrain")

@@ -1,4 +1,4 @@
-"""Notebooks as files: the cleaned copy a pipeline depends on, the normalised executed copy, HTML."""
+"""Notebooks as files: the cleaned copy a pipeline depends on, the normalised executed copy."""
 
 import ast
 import re
@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from fgsynth.pipeline import formulas
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import read_text, write_text
 
@@ -100,7 +98,9 @@ def _normal_output(output: NotebookNode) -> NotebookNode | None:
     plain = data.get("text/plain")
     if isinstance(plain, str):
         data["text/plain"] = _ADDRESS.sub("0x", plain)
-    return NotebookNode(output, data=data, metadata={})
+    # Of what an output is told of its parts, alt texts and captions.
+    told = {mime: value for mime, value in output.metadata.items() if mime in data}
+    return NotebookNode(output, data=data, metadata=told)
 
 
 def _normal_outputs(cell: NotebookNode) -> list[NotebookNode]:
@@ -143,14 +143,3 @@ def parameters(notebook: NotebookNode, path: Path) -> dict[str, Any]:
             f"{path}: the cell tagged '{PARAMETERS}' may only hold lines of the form name = literal."
         ) from error
     return values
-
-
-def to_html_body(notebook: NotebookNode) -> str:
-    """The notebook as an HTML fragment with embedded images and formulas; no script, nothing to fetch."""
-    notebook = nbformat.from_dict(notebook)
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = formulas.drawn(cell.source)
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
-    body: str = exporter.from_notebook_node(notebook)[0]
-    return body

@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,8 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 from fgsynth.config.names import stage_and_draw
 from fgsynth.config.params import check_stage, load
 from fgsynth.config.stages import NOTEBOOKS
-from fgsynth.evidence import page
-from fgsynth.evidence.provenance import RUN
+from fgsynth.evidence.notebooks import RUN
 from fgsynth.pipeline import notebook as nb
 from fgsynth.utils import paths
 from fgsynth.utils.errors import UserError
@@ -87,6 +88,7 @@ def run(target: str, scale: str | None = None) -> None:
     commit, started = checked_out(root), monotonic()
     _execute(root, staging, name, nb.to_text(cleaned), values)
     noted = {"commit": commit, "seconds": round(monotonic() - started)}
+    noted |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": _machine()}
     paths.write_text(staging / "reports" / stage / RUN, json.dumps(noted, indent=2) + "\n")
     _publish(root, staging, stage, root / "reports" / params.scale / target, name)
 
@@ -139,12 +141,17 @@ def _execute(root: Path, staging: Path, name: str, source: str, values: dict[str
         ) from None
 
 
+def _machine() -> str:
+    """What a stage ran on."""
+    system = f"{platform.system()}, Python {platform.python_version()}"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {system}"
+
+
 def _publish(root: Path, staging: Path, stage: str, published: Path, name: str) -> None:
     """Move what the notebook made to its place, after making sure that all of it is there."""
     executed = nb.normalise(nb.read(staging / "executed.ipynb"))
     made, runs = staging / "reports" / stage, root / "data" / "runs"
     paths.write_text(made / f"{name}.ipynb", nb.to_text(executed))
-    paths.write_text(made / f"{name}.html", page.notebook_page(name, nb.to_html_body(executed)))
     moves = {
         made: published,
         made.with_suffix(".json"): published.with_suffix(".json"),

@@ -210,11 +210,12 @@ def test_scores_of_methods_can_be_compared(methods):
     rows = {name: Row(exp.recipe, methods[name].kept) for name in (UNGUIDED, FG_ENTROPY)}
     scored = study.scores(exp, rows, range(2), "test")
     compared = study.compare(exp, scored, [(UNGUIDED, FG_ENTROPY)], "test", ["worst_group_accuracy"])
-    alone = figures.differences(compared, [UNGUIDED], "title")
-    assert [ax.get_xlabel() for ax in alone.axes] == ["worst group, points over LDM-FG (Entropy)"]
+    alone = figures.differences(compared, [UNGUIDED], pd.Series({UNGUIDED: 1.25}))
+    assert [ax.get_xlabel() for ax in alone.axes] == ["worst group, points"]
+    assert [t.get_text() for t in alone.axes[0].get_yticklabels()] == [f"{UNGUIDED}: 1.25"]
     assert alone.axes[0].lines[0].get_xdata().tolist() == pytest.approx(compared["mean"].tolist())
     other = compared.assign(benchmark="imagenet_lt", metric="few", method="margin")
-    both = figures.differences(pd.concat([compared, other]), ["margin", UNGUIDED], "title")
+    both = figures.differences(pd.concat([compared, other]), ["margin", UNGUIDED])
     assert [ax.get_xlabel().split(",")[0] for ax in both.axes] == ["Few", "worst group"]
     for ax in both.axes:
         assert len(ax.lines[0].get_xdata()) == 2, "a row without a number keeps its place"

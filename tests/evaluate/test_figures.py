@@ -11,9 +11,22 @@ from PIL import Image
 from fgsynth.evaluate import figures
 
 
+def test_bands_of_percentages_end_at_0_and_100():
+    assert figures.percent(np.array([90.0, 99.0, 100.0]))[1] == 100
+    assert figures.percent(np.array([0.0, 1.0, 9.0]))[0] == 0
+    low, high = figures.band(np.array([0.0, 1.0, 9.0]))
+    assert low < 0 < high < 100
+    data = pd.DataFrame({"x": 0.0, "y": [90.0, 99.0, 100.0], "hue": "entropy"})
+    for ylabel, within in (("accuracy (%)", True), ("count", False)):
+        _, ax = plt.subplots()
+        figures.curves(ax, pd.concat([data, data.assign(x=1.0)]), "x", "y", "hue", ylabel)
+        assert (ax.collections[0].get_paths()[0].vertices[:, 1].max() <= 100) == within
+    plt.close("all")
+
+
 def test_the_slider_is_a_widget_and_an_image(monkeypatch):
     shown = []
-    monkeypatch.setattr(figures, "display", lambda bundle, raw: shown.append(bundle))
+    monkeypatch.setattr(figures, "display", lambda bundle, **options: shown.append((bundle, options)))
     values = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
 
     def draw(value):
@@ -23,8 +36,9 @@ def test_the_slider_is_a_widget_and_an_image(monkeypatch):
 
     InteractiveShell.instance()
     plt.close("all")  # of other tests
-    figures.slider(draw, values, "w")
-    (bundle,) = shown
+    figures.slider(draw, values, "w", "What is drawn.")
+    ((bundle, options),) = shown
+    assert options["metadata"]["image/png"]["alt"] == "What is drawn."
     assert "application/vnd.jupyter.widget-view+json" in bundle
     with Image.open(io.BytesIO(bundle["image/png"])) as strip:
         width, height = strip.size
@@ -37,8 +51,8 @@ def test_slider_and_images_are_linked_in_the_browser(monkeypatch):
     box, link = figures.ipywidgets.VBox, figures.ipywidgets.jslink
     monkeypatch.setattr(figures.ipywidgets, "VBox", lambda children: made.append(children) or box(children))
     monkeypatch.setattr(figures.ipywidgets, "jslink", lambda *ends: linked.append(ends) or link(*ends))
-    monkeypatch.setattr(figures, "display", lambda bundle, raw: None)
-    figures.slider(lambda v: plt.figure(figsize=(1 + v, 1)), [0.0, 1.0], "w")
+    monkeypatch.setattr(figures, "display", lambda bundle, **options: None)
+    figures.slider(lambda v: plt.figure(figsize=(1 + v, 1)), [0.0, 1.0], "w", "alt")
     control, stack = made[0]
     assert linked == [((control, "index"), (stack, "selected_index"))]
     assert len({image.value for image in stack.children}) == len(control.options) == 2
@@ -57,12 +71,12 @@ def test_the_boundary_is_where_the_logits_are_equal(w):
 
 
 def test_over_seeds_is_mean_and_half_width_in_the_order_of_the_rows():
-    wide = pd.DataFrame({"method": ["b", "b", "a", "a"], "few": [1.0, 3.0, 5.0, 5.0],
-                         "many": [1.0, None, 2.0, 2.0], "seed": [0, 1, 0, 1]})  # fmt: skip
+    wide = pd.DataFrame({"method": [*"bbb", *"aa"], "few": [1.0, 2.0, 3.0, 5.0, 5.0],
+                         "many": [1.0, None, 2.0, 2.0, 2.0], "seed": [0, 1, 2, 0, 1]})  # fmt: skip
     text = figures.over_seeds(wide, ["few", "many"], "method")
     assert text.index.tolist() == ["b", "a"]
-    assert text["few"].tolist() == ["2.00 ± 12.71", "5.00 ± 0.00"]  # t(0.975, 1) = 12.706
-    assert text["many"].tolist() == ["", "2.00 ± 0.00"]
+    assert text["few"].tolist() == ["2.00 ± 2.48", "5.00 (n = 2)"]  # t(0.975, 2) / sqrt(3) = 2.484
+    assert text["many"].tolist() == ["", "2.00 (n = 2)"]
 
 
 def accuracies(**changes):
@@ -77,7 +91,7 @@ def test_strata_are_curves_of_means_over_seeds():
     means = {line.get_color(): line.get_ydata().tolist() for line in ax.lines if len(line.get_xdata()) == 2}
     expected = {"overall": [1, 11], "many": [1, 21], "medium": [30, 30], "few": [40, 40]}
     assert means == {figures.STRATA[name]: values for name, values in expected.items()}
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(figures.STRATA)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(figures.STRATA)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("times the missing images", "accuracy (%)")
     plt.close("all")
 

@@ -11,97 +11,189 @@ import yaml
 from imports import closure, outside
 from tiny_results import tidy
 
+from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate import tables
-from fgsynth.evidence import report
+from fgsynth.evidence import notebooks, page, report
+from fgsynth.evidence.notebooks import RUN, executed
 from fgsynth.evidence.pieces import STORED
-from fgsynth.evidence.provenance import RUN
 from fgsynth.utils.errors import UserError
 
 read_text = cache(Path.read_text)
 
 
 class Links(html.parser.HTMLParser):
-    def __init__(self):
+    def __init__(self, text):
         super().__init__()
-        self.targets, self.tags = [], []
+        self.targets, self.tags, self.alts = [], [], []
+        self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.targets += [value for name, value in attrs if name in ("href", "src")]
+        found = dict(attrs)
+        self.targets += [found[name] for name in ("href", "src") if name in found]
+        if tag == "img":
+            self.alts.append(found.get("alt"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, root):
+    """The committed reports, built again; not to be changed."""
+    folder = tmp_path_factory.mktemp("built")
+    for name in ("data/paper", "reports"):
+        shutil.copytree(root / name, folder / name)
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock", "README.md"):
+        shutil.copy(root / name, folder)
+    report.build(folder)
+    return folder / "reports"
 
 
 @pytest.fixture
-def built(checkout, root):
-    shutil.copytree(root / "reports", checkout / "reports")
-    report.build(checkout)
-    return checkout / "reports"
+def copy(built, tmp_path):
+    """A copy of them, to be changed."""
+    return shutil.copytree(built.parent, tmp_path / "copy") / "reports"
+
+
+def written(reports):
+    """What the report wrote, relative to reports/."""
+    site = (path for path in (reports / "site").rglob("*") if path.is_file())
+    return {str(path.relative_to(reports)) for path in (*reports.glob("*.*"), *site)}
 
 
 def test_the_committed_report_is_what_its_inputs_give(built, root):
-    tables = ("results.csv", "ledger.csv", "order.csv", "pieces.csv", "claims.csv")
-    for name in (*tables, "index.html", "README.md", "report.json"):
+    assert written(built) == written(root / "reports")
+    for name in written(built):
         assert (built / name).read_text() == (root / "reports" / name).read_text(), name
 
 
 def test_dvc_follows_every_file_that_the_report_writes(checkout, root):
     report.build(checkout)
-    made = {str(p.relative_to(checkout)) for p in (checkout / "reports").glob("*.*")}
+    made = {str(p.relative_to(checkout)) for p in (checkout / "reports").iterdir()}
     stage = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["report"]
     assert made == {name for one in (*stage["outs"], *stage["metrics"]) for name in one}
 
 
-def test_the_page_needs_no_network_and_no_link_is_broken(built):
-    links = Links()
-    page = (built / "index.html").read_text()
-    links.feed(page)
-    assert "script" not in links.tags
-    assert 'name="viewport"' in page
-    for target in links.targets:
-        if target.startswith("#"):
-            assert f'id="{target[1:]}"' in page
-            continue
-        name, _, anchor = target.partition("#")
-        assert (built / name).is_file(), target
-        assert not anchor or f'id="{anchor}"' in read_text(built / name), target
-    # Of each stage at the largest scale that it was run at.
-    largest = {p.parts[-2]: p for scale in ("mini", "evening") for p in built.glob(f"{scale}/*/figures")}
-    drawn = {str(p.relative_to(built)) for of in largest.values() for p in of.glob("*.png")}
-    assert {t for t in links.targets if t.endswith(".png")} == drawn
+def test_the_pages_need_no_network_every_link_resolves_and_every_image_has_a_text(built):
+    pages = sorted((built / "site").rglob("*.html"))
+    assert {path.stem for path in pages} >= set(page.PAGES)
+    for path in pages:
+        links = Links(read_text(path))
+        assert 'name="viewport"' in read_text(path)
+        assert all(links.alts), path
+        for target in links.targets:
+            if target.startswith("data:"):
+                continue
+            name, _, anchor = target.partition("#")
+            file = (path.parent / name).resolve() if name else path
+            assert file.is_file(), (path, target)
+            assert not anchor or f'id="{anchor}"' in read_text(file), (path, target)
 
 
-def test_the_page_shows_every_claim_number_and_verdict(built):
-    page = (built / "index.html").read_text()
+def test_the_site_is_light(built):
+    files = [path for path in (built / "site").rglob("*") if path.is_file()]
+    # Without pictures, which stand in the pages where a notebook had them inline.
+    weight = {path: len(re.sub(r"data:image/[^\"]*|<svg.*?</svg>", "", read_text(path))) for path in files}
+    assert sum(weight.values()) < 3_000_000
+    assert max(weight.values()) < 500_000
+
+
+def test_every_notebook_that_ran_has_a_page_between_its_neighbours(built):
+    ran = executed(built)
+    assert {one.scale for one in ran} >= {"mini"}
+    assert {path.name for path in (built / "site/notebooks").glob("*.html")} == {one.page for one in ran}
+    mini = [one for one in ran if one.scale == "mini"]
+    assert [one.stage for one in mini] == list(NOTEBOOKS)
+    for before, one, after in zip(mini, mini[1:], mini[2:], strict=False):
+        text = read_text(built / "site/notebooks" / one.page)
+        assert text.count(f'rel="prev" href="{before.page}"') == 2
+        assert text.count(f'rel="next" href="{after.page}"') == 2
+        assert all(f'id="{cell["id"]}"' in text for cell in one.cells)
+
+
+def test_a_notebook_of_a_draw_has_a_page_too(copy):
+    shutil.copytree(copy / "mini" / "nicopp", copy / "evening" / "nicopp_2")
+    pages = {one.page: one for one in executed(copy)}
+    one = pages["evening-nicopp_2.html"]
+    assert (one.stage, one.name) == ("nicopp", "06 nicopp, draw 2 (evening)")
+    text = notebooks.render(one, executed(copy), ["C13"])
+    assert "../../evening/nicopp_2/06_nicopp.ipynb" in text
+    assert 'href="../claims.html#C13"' in text
+
+
+def test_figures_have_captions_whose_claims_are_links(checkout):
+    folder = checkout / "reports" / "mini" / "toy_2d"
+    (folder / "figures").mkdir(parents=True)
+    for name in ("sweep.svg", "sweep.csv"):
+        (folder / "figures" / name).write_text("")
+    told = {"alt": 'A "line".', "caption": "What it says (C15).", "figure": "sweep"}
+    image = {"data": {"image/png": "aGk="}, "metadata": {"image/png": told}}
+    inline = {"data": {"image/png": "aGk=\n"}, "metadata": {}}
+    table = {"data": {"text/html": "<table><tr><td>1</td></tr></table>", "text/plain": "1"}}
+    cells = [
+        {"id": "a", "cell_type": "markdown", "source": ["# 01 · This & that\n", "\n", "so $x_0$ is"]},
+        {"id": "b", "cell_type": "code", "source": ["'$y$'"], "outputs": [image, inline, table]},
+        {"id": "c", "cell_type": "code", "source": ["1"], "outputs": [{"text": ["a < b"]}]},
+    ]
+    (folder / "01_toy_2d.ipynb").write_text(json.dumps({"cells": cells}))
+    (one,) = executed(checkout / "reports")
+    text = notebooks.render(one, [one], [])
+    assert 'src="../../mini/toy_2d/figures/sweep.svg" alt="A &#34;line&#34;."' in text
+    assert 'What it says (<a href="../claims.html#C15">C15</a>).' in text
+    assert 'href="../../mini/toy_2d/figures/sweep.csv"' in text
+    assert 'src="data:image/png;base64,aGk=" alt="Figure of 01 · This &amp; that"' in text
+    assert "<td>1</td>" in text
+    assert "a &lt; b" in text
+    (svg,) = re.findall(r'<svg role="img" aria-label="(.*?)"', text)
+    assert svg == "x_0"
+    assert "$y$" in re.sub("<.*?>", "", text)
+
+
+def test_the_pages_show_every_claim_number_and_outcome(built):
     claims, book = pd.read_csv(built / "claims.csv"), pd.read_csv(built / "ledger.csv")
+    page_of = {name: read_text(built / "site" / f"{name}.html") for name in ("claims", "tables")}
     for claim_id in claims["id"]:
-        assert f'id="{claim_id}"' in page
+        assert f'id="{claim_id}"' in page_of["claims"]
     for row in book["row"]:
-        assert row.replace("&", "&amp;") in page
+        assert row.replace("&", "&amp;") in page_of["tables"]
     pieces = pd.read_csv(built / "pieces.csv")
-    assert page.count('<span class="verdict supports">') == (pieces["outcome"] == "supports").sum() > 0
+    shown = page_of["claims"].count('<span class="verdict supports">')
+    assert shown == (pieces["outcome"] == "supports").sum() > 0
+    assert page_of["claims"].count('class="strip ') == len(pieces) + pieces["mean"].notna().sum()
+
+
+def test_every_number_of_ours_in_the_tables_leads_to_its_cell(built):
+    book = pd.read_csv(built / "ledger.csv")
+    ours = book.dropna(subset="ours")
+    assert len(ours) > 100
+    assert ours["page"].notna().all()
+    text = read_text(built / "site/tables.html")
+    assert all(text.count(f'href="../{target}"') == n for target, n in ours["page"].value_counts().items())
 
 
 def test_every_piece_leads_to_the_cell_that_stored_it(built):
     pieces = pd.read_csv(built / "pieces.csv")
     assert (pieces["page"].notna() == pieces["mean"].notna()).all()
     cells = {}
-    for page in pieces["page"].dropna().unique():
-        name, _, anchor = page.partition("#")
-        executed = json.loads(read_text((built / name).with_suffix(".ipynb")))["cells"]
-        cells[page] = next("".join(c["source"]) for c in executed if f"cell-id={c['id']}" == anchor)
+    ran = {one.page: one for one in executed(built)}
+    for where in pieces["page"].dropna().unique():
+        name, _, anchor = where.partition("#")
+        one = ran[Path(name).name]
+        cells[where] = next("".join(c["source"]) for c in one.cells if c["id"] == anchor)
         assert f'id="{anchor}"' in read_text(built / name)
     stored = pieces[pieces["interval"] == STORED]
-    assert all("out.comparisons(" in cells[page] for page in stored["page"])
-    assert all("out.results(" in cells[page] for page in pieces["page"].drop(stored.index).dropna())
+    assert all("out.comparisons(" in cells[where] for where in stored["page"])
+    assert all("out.results(" in cells[where] for where in pieces["page"].drop(stored.index).dropna())
     told = (built / "README.md").read_text()
-    assert all(f"]({page})" in told for page in cells)
+    assert all(f"]({where})" in told for where in cells)
 
 
-def test_the_commit_is_what_the_runner_wrote_down(built, checkout):
+def test_the_commit_is_what_the_runner_wrote_down_and_pages_of_what_is_gone_go(built, copy):
     pieces = pd.read_csv(built / "pieces.csv")
-    (built / "evening" / "toy_2d" / RUN).write_text('{"commit": "abc-dirty"}')
-    (built / "mini" / "nicopp" / RUN).write_text('{"commit": ""}')  # ran without git
-    report.build(checkout)
-    again = pd.read_csv(built / "pieces.csv")
+    (copy / "evening" / "toy_2d" / RUN).write_text('{"commit": "abc-dirty"}')
+    (copy / "mini" / "nicopp" / RUN).write_text('{"commit": ""}')  # ran without git
+    (copy / "site/notebooks/gone.html").write_text("of a notebook that is gone")
+    report.build(copy.parent)
+    assert not (copy / "site/notebooks/gone.html").exists()
+    again = pd.read_csv(copy / "pieces.csv")
     plane, group = again["stage"] == "toy_2d", again["stage"] == "nicopp"
     assert set(again.loc[plane, "commit"]) == {"abc-dirty"}
     assert again.loc[group, "commit"].isna().all()
@@ -109,17 +201,17 @@ def test_the_commit_is_what_the_runner_wrote_down(built, checkout):
 
 
 def test_the_page_shows_the_cost_of_guidance_and_its_machine(built):
-    page = (built / "index.html").read_text()
+    text = (built / "site/run.html").read_text()
     cost = (built / "benchmark" / "cost.txt").read_text()
     assert "LDM-FG (Entropy), cheap, every 5th" in cost
-    assert cost.rstrip("\n") in page
+    assert cost.rstrip("\n") in text
 
 
 def test_without_any_results_everything_is_not_run(checkout):
     report.build(checkout)
     book = pd.read_csv(checkout / "reports" / "ledger.csv")
     assert (book["status"] == "not run").all()
-    assert (checkout / "reports" / "index.html").read_text().count("not run") > 10
+    assert (checkout / "reports/site/claims.html").read_text().count("not run") > 10
 
 
 def test_a_damaged_results_file_is_named(checkout):
@@ -128,7 +220,7 @@ def test_a_damaged_results_file_is_named(checkout):
     (folder / "results.csv").write_text("scale,benchmark\nmini,toy_2d\n")
     with pytest.raises(UserError, match=r"toy_2d/results\.csv: columns"):
         report.build(checkout)
-    assert not (checkout / "reports" / "index.html").exists()
+    assert not (checkout / "reports" / "site").exists()
 
 
 @pytest.fixture
@@ -151,7 +243,7 @@ def test_comparisons_reach_the_claims(with_results):
     assert (row["as_printed"], row["scale"]) == ("supported", "mini")
     line = pd.read_csv(reports / "pieces.csv").query("claim == 'C14' and role == 'printed'").iloc[0]
     assert line[["mean", "low", "high", "outcome"]].tolist() == [2, 0.5, 3.5, "supports"]
-    assert "+2.0 [+0.5, +3.5]" in (reports / "index.html").read_text()
+    assert "+2.0 [+0.5, +3.5]" in (reports / "site/claims.html").read_text()
 
 
 def test_what_is_run_reaches_the_readmes_and_the_rest_of_them_stays(with_results):
@@ -179,15 +271,15 @@ def test_damaged_comparisons_are_named(checkout):
 
 
 def test_the_page_shows_the_cost_at_true_size(built, root):
-    page = (built / "index.html").read_text()
+    text = (built / "site/run.html").read_text()
     table = pd.read_csv(root / "reports" / "true_size" / "true_size.csv")
-    assert page.count("<td>bfloat16</td>") == (table["precision"] == "bfloat16").sum() > 0
-    assert f"<td>{table['seconds'].iloc[0]:.3g}</td>" in page
-    assert "<td>nan</td>" not in page
+    assert text.count("<td>bfloat16</td>") == (table["precision"] == "bfloat16").sum() > 0
+    assert f"<td>{table['seconds'].iloc[0]:.3g}</td>" in text
+    assert "<td>nan</td>" not in text
 
 
 def test_the_report_needs_no_room_that_trains_generates_or_prices(root):
     used = closure(root, {"fgsynth/evidence/report.py"})
     assert {"fgsynth/evidence/rules.py", "fgsynth/evidence/markdown.py"} <= used
     assert outside(used, ("utils", "config", "data", "evaluate", "evidence")) == set()
-    assert len(used) <= 20
+    assert len(used) <= 32

@@ -180,3 +180,20 @@ def test_cosines_along_the_path(exp, three):
     late = table[table["step"] == 9].groupby("pair")["cosine"].mean()
     assert late["exact, cheap"] > 0.5  # near the clean image, x0_hat hardly goes through the network
     assert np.isfinite(table["cosine"]).all()
+
+
+def test_the_gallery_has_real_unguided_and_guided_images_of_the_same_seeds(exp):
+    rare = ablations.rarest(exp, 2)
+    grid, table = ablations.gallery(exp, rare, 2, [0.1, 0.3])
+    assert grid.shape == (1 + 1 + 3 * 2, 4, 32, 32, 3)
+    assert len(table) == grid.shape[0] * grid.shape[1]
+    assert table.groupby("column")["wanted"].nunique().eq(1).all()
+    assert set(table["wanted"]) == {exp.bench.manifest.classes[y] for y in rare}
+    pushed = Method(True, 0.5, ("loss",), 0.3)
+    made = exp.synthetic(pushed, per_group=ablations.images_of(exp, rare, 2))
+    (row,) = table[(table["method"] == names.FG_LOSS) & (table["w"] == 0.3)]["row"].unique()
+    assert (grid[row] == made.images.x.numpy()).all()
+    train = exp.bench.manifest.rows("train").set_index("key", drop=False)
+    real = train.loc[made.index["condition"]].reset_index(drop=True)
+    assert (grid[0] == exp.bench.images(real).numpy()).all()
+    assert (table[table["row"] == 0]["method"] == names.FRESH_REAL).all()

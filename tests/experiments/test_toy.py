@@ -54,6 +54,21 @@ def test_measures_on_hand_made_samples():
     assert measured["on_support"] == pytest.approx(100 * 4 / 6)  # the origin and a mode of the other class
 
 
+def test_frames_are_the_samples_of_every_setting_and_the_boundary_after_them(trained):
+    frames = toy.frames(trained, [0.0, 0.1, 0.3], [1, 5], 8, 10)
+    assert len(frames) == 1 + 3 * 2 * 2
+    assert frames.loc[0, ["w", "criterion"]].tolist() == [0.0, "entropy"]
+    row = frames[(frames["criterion"] == "loss") & (frames["every"] == 5) & (frames["w"] == 0.3)].iloc[0]
+    x, y = toy.synthesise(trained, "loss", Guidance(0.3, every=5), 8, 10)
+    points = torch.tensor([int(v) for v in row["points"].split()]).view(8, 2) / 100
+    torch.testing.assert_close(points, x, atol=0.0051, rtol=0)
+    assert row["minority_share"] == toy.measure_samples(x, y)["minority_share"]
+    after = toy.train_linear(*toy.joined(trained.real, x, y), trained.epochs)
+    logit = after(x)[0].diff(dim=1)[:, 0]
+    line = torch.tensor(row[["b0", "b1", "b2"]].tolist(), dtype=torch.float32)
+    torch.testing.assert_close(x @ line[:2] + line[2], logit)
+
+
 def test_choice_takes_the_largest_scale_on_the_data():
     sweep = pd.DataFrame(
         {"criterion": "entropy", "scale": [0.0, 0.1, 0.2, 0.3], "on_support": [98.0, 97.0, 93.5, 92.0]}

@@ -121,9 +121,3 @@ def test_missing_and_damaged_notebooks(tmp_path):
         notebook.read(tmp_path / "07_own_pictures.ipynb")
     with pytest.raises(UserError, match="is a folder, where a file is needed"):
         notebook.read(tmp_path)
-
-
-def test_html_fetches_nothing(nb):
-    body = notebook.to_html_body(nb)
-    assert "Title" in body
-    assert "<script" not in body

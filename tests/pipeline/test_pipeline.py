@@ -93,7 +93,7 @@ def test_smoke_results_stand_beside_the_committed_ones(pipeline):
     assert f"\nmini,toy_2d,{PLANE_FG['entropy']}," in rows
     assert run(pipeline, "git", "diff", "--quiet", "--", "reports/mini").returncode == 0
     # What is shown is the larger scale.
-    assert "scale mini" in (pipeline / "reports" / "index.html").read_text()
+    assert "scale mini" in (pipeline / "reports" / "site" / "claims.html").read_text()
 
 
 def test_running_and_saving_in_jupyterlab_makes_nothing_stale(pipeline):

@@ -28,7 +28,7 @@ rows = pd.DataFrame([dict(method="ERM", seed=s, metric="few", value=s, split="te
                           benchmark="latent_probe") for s in range(seeds)])
 out.results(rows)
 out.metrics({"few": 1.0})
-out.figure("f", plt.figure(figsize=(1, 1)), rows, "A caption.")
+out.figure("f", plt.figure(figsize=(1, 1)), rows, "A caption.", "alt")
 out.run_file("r.txt").write_text(scale)"""
 
 
@@ -65,10 +65,9 @@ def test_a_run_publishes_everything_and_twice_gives_the_same_bytes(small):
     assert sorted(first) == [
         "data/runs/smoke/latent_probe/r.txt",
         "reports/smoke/latent_probe.json",
-        "reports/smoke/latent_probe/02_latent_probe.html",
         "reports/smoke/latent_probe/02_latent_probe.ipynb",
         "reports/smoke/latent_probe/figures/f.csv",
-        "reports/smoke/latent_probe/figures/f.png",
+        "reports/smoke/latent_probe/figures/f.svg",
         "reports/smoke/latent_probe/results.csv",
         "reports/smoke/latent_probe/run.json",
     ]
@@ -121,7 +120,7 @@ def test_comparisons_are_published_where_a_notebook_made_some(small):
         "scale,benchmark,method,reference,metric,mean,low,high,seeds,split",
         "smoke,latent_probe,ERM,IRM,few,1,0.5,1.5,2,test",
     ]
-    assert len(published(small)) == 9
+    assert len(published(small)) == 8
     others = [small / f"reports/{of}/comparisons.csv" for of in ("smoke/nicopp", "mini/latent_probe")]
     for other in others:
         other.parent.mkdir(parents=True)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from fgsynth.evaluate.figures import COLOURS, band
+from fgsynth.evaluate.figures import COLOURS, band, curves, legend
 from fgsynth.latent.probe.linear import Probe, fit_probe
 from fgsynth.latent.study.comparison import METHODS, Draw
 
@@ -107,8 +107,8 @@ def draw_gains(gains: pd.DataFrame, bound: str) -> Figure:
     sets = list(dict.fromkeys(gains["set"]))
     methods = [m for m in dict.fromkeys(gains["method"]) if m != bound]
     figure, axes = plt.subplots(
-        len(METRIC_NAMES), len(sets), figsize=(4.2 * len(sets) + 1.5, 7.6), sharey=True, squeeze=False,
-        layout="constrained",
+        len(METRIC_NAMES), len(sets), figsize=(3.4 * len(sets) + 1.5, 0.42 * len(methods) + 1.6),
+        sharey=True, squeeze=False, layout="constrained",
     )  # fmt: skip
     for column, name in enumerate(sets):
         for ax, metric in zip(axes[:, column], METRIC_NAMES, strict=True):
@@ -153,17 +153,18 @@ def draw_curves(by_amount: pd.DataFrame, by_shots: pd.DataFrame) -> Figure:
     """Draw a column per benchmark: accuracy against synthetic features, and against real shots."""
     sets = list(dict.fromkeys(by_amount["set"]))
     figure, axes = plt.subplots(
-        2, len(sets), figsize=(4.2 * len(sets) + 1, 6), squeeze=False, layout="constrained"
+        2, len(sets), figsize=(3.4 * len(sets) + 2.4, 6), squeeze=False, layout="constrained"
     )
+    methods = list(dict.fromkeys([*by_amount["method"], *by_shots["method"]]))
+    colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)).as_hex(), strict=True))
     for column, name in enumerate(sets):
         for ax, data, x in zip(axes[:, column], (by_amount, by_shots), ("amount", "shots"), strict=True):
-            sns.lineplot(data[data["set"] == name], x=x, y="overall", hue="method", errorbar=band, marker="o",
-                         palette="colorblind", ax=ax)  # fmt: skip
-            ax.set(ylabel="overall accuracy (%)", title=name if x == "amount" else None)
+            curves(ax, data[data["set"] == name], x, "overall", "method", "overall accuracy (%)", colours)
+            ax.set(title=name if x == "amount" else None)
             ax.set_xlabel("synthetic features, times the missing ones" if x == "amount" else "real shots")
-            ax.legend(title=None, fontsize=7)
         shots = sorted(by_shots["shots"].unique())
         axes[1, column].set_xscale("log")
         axes[1, column].set_xticks(shots, [str(n) for n in shots])
         axes[1, column].minorticks_off()
+    legend(figure, colours)
     return figure

@@ -3,21 +3,9 @@ import xml.etree.ElementTree as ET
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from fgsynth.config.stages import NOTEBOOKS
-from fgsynth.pipeline import formulas, notebook
-
-
-def test_formulas_become_drawings_in_the_page_and_stay_tex_in_the_notebook():
-    nb = new_notebook(
-        cells=[new_markdown_cell("- so $x_0$ is\n\n$$\\frac{a}{b}\n= c$$"), new_code_cell("'$y$'")]
-    )
-    body = notebook.to_html_body(nb)
-    names = [ET.fromstring(svg).get("aria-label") for svg in re.findall(r"<svg.*?</svg>", body)]
-    assert names == ["x_0", "\\frac{a}{b} = c"]
-    assert "$y$" in body
-    assert nb.cells[0].source.startswith("- so $x_0$")
+from fgsynth.evidence import formulas
 
 
 def test_a_drawing_holds_its_formula_upright_on_the_line_of_the_text():

@@ -1,0 +1,283 @@
+"""The pages of the report, from ledger, pieces of evidence, claims and what the stages drew."""
+
+import json
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fgsynth.config import names
+from fgsynth.config.names import FG_ENTROPY, variant
+from fgsynth.config.params import load
+from fgsynth.config.stages import NOTEBOOKS
+from fgsynth.evidence import markdown, page, workflow
+from fgsynth.evidence.ledger import SCALES
+from fgsynth.evidence.markdown import Line
+from fgsynth.evidence.notebooks import PAGES, Executed, render
+from fgsynth.evidence.pieces import ACCURACIES, CONTRADICTS, SUPPORTS, UNDECIDED, Comparison, Found, Piece
+from fgsynth.evidence.verdicts import stage_of
+from fgsynth.utils import paths
+
+LOOP = {
+    "Images made in two parts, guided by the classifier as it trains, over one shot": [
+        Comparison("control", f"beyond_{b}", m, variant(names.CONTINUED, "cycles", 2), FG_ENTROPY)
+        for b, m in (("imagenet_lt", "few"), ("nicopp", "worst_group_accuracy"))
+    ]
+}
+"""What the first page shows beside the questions of README.md."""
+PLACES = ("per_shard", "workers", "root", "lists", "splits", "seed", "dtype")
+"""Settings of machines and folders, which are no departure from a paper."""
+RUN_SCALES = [scale for scale in SCALES if scale != "smoke"]
+MAP = ("few", "overall", "few, rare", "balanced")
+
+
+def strip(line: Mapping[Hashable, Any], most: float) -> dict[str, float]:
+    """Where interval, mean and printed size lie on an axis from -most to most, in percent of its width."""
+
+    def at(value: Any) -> float:
+        """Where a value lies; beyond an end, at it."""
+        return round(min(100.0, max(0.0, 50 + 50 * float(value) / most)), 2)
+
+    places = {"low": at(line["low"]), "high": at(line["high"]), "mean": at(line["mean"])}
+    return places | ({"printed": at(line["printed"])} if isinstance(line.get("printed"), float) else {})
+
+
+def with_strips(lines: Iterable[Line]) -> list[dict[Hashable, Any]]:
+    """The lines in order, each with its strip and the end of its axis, which lines of one unit share."""
+    told = [dict(line) | {"unit": _unit(str(line["difference"]))} for line in lines]
+    most: dict[str, float] = {}
+    for line in told:
+        ends = [abs(line[k]) for k in ("low", "high", "printed") if isinstance(line.get(k), float)]
+        most[line["unit"]] = max([most.get(line["unit"], 1e-9), *ends])
+    for line in told:
+        if isinstance(line["mean"], float):
+            end = 1.04 * most[line["unit"]]
+            line |= {"strip": strip(line, end), "end": f"{end:.2g}"}
+    return told
+
+
+def _unit(difference: str) -> str:
+    """What lines must share to be on one axis: points of accuracy, or the same quantity."""
+    metric = difference.split(":")[0]
+    return "points" if metric.replace(" ", "_") in ACCURACIES else metric
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the pages are made from. told: by claim the lines of pieces.csv, with texts; ran: notebooks."""
+
+    root: Path
+    found: Found
+    book: pd.DataFrame
+    order: pd.DataFrame
+    verdicts: pd.DataFrame
+    pieces: Mapping[str, list[Piece]]
+    told: Mapping[str, list[Line]]
+    ran: Sequence[Executed]
+
+    @property
+    def reports(self) -> Path:
+        """Where everything lies."""
+        return self.root / "reports"
+
+    @cached_property
+    def by_stage(self) -> dict[str, list[str]]:
+        """The claims whose pieces a stage made."""
+        served: dict[str, dict[str, None]] = {}
+        for claim, lines in self.told.items():
+            for line in lines:
+                if line["page"]:
+                    served.setdefault(str(line["stage"]), {})[claim] = None
+        return {stage: list(claims) for stage, claims in served.items()}
+
+    def write(self) -> None:
+        """Write all pages, and take away those of notebooks that are gone."""
+        site = self.reports / "site"
+        paths.write_text(site / "style.css", page.text("style.css"))
+        paths.write_text(site / "site.js", page.text("site.js"))
+        for name in page.PAGES:
+            values: dict[str, Any] = getattr(self, name)()
+            shown = page.render(f"{name}.html", up="", current=name, title=page.PAGES[name], **values)
+            paths.write_text(site / f"{name}.html", shown)
+        for one in self.ran:
+            served = self.by_stage.get(one.stage, [])
+            paths.write_text(self.reports / PAGES / one.page, render(one, self.ran, served))
+        there = {one.page for one in self.ran}
+        for old in (self.reports / PAGES).glob("*.html"):
+            if old.name not in there:
+                old.unlink()
+
+    def index(self) -> dict[str, Any]:
+        """The answers: a sentence and a forest plot per question."""
+        asked = {**markdown.QUESTIONS, **LOOP}
+        pieces = {question: [self.found.piece(one) for one in of] for question, of in asked.items()}
+        lines: list[Line] = [
+            self._line(one, self.found.piece(one)) | {"question": question}
+            for question, of in asked.items()
+            for one in of
+        ]
+        return {
+            "claims": len(self.verdicts),
+            "answers": {question: markdown.sentence(of) for question, of in pieces.items()},
+            "lines": with_strips(lines),
+            "scales": [scale for scale in SCALES if scale in set(self.found.results["scale"])],
+            "standing": {c: markdown.standing(self.verdicts, c) for c in ("as_printed", "with_controls")},
+            "tally": markdown.tally(self.pieces),
+        }
+
+    def _line(self, asked: Comparison, piece: Piece) -> dict[str, Any]:
+        """A piece as a line of the plot, with the cell that made it."""
+        e, stage = piece.estimate, stage_of(piece, {})
+        stage = "beyond" if asked.benchmark.startswith("beyond") else stage
+        one = next((o for o in self.ran if (o.scale, o.stage) == (piece.scale, stage)), None)
+        numbers = {key: getattr(e, key, None) for key in ("mean", "low", "high")}
+        call = "out.comparisons(" if "images" in piece.over else "out.results("
+        return {
+            "difference": asked.what, "benchmark": markdown.title(piece),
+            "metric": markdown.metric(asked), "outcome": piece.outcome, "shown": piece.interval,
+            "scale": piece.scale, "over": piece.over, "role": "printed", **numbers,
+            "page": one.anchor(call) if one else "",
+        }  # fmt: skip
+
+    def claims(self) -> dict[str, Any]:
+        """Every claim with a forest plot of its pieces."""
+        return {
+            "claims": self.verdicts.fillna("").to_dict("records"),
+            "lines": {claim: with_strips(lines) for claim, lines in self.told.items()},
+            "reading": markdown.reading(self.found, self.pieces),
+        }
+
+    def tables(self) -> dict[str, Any]:
+        """Printed numbers beside ours, by table."""
+        return {
+            "tables": [self._table(name, t.title) for name, t in self.found.printed.tables.items()],
+        }
+
+    def _table(self, name: str, title: str) -> dict[str, Any]:
+        mine = self.book[self.book["table"] == name]
+        columns = list(mine["column"].unique())
+        lines = []
+        for row, cells in mine.groupby("row", sort=False):
+            by_column = {c["column"]: c for c in cells.astype(object).fillna("").to_dict("records")}
+            made = next((c for c in by_column.values() if c["page"]), next(iter(by_column.values())))
+            lines.append({"row": row, "cells": [by_column.get(c) for c in columns], "made": made})
+        ranked = self.order[self.order["table"] == name].set_index("column").to_dict("index")
+        return {
+            "name": name,
+            "title": title,
+            "columns": columns,
+            "lines": lines,
+            "order": [ranked.get(c) for c in columns],
+        }
+
+    def gallery(self) -> dict[str, Any]:
+        """The sheet of images of notebook 03, with a line per image."""
+        table, source = self._drawn("ablations", "gallery")
+        return {"source": source, "data": _json(table)}
+
+    def plane(self) -> dict[str, Any]:
+        """The frames of notebook 01."""
+        table, source = self._drawn("toy_2d", "frames")
+        return {"source": source, "data": _json(table)}
+
+    def _drawn(self, stage: str, name: str) -> tuple[pd.DataFrame | None, str]:
+        """A table among the figures of a stage, at the largest scale that has it, and where it lies."""
+        for one in self.ran:
+            path = one.folder / "figures" / f"{name}.csv"
+            if one.stage == stage and path.is_file():
+                return paths.read_csv(path), str(path.relative_to(self.reports).with_suffix(""))
+        return None, ""
+
+    def map(self) -> dict[str, Any]:
+        """Where feedback helps: differences by setting."""
+        path = self.reports / "map" / "gains.csv"
+        rows = paths.read_csv(path) if path.is_file() else pd.DataFrame(columns=["metric"])
+        rows = rows[rows["metric"].isin(MAP)]
+        lines = []
+        for line in rows.to_dict("records"):
+            shown = "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format_map(line)
+            outcome = SUPPORTS if line["low"] > 0 else CONTRADICTS if line["high"] < 0 else UNDECIDED
+            lines.append({**line, "difference": "few", "shown": shown, "outcome": outcome})
+        settings: dict[tuple[str, str], dict[str, Any]] = {}
+        for line in with_strips(lines):
+            settings.setdefault((line["factor"], line["value"]), {})[line["metric"]] = line
+        return {"settings": settings, "metrics": MAP}
+
+    def notebooks(self) -> dict[str, Any]:
+        """All notebooks that ran, by stage."""
+        by_stage = {stage: [one for one in self.ran if one.stage == stage] for stage in NOTEBOOKS}
+        return {"stages": by_stage, "titles": {stage: of[0].title for stage, of in by_stage.items() if of},
+                "claims": self.by_stage}  # fmt: skip
+
+    def run(self) -> dict[str, Any]:
+        """How it was run: stages, what they need, departures, the smallest effects that could be seen."""
+        cost = self.reports / "benchmark" / "cost.txt"
+        return {
+            "ran": self.ran,
+            "seeds": self._seeds(),
+            "dag": workflow.drawn(workflow.stages(self.root)),
+            "scales": RUN_SCALES,
+            "departures": departures(self.root / "params.yaml"),
+            "smallest": self._smallest(),
+            "cost": paths.read_text(cost) if cost.is_file() else "",
+            "true_size": _measured(self.reports / "true_size" / "true_size.csv"),
+        }
+
+    def _seeds(self) -> dict[str, int]:
+        """Seeds by the page of a run."""
+        return {one.page: paths.read_csv(one.folder / "results.csv")["seed"].nunique()
+                for one in self.ran if (one.folder / "results.csv").is_file()}  # fmt: skip
+
+    def _smallest(self) -> list[dict[Hashable, Any]]:
+        """Half-widths of the intervals of pieces: a smaller effect would not be told from none."""
+        lines = pd.DataFrame([line for of in self.told.values() for line in of])
+        if lines.empty or not (seen := lines[lines["mean"].map(lambda x: isinstance(x, float))]).shape[0]:
+            return []
+        half = (seen["high"] - seen["low"]).astype(float) / 2
+        keys = ["benchmark", "metric", "scale", "over"]
+        seen = seen.assign(half=half, metric=seen["difference"].str.split(":").str[0])
+        seen = seen[seen["metric"].str.replace(" ", "_").isin(ACCURACIES)].drop_duplicates("difference")
+        found = seen.groupby(keys, sort=False)["half"].agg(["size", "min", "median", "max"])
+        return found.reset_index().to_dict("records")
+
+
+def departures(params: Path) -> list[tuple[str, str, dict[str, str]]]:
+    """Settings of the papers' tables that differ from scale paper: key, stages, value by scale."""
+    read = load(params)
+    rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for stage in ("imagenet_lt", "places_lt", "nicopp"):
+        by_scale = [_flat(read.at(scale).overrides(stage)) for scale in RUN_SCALES]
+        for key in dict.fromkeys(key for values in by_scale for key in values):
+            told = tuple(json.dumps(v[key]) if key in v else "" for v in by_scale)
+            if len(set(told)) > 1 and key.rpartition(".")[2] not in PLACES:
+                rows.setdefault((key, told), []).append(stage)
+    return [
+        (key, ", ".join(of), dict(zip(RUN_SCALES, told, strict=True))) for (key, told), of in rows.items()
+    ]
+
+
+def _flat(values: Mapping[str, Any], below: str = "") -> dict[str, Any]:
+    """Nested settings by their keys with dots."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _flat(value, f"{below}{key}.") if isinstance(value, dict) else {below + key: value}
+    return out
+
+
+def _json(table: pd.DataFrame | None) -> str:
+    """A table as JSON that can stand in a page."""
+    if table is None:
+        return ""
+    return table.round(3).to_json(orient="records").replace("<", "\\u003c")
+
+
+def _measured(path: Path) -> list[dict[str, str]]:
+    """Rows of the table of true size as text, none where nothing was measured."""
+    if not path.is_file():
+        return []
+    table = paths.read_csv(path).dropna(axis=1, how="all")
+    shown = table.map(lambda x: x if isinstance(x, str) else "-" if pd.isna(x) else f"{x:.3g}")
+    return [{str(k): str(v) for k, v in row.items()} for row in shown.to_dict("records")]
