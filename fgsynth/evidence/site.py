@@ -128,12 +128,12 @@ class Site:
             "tally": markdown.tally(self.pieces),
         }
 
-    def _line(self, asked: Comparison, piece: Piece) -> dict[str, Any]:
+    def _line(self, asked: Comparison, piece: Piece) -> dict[Hashable, Any]:
         """A piece as a line of the plot, with the cell that made it."""
         e, stage = piece.estimate, stage_of(piece, {})
         stage = "beyond" if asked.benchmark.startswith("beyond") else stage
         one = next((o for o in self.ran if (o.scale, o.stage) == (piece.scale, stage)), None)
-        numbers = {key: getattr(e, key, None) for key in ("mean", "low", "high")}
+        numbers: dict[Hashable, Any] = {key: getattr(e, key, None) for key in ("mean", "low", "high")}
         call = "out.comparisons(" if "images" in piece.over else "out.results("
         return {
             "difference": asked.what, "benchmark": markdown.title(piece),
