@@ -32,6 +32,8 @@ STRATA = {"overall": "#222222", "many": "#0b62a4", "medium": "#6a3d9a", "few": "
 
 def use_style() -> None:
     """The house style for all following figures, which `Output.figure` shows, and the kernel does not."""
+    # The kernel's backend, which is loaded at its first use, would turn it on again.
+    plt.switch_backend(plt.rcParams["backend"])
     plt.ioff()
     sns.set_theme(style="ticks", context="notebook", font_scale=0.85)
     plt.rcParams.update(
