@@ -1,5 +1,6 @@
 """The notebooks as they are committed: short cells, prose, parameters, nothing hidden."""
 
+import ast
 import re
 
 import pytest
@@ -49,6 +50,16 @@ def test_it_is_tidy_and_has_outputs_for_nbval_to_check(nb):
     checked = [cell for cell in code(content) if notebook.CHECKED in cell.metadata.get("tags", [])]
     assert checked
     assert [cell for cell in code(content) if cell.outputs] == checked
+
+
+def test_every_figure_has_a_caption_and_an_alt_text(nb):
+    _, content, _ = nb
+    needs = {"out.figure": {"alt", "caption"}, "figures.slider": {"alt"}}
+    nodes = [node for cell in code(content) for node in ast.walk(ast.parse(cell.source))]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in needs]
+    assert calls
+    for call in calls:
+        assert {word.arg for word in call.keywords} >= needs[ast.unparse(call.func)], ast.unparse(call)
 
 
 def of_stage(root, stage):

@@ -141,7 +141,8 @@ def draw_conditions(by_shots: pd.DataFrame, by_quality: pd.DataFrame) -> Figure:
     axes[0].set_xscale("log")
     axes[0].set_xticks(shots, [str(n) for n in shots])
     axes[0].minorticks_off()
-    axes[0].legend(title=None, fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    axes[0].get_legend().remove()
     axes[0].set(xlabel="real shots", ylabel="points over the best reference")
     axes[1].set(xlabel="accuracy on the full balanced set (%)")
     for ax in axes:
