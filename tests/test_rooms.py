@@ -100,6 +100,7 @@ def test_the_wheel_installs_and_imports_every_room(root, tmp_path, rooms):
         "LICENSE",
         "requirements.lock",
         "requirements-cluster.lock",
+        "requirements-photos.lock",
     ]:
         if (root / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
