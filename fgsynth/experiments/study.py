@@ -113,11 +113,16 @@ def _scored(
 
 
 def searched(
-    exp: Experiment, rows: Mapping[str, Row], draws: int, rate: Sequence[float], batch: Sequence[float]
+    exp: Experiment,
+    rows: Mapping[str, Row],
+    draws: int,
+    rate: Sequence[float],
+    batch: Sequence[float],
+    seed: int = 0,
 ) -> dict[str, Row]:
     """Rows with the (learning rate, batch size) of the best average validation accuracy (SubpopBench).
 
-    Of `draws` random draws, the same for every row, one classifier each, seed 0. rate: exponents of 10;
+    Of `draws` random draws, the same for every row, one classifier of the seed each. rate: exponents of 10;
     batch: exponents of 2.
     """
     pairs = random_search(draws, exp.seed, (rate[0], rate[1]), (batch[0], batch[1]))
@@ -126,11 +131,11 @@ def searched(
         for name, row in rows.items()
     }
     exp.trainings.train_all(
-        [(recipe, 0, row.synthetic) for name, row in rows.items() for recipe in tried[name]]
+        [(recipe, seed, row.synthetic) for name, row in rows.items() for recipe in tried[name]]
     )
     chosen = {}
     for name, row in rows.items():
-        runs = [exp.trainings.train(recipe, 0, row.synthetic) for recipe in tried[name]]
+        runs = [exp.trainings.train(recipe, seed, row.synthetic) for recipe in tried[name]]
         chosen[name] = replace(row, recipe=tried[name][best(runs)])
     return chosen
 
