@@ -38,7 +38,8 @@ def build(root: Path) -> None:
     Site(root, found, book, order, verdicts, pieces, shown, ran).write()
     results_page = markdown.results_page(found, book, verdicts, shown, tally, reading)
     paths.write_text(reports / "README.md", results_page)
-    fill(root / "README.md", markdown.blocks(found, pieces, verdicts))
+    took = sum(one.run.get("seconds", 0) for one in ran if one.scale == "mini")
+    fill(root / "README.md", markdown.blocks(found, pieces, verdicts) | {"minutes": f"{took / 60:.0f} min"})
 
 
 def _counts(told: pd.DataFrame, verdicts: pd.DataFrame, book: pd.DataFrame) -> dict[str, int]:

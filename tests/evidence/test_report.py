@@ -186,6 +186,15 @@ def test_every_piece_leads_to_the_cell_that_stored_it(built):
     assert all(f"]({where})" in told for where in cells)
 
 
+def test_the_time_of_the_default_is_what_its_stages_took(copy):
+    for i, path in enumerate(sorted((copy / "mini").glob(f"*/{RUN}"))):
+        path.write_text(f'{{"commit": "", "seconds": {(70, 50)[i] if i < 2 else 0}}}')
+    readme = copy.parent / "README.md"
+    readme.write_text("In <!--minutes-->an hour<!--/minutes-->.\n")
+    report.build(copy.parent)
+    assert readme.read_text() == "In <!--minutes-->2 min<!--/minutes-->.\n"
+
+
 def test_the_commit_is_what_the_runner_wrote_down_and_pages_of_what_is_gone_go(built, copy):
     pieces = pd.read_csv(built / "pieces.csv")
     (copy / "evening" / "toy_2d" / RUN).write_text('{"commit": "abc-dirty"}')
