@@ -3,6 +3,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_cifar
+import tiny_real
 import torch
 from tiny_features import feature_set
 
@@ -15,9 +17,13 @@ from fgsynth.config.names import (
     SHRUNK_LDA,
     TAU_CHOSEN,
 )
+from fgsynth.config.schema import OfficialSets
+from fgsynth.data import registry
 from fgsynth.evaluate.tables import COMPARED
 from fgsynth.experiments import own_features
 from fgsynth.experiments.own_features import Scored
+from fgsynth.latent.features import own, sets
+from fgsynth.latent.features.cifar import exponential_counts
 
 SAMPLERS = ("shrunk means, tied covariance", "smote")
 
@@ -163,3 +169,32 @@ def test_neighbours_of_synthetic_features_are_training_rows_of_the_rarest_classe
     assert np.isin(rows, data.where("train").numpy()).all()
     same = data.label[torch.from_numpy(rows)] == torch.tensor(rare)[:, None]
     assert own == pytest.approx(100 * same.double().mean().item())
+
+
+def through(given, work):
+    """Features of a published long tail and a verdict, as notebook 10 has them."""
+    data = own.featurise(given, own.MINI_WORLD, str(work))
+    scored = [own_features.score(data(seed), seed, ["smote"], [1e-4], 2) for seed in (0, 1)]
+    counts = data(0).counts()
+    compared = own_features.effects(scored, data.label, counts, given.images.name)
+    return data, own_features.verdict(compared, len(counts))
+
+
+def test_cifar_by_its_printed_counts_goes_the_same_way(tmp_path, monkeypatch):
+    tiny_cifar.patch(monkeypatch, tiny_cifar.write(tmp_path)[0])
+    where = OfficialSets(cifar100=str(tmp_path), places_lists="none", places_images="none")
+    data, said = through(own.of_official("cifar100_lt:5", where), tmp_path)
+    assert data(0).counts().tolist() == exponential_counts(100, 10, 5).tolist()
+    assert (data(0).split != data(1).split).any()
+    assert ((data(0).split == "test") == (data(1).split == "test")).all()
+    assert said.startswith("On your 100 classes synthetic features change")
+
+
+def test_places_by_its_lists_goes_the_same_way(tmp_path, monkeypatch):
+    where = tiny_real.long_tailed(monkeypatch, tmp_path / "places", "places_lt")
+    monkeypatch.setattr(sets.longtail, "PLACES_LT", registry.REAL["places_lt"][1].args[0])
+    places = OfficialSets(cifar100="none", places_lists=where["lists"], places_images=where["root"])
+    data, said = through(own.of_official("places365_lt", places), tmp_path)
+    assert data(0).counts().tolist() == list(tiny_real.COUNTS["places_lt"])
+    assert (data(0).split == data(1).split).all()
+    assert said.startswith("On your 2 classes synthetic features change")

@@ -1,46 +1,28 @@
-import hashlib
 import pickle
 
 import numpy as np
 import pytest
+import tiny_cifar
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_cifar import CLASSES, POOL, TEST
 
 from fgsynth.latent.features import cifar
 from fgsynth.latent.features.cifar import cifar100_lt, exponential_counts, thinned
 from fgsynth.utils.errors import UserError
 
-CLASSES, POOL, TEST = 100, 10, 2
-
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory):
-    """CIFAR-100's files in small, with digests of their own: 10 training and 2 test images per class."""
     folder = tmp_path_factory.mktemp("cifar")
-    base = folder / cifar.CIFAR100.base_folder
-    base.mkdir()
-    rng = np.random.default_rng(0)
-    contents = {"meta": {"fine_label_names": [f"class {i}" for i in range(CLASSES)]}}
-    for name, each in (("train", POOL), ("test", TEST)):
-        label = rng.permutation(np.repeat(np.arange(CLASSES), each))
-        data = rng.integers(0, 256, (len(label), 3072), dtype=np.uint8)
-        contents[name] = {"data": data, "fine_labels": label.tolist()}
-    digests = {}
-    for name, content in contents.items():
-        data = pickle.dumps(content)
-        (base / name).write_bytes(data)
-        digests[name] = hashlib.md5(data).hexdigest()
-    return folder, digests, contents
+    return folder, *tiny_cifar.write(folder)
 
 
 @pytest.fixture
 def folder(stand_in, monkeypatch):
-    folder, digests, _ = stand_in
-    monkeypatch.setattr(cifar.CIFAR100, "train_list", [["train", digests["train"]]])
-    monkeypatch.setattr(cifar.CIFAR100, "test_list", [["test", digests["test"]]])
-    monkeypatch.setattr(cifar.CIFAR100, "meta", cifar.CIFAR100.meta | {"md5": digests["meta"]})
-    return folder
+    tiny_cifar.patch(monkeypatch, stand_in[1])
+    return stand_in[0]
 
 
 @pytest.mark.parametrize(
