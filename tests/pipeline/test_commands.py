@@ -44,9 +44,11 @@ TEXTS = {
     ("true-size", "classifiers"): ["resnet"],
     ("true-size", "gradients"): ["steep"],
     ("true-size", "precision"): ["float8"],
+    ("predict", "out"): ["data"],
 }
 """By command and argument: texts that it refuses."""
-GIVEN = {"stage": "nicopp", "name": "folder", "root": "data", "notebooks": "notebooks", "copies": "copies"}
+GIVEN = {"stage": "nicopp", "name": "folder", "root": "data", "notebooks": "notebooks", "copies": "copies",
+         "classifier": "classifier", "images": "images.csv"}  # fmt: skip
 """What stands in the place of the other arguments."""
 
 PARAMS, NOTEBOOK, PAPER = "params.yaml", "notebooks/01_toy_2d.ipynb", "data/paper"
@@ -70,6 +72,7 @@ READS = {
     "plan": [PARAMS, "data/work/calibration.json"],
     "synthesise": [PARAMS],
     "true-size": [],
+    "predict": ["classifier/classifier.json"],
     "cards": [PARAMS, "docs/cluster.md", "reports/true_size/work.csv"],
 }  # fmt: skip
 """The files that a command reads first."""
@@ -87,6 +90,7 @@ ARGUMENTS = {
     "check-data": ["folder", "--root", "images.csv"],
     "plan": ["nicopp"],
     "synthesise": ["nicopp"],
+    "predict": ["classifier", "images.csv"],
 }
 
 
