@@ -1,7 +1,10 @@
 """What the documents say of the code: lengths, links, commands, snippets, cited tests."""
 
 import ast
+import json
+import os
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from imports import closure, modules_used
 
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.pipeline.commands import parser
@@ -116,3 +121,40 @@ def test_the_readmes_snippets_run(root, monkeypatch):
     assert given["shares"].shape == (2, 2)
     assert given["model"].n_synthetic_.tolist() == [0, 30]
     assert (given["shares"][:, 1] > 0.5).all()
+
+
+def test_binders_environment_has_what_notebooks_01_and_02_import_as_locked(root):
+    pinned = [line for line in (root / "binder/requirements.txt").read_text().splitlines() if "==" in line]
+    assert set(pinned) <= set((root / "requirements.lock").read_text().splitlines())
+    there = {re.split("==", line)[0].lower().replace("-", "_") for line in pinned}
+    sources = [
+        "".join(cell["source"])
+        for name in ("01_toy_2d", "02_latent_probe")
+        for cell in json.loads((root / f"notebooks/{name}.ipynb").read_text())["cells"]
+        if cell["cell_type"] == "code"
+    ]
+    code = closure(root, set().union(*(modules_used(root, source) for source in sources)))
+    used = set()
+    for source in (*sources, *((root / name).read_text() for name in code)):
+        for node in ast.walk(ast.parse(source)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            used |= {name.split(".")[0] for name in names}
+    named = {
+        "sklearn": "scikit_learn",
+        "imblearn": "imbalanced_learn",
+        "PIL": "pillow",
+        "ruamel": "ruamel.yaml",
+    }
+    named |= {"IPython": "ipykernel"}
+    wanted = {named.get(name, name) for name in used - set(sys.stdlib_module_names) - {"fgsynth"}}
+    assert len(wanted) > 15
+    assert wanted <= there
+
+
+def test_files_of_workflows_and_containers_can_be_read(root):
+    for path in (root / ".github/workflows").glob("*.yml"):
+        assert yaml.safe_load(path.read_text())["jobs"], path
+    container = json.loads((root / ".devcontainer/devcontainer.json").read_text())
+    assert container["postCreateCommand"].startswith("make env")
+    assert os.access(root / "binder/postBuild", os.X_OK)

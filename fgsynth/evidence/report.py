@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from fgsynth.evaluate import tables as results
-from fgsynth.evidence import crate, markdown, workflow
+from fgsynth.evidence import markdown, workflow
 from fgsynth.evidence.ledger import agreement, ledger
 from fgsynth.evidence.markdown import Line
 from fgsynth.evidence.notebooks import executed
@@ -34,7 +34,7 @@ def build(root: Path) -> None:
     for name, table in {"ledger": book, "order": order, "pieces": told, "claims": verdicts}.items():
         paths.write_text(reports / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     paths.write_text(reports / "report.json", json.dumps(_counts(told, verdicts, book), indent=2))
-    crate.write(reports, workflow.stages(root), ran)
+    paths.write_text(reports / "ro-crate-metadata.json", workflow.crate(root, ran))
     Site(root, found, book, order, verdicts, pieces, shown, ran).write()
     results_page = markdown.results_page(found, book, verdicts, shown, tally, reading)
     paths.write_text(reports / "README.md", results_page)

@@ -14,7 +14,7 @@ from fgsynth.config.names import FG_ENTROPY, variant
 from fgsynth.config.params import load
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evidence import markdown, page, workflow
-from fgsynth.evidence.ledger import SCALES
+from fgsynth.evidence.ledger import COUNT, SCALES
 from fgsynth.evidence.markdown import Line
 from fgsynth.evidence.notebooks import PAGES, Executed, render
 from fgsynth.evidence.pieces import ACCURACIES, CONTRADICTS, SUPPORTS, UNDECIDED, Comparison, Found, Piece
@@ -45,9 +45,12 @@ def strip(line: Mapping[Hashable, Any], most: float) -> dict[str, float]:
     return places | ({"printed": at(line["printed"])} if isinstance(line.get("printed"), float) else {})
 
 
-def with_strips(lines: Iterable[Line]) -> list[dict[Hashable, Any]]:
-    """The lines in order, each with its strip and the end of its axis, which lines of one unit share."""
-    told = [dict(line) | {"unit": _unit(str(line["difference"]))} for line in lines]
+def with_strips(lines: Iterable[Line], unit: str | None = None) -> list[dict[Hashable, Any]]:
+    """The lines in order, each with its strip and the end of its axis, which lines of one unit share.
+
+    unit: the key that has it; else it is points, for accuracies, or the quantity.
+    """
+    told = [dict(line) | {"unit": line[unit] if unit else _unit(str(line["difference"]))} for line in lines]
     most: dict[str, float] = {}
     for line in told:
         ends = [abs(line[k]) for k in ("low", "high", "printed") if isinstance(line.get(k), float)]
@@ -122,7 +125,7 @@ class Site:
         return {
             "claims": len(self.verdicts),
             "answers": {question: markdown.sentence(of) for question, of in pieces.items()},
-            "lines": with_strips(lines),
+            "lines": with_strips(lines, "metric"),
             "scales": [scale for scale in SCALES if scale in set(self.found.results["scale"])],
             "standing": {c: markdown.standing(self.verdicts, c) for c in ("as_printed", "with_controls")},
             "tally": markdown.tally(self.pieces),
@@ -138,6 +141,7 @@ class Site:
         return {
             "difference": asked.what, "benchmark": markdown.title(piece),
             "metric": markdown.metric(asked), "outcome": piece.outcome, "shown": piece.interval,
+            "word": markdown.WORDS[piece.outcome],
             "scale": piece.scale, "over": piece.over, "role": "printed", **numbers,
             "page": one.anchor(call) if one else "",
         }  # fmt: skip
@@ -161,7 +165,8 @@ class Site:
         columns = list(mine["column"].unique())
         lines = []
         for row, cells in mine.groupby("row", sort=False):
-            by_column = {c["column"]: c for c in cells.astype(object).fillna("").to_dict("records")}
+            found = cells.astype(object).fillna("").to_dict("records")
+            by_column = {c["column"]: {**c, "shown": _rounded(c)} for c in found}
             made = next((c for c in by_column.values() if c["page"]), next(iter(by_column.values())))
             lines.append({"row": row, "cells": [by_column.get(c) for c in columns], "made": made})
         ranked = self.order[self.order["table"] == name].set_index("column").to_dict("index")
@@ -200,9 +205,9 @@ class Site:
         for line in rows.to_dict("records"):
             shown = "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format_map(line)
             outcome = SUPPORTS if line["low"] > 0 else CONTRADICTS if line["high"] < 0 else UNDECIDED
-            lines.append({**line, "difference": "few", "shown": shown, "outcome": outcome})
+            lines.append({**line, "all": "points", "shown": shown, "outcome": outcome})
         settings: dict[tuple[str, str], dict[str, Any]] = {}
-        for line in with_strips(lines):
+        for line in with_strips(lines, "all"):
             settings.setdefault((line["factor"], line["value"]), {})[line["metric"]] = line
         return {"settings": settings, "metrics": MAP}
 
@@ -242,6 +247,17 @@ class Site:
         seen = seen[seen["metric"].str.replace(" ", "_").isin(ACCURACIES)].drop_duplicates("difference")
         found = seen.groupby(keys, sort=False)["half"].agg(["size", "min", "median", "max"])
         return found.reset_index().to_dict("records")
+
+
+def _rounded(cell: Mapping[Hashable, Any]) -> str:
+    """Our number with its half-width, where it has one that says something, as finely as print is."""
+    if cell["ours"] == "":
+        return ""
+    if cell["column"] == COUNT:
+        return f"{cell['ours']:,.0f}"
+    digits = 3 if abs(cell["printed"]) < 2 else 1
+    spread = f" ± {cell['spread']:.{digits}f}" if cell["spread"] != "" and cell["seeds"] > 2 else ""
+    return f"{cell['ours']:.{digits}f}{spread}"
 
 
 def departures(params: Path) -> list[tuple[str, str, dict[str, str]]]:

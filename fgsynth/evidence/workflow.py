@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fgsynth
 from fgsynth.config.blocks import read
+from fgsynth.evidence import page
+from fgsynth.evidence.notebooks import Executed
 
 LOCKS = ("dvc.lock", "reports/evening/dvc.lock")
+CRATE = "ro-crate.json"
 SELF = "report"
-"""The stage that writes the crate, which therefore knows nothing of its own files yet."""
+"""The stage that reads this, and whose own files are therefore not there yet."""
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,31 @@ def drawn(found: Sequence[Stage]) -> dict[str, Any]:
     arrows = [(boxes[a]["x"] + 112, boxes[a]["y"] + 12, boxes[b]["x"], boxes[b]["y"] + 12) for a, b in pairs]
     width, height = 116 + 170 * max(rows, default=0), 4 + 34 * (max(rows.values(), default=0) + 1)
     return {"boxes": list(boxes.values()), "arrows": arrows, "width": width, "height": height}
+
+
+def crate(root: Path, ran: Sequence[Executed]) -> str:
+    """The report as RO-Crate: what every stage's run made below reports/, and by which command.
+
+    ran: the notebooks, which know when and how long their stages ran.
+    """
+    runs = {f"reports/{one.scale}/{one.target}": one.run for one in ran}
+    actions = []
+    for stage in stages(root):
+        paths = [path for path in stage.makes if path.startswith("reports/") and (root / path).exists()]
+        if not paths:
+            continue
+        run: dict[str, Any] = next((runs[path] for path in paths if path in runs), {})
+        took = [f"{run['seconds']} seconds"] if "seconds" in run else []
+        how = ", ".join([*took, *(f"{k} {run[k]}" for k in ("commit", "machine") if run.get(k))])
+        made = []
+        for path in paths:
+            kind, end = ("Dataset", "/") if (root / path).is_dir() else ("File", "")
+            told = f"Made by stage {stage.name}; MD5 by DVC: {stage.makes[path]}"
+            made.append({"id": path.removeprefix("reports/") + end, "kind": kind, "name": path, "told": told})
+        name = f"Run of stage {stage.name}"
+        action = {"id": f"#run-{made[0]['id']}", "name": name, "made": made, "date": run.get("date")}
+        actions.append(action | {"told": stage.command + (f" ({how})" if how else "")})
+    parts = [part for action in actions for part in action["made"]]
+    dates = [action["date"] for action in actions if action["date"]]
+    version = fgsynth.__version__
+    return page.render(CRATE, actions=actions, parts=parts, date=max(dates, default=None), version=version)

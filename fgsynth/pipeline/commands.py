@@ -108,6 +108,12 @@ def _synthesise(a: Arguments) -> None:
     print(making.run(a.stage, engine, guide_only=a.guide))
 
 
+def _pack(a: Arguments) -> None:
+    from fgsynth.pipeline import pack
+
+    print(pack.run(a.targets, a.scale, a.out))
+
+
 def _true_size(a: Arguments) -> None:
     from fgsynth.cost import true_counts, true_size
 
@@ -273,6 +279,10 @@ def _paper_scale(command: Callable[[str, Callable[[Arguments], None], str], argp
     make.add_argument("--actors", type=COUNT, help="of the engine ray; else one per GPU, or per core")
     make.add_argument("--address", help="of a Ray cluster; else RAY_ADDRESS or one started here")
     make.add_argument("--price", type=AMOUNT, help="of a worker for an hour; shows what is left to pay")
+    pack = command("pack", _pack, "an archive of a scale: synthetic sets, classifiers, ledger, datasheet")
+    pack.add_argument("targets", nargs="*", help="stages, or draws of them; else the three benchmarks")
+    pack.add_argument("--scale", help="mini, evening or paper; else that of params.yaml")
+    pack.add_argument("--out", type=_new, default="scratch/pack", help="folder for the archive")
     size = command("true-size", _true_size, "time one guided batch at the published shapes, random weights")
     size.add_argument("--out", type=_new, default="scratch/true_size", help="folder for the tables")
     size.add_argument("--count", action="store_true", help="count operations and memory instead, on no GPU")

@@ -41,6 +41,8 @@ TEXTS = {
     ("synthesise", "stage"): ["toy", "toy_2d"],
     ("synthesise", "engine"): ["spark"],
     ("synthesise", "address"): None,  # Ray's own
+    ("pack", "targets"): ["toy_2d", "a\nb"],
+    ("pack", "scale"): ["smoke", "huge"],
     ("true-size", "classifiers"): ["resnet"],
     ("true-size", "gradients"): ["steep"],
     ("true-size", "precision"): ["float8"],
@@ -48,7 +50,7 @@ TEXTS = {
 }
 """By command and argument: texts that it refuses."""
 GIVEN = {"stage": "nicopp", "name": "folder", "root": "data", "notebooks": "notebooks", "copies": "copies",
-         "classifier": "classifier", "images": "images.csv"}  # fmt: skip
+         "classifier": "classifier", "images": "images.csv", "targets": "nicopp"}  # fmt: skip
 """What stands in the place of the other arguments."""
 
 PARAMS, NOTEBOOK, PAPER = "params.yaml", "notebooks/01_toy_2d.ipynb", "data/paper"
@@ -59,7 +61,7 @@ READS = {
     "clean": ["notebooks/04_imagenet_lt.ipynb"],
     "tidy": [NOTEBOOK],
     "report": [f"{PAPER}/tables.yaml", f"{PAPER}/claims.csv", f"{PAPER}/table1_imagenet_lt.csv",
-               "reports/mini/toy_2d/results.csv", f"{PAPER}/margins.yaml", "README.md"],
+               "reports/mini/toy_2d/results.csv", f"{PAPER}/margins.yaml", "README.md", PARAMS],
     "check": ["reports/mini/toy_2d/results.csv", f"{PAPER}/margins.yaml"],
     "pretrain": [PARAMS],
     "model-card": ["data/pretrained/mini-unclip/training.json"],
@@ -71,6 +73,7 @@ READS = {
     "evening": [PARAMS, "reports/evening/dvc.yaml"],
     "plan": [PARAMS, "data/work/calibration.json"],
     "synthesise": [PARAMS],
+    "pack": [PARAMS],
     "true-size": [],
     "predict": ["classifier/classifier.json"],
     "cards": [PARAMS, "docs/cluster.md", "reports/true_size/work.csv"],
