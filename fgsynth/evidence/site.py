@@ -115,16 +115,15 @@ class Site:
 
     def index(self) -> dict[str, Any]:
         """The answers: a sentence and a forest plot per question."""
-        asked = {**markdown.QUESTIONS, **LOOP}
-        pieces = {question: [self.found.piece(one) for one in of] for question, of in asked.items()}
-        lines: list[Line] = [
-            self._line(one, self.found.piece(one)) | {"question": question}
-            for question, of in asked.items()
-            for one in of
-        ]
+        answers: dict[str, str] = {}
+        lines: list[Line] = []
+        for question, asked in (markdown.QUESTIONS | LOOP).items():
+            pieces = [self.found.piece(one) for one in asked]
+            answers[question] = markdown.sentence(pieces)
+            lines += [self._line(*both) | {"question": question} for both in zip(asked, pieces, strict=True)]
         return {
             "claims": len(self.verdicts),
-            "answers": {question: markdown.sentence(of) for question, of in pieces.items()},
+            "answers": answers,
             "lines": with_strips(lines, "metric"),
             "scales": [scale for scale in SCALES if scale in set(self.found.results["scale"])],
             "standing": {c: markdown.standing(self.verdicts, c) for c in ("as_printed", "with_controls")},
@@ -156,9 +155,7 @@ class Site:
 
     def tables(self) -> dict[str, Any]:
         """Printed numbers beside ours, by table."""
-        return {
-            "tables": [self._table(name, t.title) for name, t in self.found.printed.tables.items()],
-        }
+        return {"tables": [self._table(name, t.title) for name, t in self.found.printed.tables.items()]}
 
     def _table(self, name: str, title: str) -> dict[str, Any]:
         mine = self.book[self.book["table"] == name]
@@ -170,31 +167,26 @@ class Site:
             made = next((c for c in by_column.values() if c["page"]), next(iter(by_column.values())))
             lines.append({"row": row, "cells": [by_column.get(c) for c in columns], "made": made})
         ranked = self.order[self.order["table"] == name].set_index("column").to_dict("index")
-        return {
-            "name": name,
-            "title": title,
-            "columns": columns,
-            "lines": lines,
-            "order": [ranked.get(c) for c in columns],
-        }
+        order = [ranked.get(c) for c in columns]
+        return {"name": name, "title": title, "columns": columns, "lines": lines, "order": order}
 
     def gallery(self) -> dict[str, Any]:
         """The sheet of images of notebook 03, with a line per image."""
-        table, source = self._drawn("ablations", "gallery")
-        return {"source": source, "data": _json(table)}
+        return self._drawn("ablations", "gallery")
 
     def plane(self) -> dict[str, Any]:
         """The frames of notebook 01."""
-        table, source = self._drawn("toy_2d", "frames")
-        return {"source": source, "data": _json(table)}
+        return self._drawn("toy_2d", "frames")
 
-    def _drawn(self, stage: str, name: str) -> tuple[pd.DataFrame | None, str]:
+    def _drawn(self, stage: str, name: str) -> dict[str, Any]:
         """A table among the figures of a stage, at the largest scale that has it, and where it lies."""
-        for one in self.ran:
-            path = one.folder / "figures" / f"{name}.csv"
-            if one.stage == stage and path.is_file():
-                return paths.read_csv(path), str(path.relative_to(self.reports).with_suffix(""))
-        return None, ""
+        of = (one.folder / "figures" / f"{name}.csv" for one in self.ran if one.stage == stage)
+        path = next((path for path in of if path.is_file()), None)
+        if path is None:
+            return {"data": ""}
+        # As it can stand in a page.
+        data = paths.read_csv(path).round(3).to_json(orient="records").replace("<", "\\u003c")
+        return {"data": data, "source": path.relative_to(self.reports).with_suffix("").as_posix()}
 
     def map(self) -> dict[str, Any]:
         """Where feedback helps: differences by setting."""
@@ -244,7 +236,9 @@ class Site:
         half = (seen["high"] - seen["low"]).astype(float) / 2
         keys = ["benchmark", "metric", "scale", "over"]
         seen = seen.assign(half=half, metric=seen["difference"].str.split(":").str[0])
-        seen = seen[seen["metric"].str.replace(" ", "_").isin(ACCURACIES)].drop_duplicates("difference")
+        seen = seen[seen["metric"].str.replace(" ", "_").isin(ACCURACIES)].drop_duplicates(
+            ["benchmark", "difference"]
+        )
         found = seen.groupby(keys, sort=False)["half"].agg(["size", "min", "median", "max"])
         return found.reset_index().to_dict("records")
 
@@ -281,13 +275,6 @@ def _flat(values: Mapping[str, Any], below: str = "") -> dict[str, Any]:
     for key, value in values.items():
         out |= _flat(value, f"{below}{key}.") if isinstance(value, dict) else {below + key: value}
     return out
-
-
-def _json(table: pd.DataFrame | None) -> str:
-    """A table as JSON that can stand in a page."""
-    if table is None:
-        return ""
-    return table.round(3).to_json(orient="records").replace("<", "\\u003c")
 
 
 def _measured(path: Path) -> list[dict[str, str]]:

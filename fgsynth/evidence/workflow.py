@@ -74,7 +74,7 @@ def crate(root: Path, ran: Sequence[Executed]) -> str:
     ran: the notebooks, which know when and how long their stages ran.
     """
     runs = {f"reports/{one.scale}/{one.target}": one.run for one in ran}
-    actions = []
+    actions: list[dict[str, Any]] = []
     for stage in stages(root):
         paths = [path for path in stage.makes if path.startswith("reports/") and (root / path).exists()]
         if not paths:

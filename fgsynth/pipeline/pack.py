@@ -65,16 +65,17 @@ def run(targets: Sequence[str], scale: str | None, folder: Path) -> str:
 def _parts(target: str, draw: int, scale: str, block: Mapping[str, Any]) -> Iterator[Part]:
     """The sets of a stage's notebook and the classifiers trained on them or on real images alone."""
     stage, _ = stage_and_draw(target)
-    exp = steps.load(stage, scale, *(block[k] for k in ("world", "sampling", "training", "work")), draw)
-    trained_on = {(fingerprint(exp.real, grouped), None): REAL for grouped in (False, True)}
+    world, sampling, training, work = (block[key] for key in ("world", "sampling", "training", "work"))
+    exp = steps.load(stage, scale, world, sampling, training, work, draw)
+    real = {grouped: fingerprint(exp.real, grouped) for grouped in (False, True)}
+    trained_on: dict[tuple[str, str | None], str] = {(digest, None): REAL for digest in real.values()}
     for name, (method, whole) in sets(stage, block, exp.sampling).items():
-        store, digest = exp.complete(method, whole)
+        store, made_by = exp.complete(method, whole)
         files = tuple(path for number in range(len(store.parts())) for path in store.files(number))
         folder = f"{target}/sets/{file_name(name)}"
         yield Part(folder, files, f"{target}: set {name}, {len(store.plan)} images")
-        made = SyntheticSet.of(store, digest).images
-        for grouped in (False, True):
-            trained_on[fingerprint(exp.real, grouped), fingerprint(made, grouped)] = name
+        made = SyntheticSet.of(store, made_by).images
+        trained_on |= {(real[grouped], fingerprint(made, grouped)): name for grouped in real}
     yield from _classifiers(exp, target, trained_on)
 
 
