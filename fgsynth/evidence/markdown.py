@@ -109,7 +109,9 @@ def metric(asked: Comparison) -> str:
 def title(piece: Piece) -> str:
     """The benchmark of a piece; below scale paper those of the papers' names are the mini world's."""
     named = TITLES[piece.asked.benchmark]
-    return f"{named} mini" if named[0].isupper() and piece.scale != "paper" else named
+    if not named[0].isupper():
+        return f"the {named}"
+    return named if piece.scale == "paper" else f"{named} mini"
 
 
 def sentence(pieces: Sequence[Piece]) -> str:

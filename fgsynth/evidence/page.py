@@ -37,9 +37,10 @@ def _environment() -> Environment:
 
 
 def emphasised(text: str) -> Markup:
-    """A line of Markdown with *emphasis* and `code` as HTML."""
+    """A line of Markdown with *emphasis*, `code` and [links](to files of reports/) as HTML of a page."""
     code = re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(text)))
-    return Markup(re.sub(r"\*(.+?)\*", r"<em>\1</em>", code))
+    links = re.sub(r"\[(.+?)\]\((.+?)\)", r'<a href="../\2">\1</a>', code)
+    return Markup(re.sub(r"\*(.+?)\*", r"<em>\1</em>", links))
 
 
 def with_claims(caption: str) -> Markup:
