@@ -1,4 +1,7 @@
 import io
+import os
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,6 +25,25 @@ def test_bands_of_percentages_end_at_0_and_100():
         figures.curves(ax, pd.concat([data, data.assign(x=1.0)]), "x", "y", "hue", ylabel)
         assert (ax.collections[0].get_paths()[0].vertices[:, 1].max() <= 100) == within
     plt.close("all")
+
+
+KERNEL = """
+from IPython.core.interactiveshell import InteractiveShell
+InteractiveShell.instance()
+from fgsynth.evaluate import figures
+figures.use_style()
+import matplotlib.pyplot as plt
+plt.figure()
+from matplotlib_inline.backend_inline import show
+print(plt.isinteractive(), show._draw_called)
+"""
+
+
+def test_the_kernel_shows_no_figure_by_itself(root):
+    backend = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", KERNEL]
+    done = subprocess.run(command, env=os.environ | backend, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_the_slider_is_a_widget_and_an_image(monkeypatch):
