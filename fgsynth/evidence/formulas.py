@@ -49,7 +49,7 @@ def svg(tex: str) -> str:
 def _replaced(match: re.Match[str]) -> str:
     try:
         if match["block"]:
-            return f'<div style="text-align:center;margin:0.8em 0">{svg(match["block"])}</div>'
+            return f'<div tabindex="0" style="text-align:center;margin:0.8em 0">{svg(match["block"])}</div>'
         return svg(match["inline"])
     except ValueError:
         return match[0]

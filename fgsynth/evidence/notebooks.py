@@ -167,6 +167,8 @@ def _output(output: Mapping[str, Any], one: Executed, heading: str) -> dict[str,
         inline = "".join(data["image/png"]).replace("\n", "")
         return shown | {"image": f"data:image/png;base64,{inline}"}
     if "text/html" in data:
-        return {"table": Markup("".join(data["text/html"]))}
+        # pandas has headings without a text, which nobody can be told.
+        body = re.sub(r"<th[^>]*>(\s|&nbsp;)*</th>", "<td></td>", "".join(data["text/html"]))
+        return {"table": Markup(body)}
     text = output.get("text", data.get("text/plain", ""))
     return {"text": "".join(text)} if text else {}

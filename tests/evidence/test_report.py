@@ -127,7 +127,7 @@ def test_figures_have_captions_whose_claims_are_links(checkout):
     told = {"alt": 'A "line".', "caption": "What it says (C15).", "figure": "sweep"}
     image = {"data": {"image/png": "aGk="}, "metadata": {"image/png": told}}
     inline = {"data": {"image/png": "aGk=\n"}, "metadata": {}}
-    table = {"data": {"text/html": "<table><tr><td>1</td></tr></table>", "text/plain": "1"}}
+    table = {"data": {"text/html": "<table><tr><th></th></tr><tr><td>1</td></tr></table>", "text/plain": "1"}}
     cells = [
         {"id": "a", "cell_type": "markdown", "source": ["# 01 · This & that\n", "\n", "so $x_0$ is"]},
         {"id": "b", "cell_type": "code", "source": ["'$y$'"], "outputs": [image, inline, table]},
@@ -140,7 +140,7 @@ def test_figures_have_captions_whose_claims_are_links(checkout):
     assert 'What it says (<a href="../claims.html#C15">C15</a>).' in text
     assert 'href="../../mini/toy_2d/figures/sweep.csv"' in text
     assert 'src="data:image/png;base64,aGk=" alt="Figure of 01 · This &amp; that"' in text
-    assert "<td>1</td>" in text
+    assert "<tr><td></td></tr><tr><td>1</td></tr>" in text
     assert "a &lt; b" in text
     (svg,) = re.findall(r'<svg role="img" aria-label="(.*?)"', text)
     assert svg == "x_0"
