@@ -58,7 +58,7 @@ def with_strips(lines: Iterable[Line], unit: str | None = None) -> list[dict[Has
     for line in told:
         if isinstance(line["mean"], float):
             end = 1.04 * most[line["unit"]]
-            line |= {"strip": strip(line, end), "end": f"{end:.2g}"}
+            line |= {"strip": strip(line, end), "end": f"{end:.0f}" if end >= 10 else f"{end:.2g}"}
     return told
 
 
