@@ -48,7 +48,7 @@ const controls = (id, options, draw) => {
 
 if (one("gallery")) {
   const sheet = one("gallery").dataset.sheet, columns = distinct(data.map((d) => d.column)).length;
-  const rows = distinct(data.map((d) => d.row)).length, side = 96;
+  const rows = distinct(data.map((d) => d.row)).length, side = innerWidth < 640 ? 72 : 96;
   const guided = data.filter((d) => d.w > 0), scales = distinct([0, ...guided.map((d) => d.w)]).sort((a, b) => a - b);
   const tile = (d, label) => {
     const div = document.createElement("div");
@@ -73,7 +73,7 @@ if (one("gallery")) {
       over.style.mixBlendMode = "difference";
       pair.append(over);
       Object.assign(pair.style, { isolation: "isolate", filter: "brightness(3)" });
-      th.textContent = `image ${i + 1}`; th.scope = "row";
+      th.textContent = i + 1; th.scope = "row";
       tr.append(th, cell(tile(real, `real ${name}`), told(real)), cell(tile(plain, `unguided ${name}`), told(plain)), cell(tile(now, `guided ${name}, w ${w}`), told(now)), cell(pair));
       return tr;
     }));
