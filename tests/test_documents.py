@@ -21,7 +21,7 @@ from fgsynth.pipeline.commands import parser
 read_text = cache(Path.read_text)
 DOCUMENTS = [
     "README.md", "CONTRIBUTING.md", "PITFALLS.md", "docs/cluster.md", "docs/real_sets.md", "docs/glossary.md",
-    "docs/worth_it.md", "reports/README.md",
+    "docs/generators.md", "docs/worth_it.md", "reports/README.md",
 ]  # fmt: skip
 
 

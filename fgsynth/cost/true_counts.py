@@ -88,7 +88,8 @@ def without_numbers(network: nn.Module) -> nn.Module:
 def fake(generator: Generator, mode: FakeTensorMode) -> Generator:
     """A generator on the meta device with its networks on a fake one, where its own code runs."""
     with mode:
-        for part in generator.networks.values():
+        redux = getattr(generator.pipe, "image_embedder", None)
+        for part in (*generator.networks.values(), *filter(None, [redux])):
             without_numbers(part)
     return generator
 
@@ -104,14 +105,20 @@ class Scene:
     _held: list[Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        parts = (*self.generator.networks.values(), self.classifier)
+        redux = getattr(self.generator.pipe, "image_embedder", None)
+        parts = (*self.generator.networks.values(), self.classifier, *filter(None, [redux]))
         self._held = [t for part in parts for t in (*part.parameters(), *part.buffers())]
 
     @classmethod
     def of(cls, precision: str, classifier: str) -> "Scene":
         """The published shapes in a precision, with a guide by name."""
+        return cls.with_guide(true_size(N_STEPS, getattr(torch, precision), "meta"), classifier)
+
+    @classmethod
+    def with_guide(cls, generator: Generator, classifier: str) -> "Scene":
+        """A generator on the meta device, with a guide by name."""
         mode = FakeTensorMode(allow_non_fake_inputs=True)
-        generator = fake(true_size(N_STEPS, getattr(torch, precision), "meta"), mode)
+        generator = fake(generator, mode)
         with mode:
             guide = create(classifier, CLASSIFIERS[classifier]).eval().requires_grad_(False)
         return cls(generator, guide, SIDE, mode)
@@ -124,7 +131,8 @@ class Scene:
         """
         with self.mode, torch.no_grad():
             g, label = self.generator, torch.zeros(batch, dtype=torch.long)
-            predict = g.predict(g.embed_text(["a"] * batch), g.no_image(batch), CFG)
+            image = torch.zeros(batch, *g.family.image_shape, dtype=g.dtype)
+            predict = g.predict(g.embed_text(["a"] * batch), image, CFG)
             z, t = g.noise(range(batch)), g.schedule.steps[0][0]
             x = torch.empty(batch, 3, *(s * g.pipe.vae_scale_factor for s in z.shape[2:]))
             seen = at_resolution(self.classifier, self.side)
@@ -155,14 +163,16 @@ def work(scene: Scene) -> dict[str, Counter[torch.dtype]]:
     """Operations of one evaluation of each kind that `estimate.Evaluations` counts, by precision.
 
     Backwards hold what checkpoints compute again. Under classifier-free guidance a step is two evaluations of
-    the denoiser; every kind is what is left of a guided step when the others are taken away.
+    the denoiser, unless it takes the scale as a number; every kind is what is left of a guided step when the
+    others are taken away.
     """
+    part = 1 if scene.generator.family.folds_cfg else 2
     names = ("denoiser", "decoder", "classifier", "classifier and back", "cheap", "exact")
     f = {name: scene.tally(name).flops for name in names}
     step, decoder, classifier = f["denoiser"], f["decoder"], f["classifier"]
     return {
-        "denoiser": _half(step),
-        "denoiser_back": _half(f["exact"] - f["cheap"]),
+        "denoiser": _share(step, part),
+        "denoiser_back": _share(f["exact"] - f["cheap"], part),
         "decoder": decoder,
         "decoder_back": f["cheap"] - step - decoder - f["classifier and back"],
         "classifier": classifier,
@@ -170,8 +180,8 @@ def work(scene: Scene) -> dict[str, Counter[torch.dtype]]:
     }
 
 
-def _half(flops: Counter[torch.dtype]) -> Counter[torch.dtype]:
-    return Counter({dtype: n // 2 for dtype, n in flops.items()})
+def _share(flops: Counter[torch.dtype], part: int) -> Counter[torch.dtype]:
+    return Counter({dtype: n // part for dtype, n in flops.items()})
 
 
 def memory(scene: Scene, batch: int) -> dict[str, float]:

@@ -115,10 +115,10 @@ def _pack(a: Arguments) -> None:
 
 
 def _true_size(a: Arguments) -> None:
-    from fgsynth.cost import true_counts, true_size
+    from fgsynth.cost import true_counts, true_families, true_size
 
-    if a.count:
-        print(true_counts.run(a.out))
+    if a.count or a.families:
+        print(true_families.run(a.out) if a.families else true_counts.run(a.out))
         return
     guides = a.classifiers or list(true_size.CLASSIFIERS)
     gradients = a.gradients or list(true_size.GRADIENTS)
@@ -126,10 +126,11 @@ def _true_size(a: Arguments) -> None:
 
 
 def _cards(_: Arguments) -> None:
-    from fgsynth.cost import cards
+    from fgsynth.cost import cards, true_families
     from fgsynth.utils.blocks import fill
 
     fill(root() / "docs" / "cluster.md", cards.blocks(root()))
+    fill(root() / "docs" / "generators.md", true_families.blocks(root()))
 
 
 def _at_root(module: str, function: str) -> Callable[[Arguments], None]:
@@ -286,6 +287,7 @@ def _paper_scale(command: Callable[[str, Callable[[Arguments], None], str], argp
     size = command("true-size", _true_size, "time one guided batch at the published shapes, random weights")
     size.add_argument("--out", type=_new, default="scratch/true_size", help="folder for the tables")
     size.add_argument("--count", action="store_true", help="count operations and memory instead, on no GPU")
+    size.add_argument("--families", action="store_true", help="the same of SDXL, SD 3.5 and FLUX.1")
     size.add_argument("--classifiers", nargs="+", default=[], help="all, if none is named")
     size.add_argument("--gradients", nargs="+", default=[], help="all, if none is named")
     size.add_argument("--batches", type=COUNT, nargs="+", default=[])

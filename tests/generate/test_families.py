@@ -1,15 +1,18 @@
 """SDXL, Stable Diffusion 3 and FLUX.1 behind the one door, on random pipelines of their own classes."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import sheet
 import tiny_families
 import tiny_unclip
 import torch
 from diffusers import AutoencoderTiny, EDMEulerScheduler, FluxPipeline, FluxPriorReduxPipeline
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_families import SIDE, TOKENS
 
@@ -419,3 +422,51 @@ def test_dropout_of_no_image_is_refused(tiny, look):
         fgsynth.guided(tiny["sdxl"].pipe, look, entropy, PROMPTS, [0, 1], dropout=Dropout(0.5))
     with pytest.raises(UserError, match="A AutoencoderTiny is not supported"):
         fgsynth.guided(AutoencoderTiny(), look, entropy, PROMPTS, [0, 1])
+
+
+def test_the_sheet_of_every_family_is_the_documents():
+    rows = sheet.sheet()
+    assert list(rows) == list(sheet.MODELS)
+    for name, (plain, made, loaded) in rows.items():
+        assert (plain != made).any(), name
+        assert np.abs(made.astype(int) - loaded).max() <= 1, name
+    with Image.open(sheet.FILE) as kept:
+        off = np.abs(
+            np.asarray(kept.convert("RGB"), dtype=float) - np.asarray(sheet.drawn(rows), dtype=float)
+        )
+    # Processors round otherwise, and random networks pass it on.
+    assert off.mean() < 2
+
+
+SNIPPETS = {
+    "StableUnCLIPImg2ImgPipeline": "unclip",
+    "StableDiffusionXLPipeline": "sdxl",
+    "FluxPipeline": "flux",
+}
+
+
+@pytest.mark.parametrize("kind", SNIPPETS)
+def test_the_documents_recipes_run(models, root, look, tmp_path, monkeypatch, kind):
+    text = (root / "docs" / "generators.md").read_text()
+    (code,) = [
+        one for one in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if f"{kind}.from_pre" in one
+    ]
+    assert len(code.strip().splitlines()) <= 11
+    name = SNIPPETS[kind]
+    model = tiny_unclip.save(tmp_path) if name == "unclip" else models[name]
+    pipe, redux = loaded(model, name)
+    small = AutoencoderTiny.from_pretrained(tiny_decoder(tmp_path / "tiny"))
+    there = {kind: pipe, "FluxPriorReduxPipeline": redux, "AutoencoderTiny": small}
+    for each, stand_in in there.items():
+        monkeypatch.setattr(f"diffusers.{each}.from_pretrained", lambda *_, made=stand_in, **__: made)
+    if name == "sdxl":
+        monkeypatch.setattr(pipe, "load_ip_adapter", lambda *_, **__: None)
+    monkeypatch.setattr(pipe, "to", lambda *_: pipe)
+    real = fgsynth.guided
+    monkeypatch.setattr(
+        fgsynth, "guided", lambda *a, **k: real(*a, **{**k, "n_steps": 2, "side": SIDE}), raising=False
+    )
+    given = {"device": "cpu", "classifier": look, "prompts": PROMPTS, "labels": [0, 1], "photos": photos()}
+    exec(code, given)
+    assert given["made"].images.shape == (2, SIDE, SIDE, 3)
+    assert given["made"].record.shape[0] == 2
