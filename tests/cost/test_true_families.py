@@ -4,10 +4,14 @@ import tiny_families
 import torch
 from torch import nn
 
+from fgsynth.config.schema import Sampling
 from fgsynth.cost import true_families
+from fgsynth.cost.estimate import evaluations
 from fgsynth.cost.true_families import KINDS, MODELS, parameter_counts
+from fgsynth.experiments.build import generator_of
 from fgsynth.generate import pipelines
 from fgsynth.generate.generator import Generator
+from fgsynth.generate.plan import Method
 from fgsynth.utils.blocks import with_block
 from fgsynth.utils.errors import UserError
 
@@ -50,6 +54,17 @@ def test_a_family_is_counted_by_its_own_code(name, tmp_path, monkeypatch):
     assert list(one.index) == list(KINDS)
     assert one["no feedback"] < one["cheap"] <= one["exact"]
     assert (two > one).all()
+
+
+@pytest.mark.parametrize(("name", "evaluations_a_step"), [("sd3", 2), ("flux", 1)])
+def test_a_plan_counts_what_a_family_evaluates_under_cfg(name, evaluations_a_step, tmp_path):
+    s = Sampling(
+        generator=getattr(tiny_families, name)(tmp_path), n_steps=6, every=5, through_network=True, cfg=3.0,
+        cfg_text=3.0, noise_level=0, dropout=0.5, fill_to=None,
+        scales=dict.fromkeys(("entropy", "loss", "hardness", "combined"), 1.0),
+    )  # fmt: skip
+    assert evaluations(10, s, Method()).denoiser == 60 * evaluations_a_step
+    assert generator_of(s).image_width > 0  # the adapter is there
 
 
 def small(real):

@@ -76,7 +76,8 @@ READS = {
     "pack": [PARAMS],
     "true-size": [],
     "predict": ["classifier/classifier.json"],
-    "cards": [PARAMS, "docs/cluster.md", "reports/true_size/work.csv"],
+    "cards": [PARAMS, "docs/cluster.md", "reports/true_size/work.csv", "docs/generators.md",
+              "reports/families/memory.csv"],
 }  # fmt: skip
 """The files that a command reads first."""
 OPTIONAL = {
@@ -105,6 +106,7 @@ def tree(tmp_path_factory, root):
         *(file for files in READS.values() for file in files),
         "dvc.yaml",
         "reports/true_size",
+        "reports/families",
         "data/splits",
         "data/classnames",
     }:

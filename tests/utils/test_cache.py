@@ -182,3 +182,13 @@ def test_weights_count_by_value_not_by_layout():
     moved = small(3, seed=0)
     moved.network.bn1.running_mean += 1  # a buffer
     assert cache.weights_digest(moved) != first
+
+
+def test_a_file_of_a_model_counts_with_what_lies_beside_it(checkout):
+    encoder = checkout / "ip/image_encoder/weights"
+    encoder.parent.mkdir(parents=True)
+    encoder.write_bytes(b"1")
+    (checkout / "ip/adapter.safetensors").write_bytes(b"2")
+    before = cache.model_digest("ip/adapter.safetensors")
+    encoder.write_bytes(b"3")
+    assert cache.model_digest("ip/adapter.safetensors") not in (before, "ip/adapter.safetensors")
