@@ -216,7 +216,7 @@ def scene(model: str, *, tiny: bool = False) -> Scene:
 
 
 def memory(whole: Scene, small: Scene, batch: int) -> list[float]:
-    """GiB of weights and tensors at most, by kind of feedback, while a batch is made; small: with a tiny decoder."""
+    """GiB at most, by kind of feedback, while a batch is made; small: with a tiny decoder."""
     plain = max(whole.tally(act, batch).peak for act in ("denoiser", "decoder"))
     acts = ((small, "cheap"), (whole, "cheap"), (whole, "exact"))
     return [max(plain, n) / 2**30 for n in (plain, *(s.tally(act, batch).peak for s, act in acts))]
