@@ -41,7 +41,7 @@ from transformers import (
     SiglipVisionModel,
     T5Config,
     T5EncoderModel,
-    T5TokenizerFast,
+    T5Tokenizer,
 )
 
 from fgsynth.cost.cards import CARDS, RESERVE
@@ -173,7 +173,7 @@ def _words() -> Any:
 
 def _pieces() -> Any:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0)]
-    return T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
 
 
 def _t5() -> Any:
