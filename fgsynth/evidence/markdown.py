@@ -54,7 +54,7 @@ QUESTIONS = {
     "Entropy feedback, over the same sampler without": [
         Comparison("control", b, m, FG_ENTROPY, UNGUIDED) for b, m in _BENCHMARKS
     ],
-    "The same in the plane, where the premise holds": [
+    "Entropy feedback in the toy plane of figure 6": [
         Comparison("control", "toy_2d", "minority_accuracy", names.PLANE_FG["entropy"], names.PLANE_UNGUIDED)
     ],
     "Synthetic features, over balanced softmax on real ones": [

@@ -144,6 +144,8 @@ class Piece:
         if not self.in_range:
             return OUT_OF_RANGE
         low, high = self.estimate.low, self.estimate.high
+        if low == high:
+            return UNDECIDED  # of draws that agree to the last digit nothing is known of others
         if self.asked.test == "equal":
             inside, beyond = (
                 low > -self.margin and high < self.margin,

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from fgsynth.config import names
-from fgsynth.config.names import FG_ENTROPY, variant
+from fgsynth.config.names import FG_ENTROPY, FILL_UP, variant
 from fgsynth.config.params import load
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evidence import markdown, page, workflow
@@ -21,11 +21,14 @@ from fgsynth.evidence.pieces import ACCURACIES, CONTRADICTS, SUPPORTS, UNDECIDED
 from fgsynth.evidence.verdicts import stage_of
 from fgsynth.utils import paths
 
-LOOP = {
-    "Images made in two parts, guided by the classifier as it trains, over one shot": [
+MORE = {
+    "Entropy feedback, over Fill-Up, whose images are made from learned words without it": [
+        Comparison("printed", "imagenet_lt", "few", FG_ENTROPY, FILL_UP)
+    ],
+    "A closed loop, half of the images made for the classifier as it then is, over all at once": [
         Comparison("control", f"beyond_{b}", m, variant(names.CONTINUED, "cycles", 2), FG_ENTROPY)
         for b, m in (("imagenet_lt", "few"), ("nicopp", "worst_group_accuracy"))
-    ]
+    ],
 }
 """What the first page shows beside the questions of README.md."""
 PLACES = ("per_shard", "workers", "root", "lists", "splits", "seed", "dtype")
@@ -117,7 +120,7 @@ class Site:
         """The answers: a sentence and a forest plot per question."""
         answers: dict[str, str] = {}
         lines: list[Line] = []
-        for question, asked in (markdown.QUESTIONS | LOOP).items():
+        for question, asked in (markdown.QUESTIONS | MORE).items():
             pieces = [self.found.piece(one) for one in asked]
             answers[question] = markdown.sentence(pieces)
             lines += [self._line(*both) | {"question": question} for both in zip(asked, pieces, strict=True)]

@@ -43,6 +43,10 @@ def test_what_cannot_be_told_apart_or_was_not_run_decides_nothing():
     assert Piece(ASKED, None, None, True, 0.0, 8.8).outcome == "not run"
     assert str(Piece(ASKED, None, None, True, 0.0, 8.8)) == f"few: {FG_ENTROPY} - {TEXT}: not run"
     assert piece(-np.inf, np.inf).outcome == "undecided"
+    # Draws that agree to the last digit are no certainty.
+    assert {piece(5, 5, test, margin=9.0).outcome for test in ("greater", "not less", "equal")} == {
+        "undecided"
+    }
 
 
 def test_the_printed_size_is_held_or_excluded():
