@@ -32,9 +32,6 @@ from fgsynth.latent.probe.references import shrinkage_lda, shrunk_lda
 from fgsynth.latent.samplers.registry import SAMPLERS
 from fgsynth.utils.seeds import stable_seed
 
-TAUS = (0.0, 0.5, 1.0)
-"""Not above balanced softmax: folds have fewer images of a rare class than all of train, so that
-cross-validation prefers too large a tau, which costs a point where classes have a handful."""
 MARGIN = 0.5
 """Points of mean class accuracy below which a difference is not worth a practitioner's while."""
 MORE = 10
@@ -62,7 +59,7 @@ def score(
     """Fit every method on a split's training features: settings by cross-validation within them alone."""
     x, y = data.part("train")
     every: tuple[str | None, ...] = (None, *samplers)
-    cv = LatentClassifierCV(every, weight_decays=weight_decays, taus=TAUS, cv=folds, random_state=seed)
+    cv = LatentClassifierCV(every, weight_decays=weight_decays, cv=folds, random_state=seed)
     with warnings.catch_warnings():
         # A probe of little weight decay may stop early; it is held against the others as it is.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -278,5 +275,5 @@ def final(
     held = data(0)
     mine = np.isin(held.split, ("train", "test"))
     every = (None, *samplers)
-    model = LatentClassifierCV(every, weight_decays=weight_decays, taus=TAUS, cv=folds, random_state=0)
+    model = LatentClassifierCV(every, weight_decays=weight_decays, cv=folds, random_state=0)
     return model.fit(held.features[mine].numpy(), held.label[mine].numpy())

@@ -37,6 +37,11 @@ def stratified_folds(label: Tensor, folds: int, seed: int) -> NDArray[np.int64]:
     return fold
 
 
+TAUS = (0.0, 0.5, 1.0)
+"""Not above balanced softmax: folds have fewer rows of a rare class than there are, so that cross-validation
+prefers too large a tau, which costs a point where classes have a handful."""
+
+
 class LatentClassifierCV(FeatureClassifier):
     """`LatentClassifier` with sampler, weight decay and tau chosen by stratified cross-validation.
 
@@ -80,7 +85,7 @@ class LatentClassifierCV(FeatureClassifier):
         samplers: Sequence[str | LatentSampler | None] = (None, SHRUNK),
         *,
         weight_decays: Sequence[float] = (1e-4, 3e-5, 1e-5, 3e-6),
-        taus: Sequence[float] = (0.0, 0.5, 1.0, 1.5),
+        taus: Sequence[float] = TAUS,
         cv: int = 5,
         sampling_strategy: Strategy = "auto",
         scale_features: bool = True,

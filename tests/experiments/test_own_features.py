@@ -22,6 +22,7 @@ from fgsynth.data import registry
 from fgsynth.evaluate.tables import COMPARED
 from fgsynth.experiments import own_features
 from fgsynth.experiments.own_features import Scored
+from fgsynth.latent.estimator_cv import TAUS
 from fgsynth.latent.features import own, sets
 from fgsynth.latent.features.cifar import exponential_counts
 
@@ -62,7 +63,7 @@ def test_test_images_choose_nothing(data, scored):
 def test_choices_are_the_best_scores_of_what_each_method_allows():
     scores = np.zeros((2, 2, 3))
     scores[0, 1, 0], scores[0, 0, 2], scores[0, 0, 1], scores[1, 1, 1] = 1, 2, 3, 9
-    cv = SimpleNamespace(scores_=scores, weight_decays=(1e-5, 1e-3), taus=own_features.TAUS)
+    cv = SimpleNamespace(scores_=scores, weight_decays=(1e-5, 1e-3), taus=TAUS)
     assert own_features.choices(cv, (None, "smote")) == {
         ERM: (None, 1e-5, 0.0), BALANCED_SOFTMAX: (None, 1e-3, 1.0), TAU_CHOSEN: (None, 1e-3, 0.5),
         CHOSEN_SAMPLER: ("smote", 1e-5, 0.5), CHOSEN_OR_NONE: ("smote", 1e-5, 0.5),

@@ -367,7 +367,7 @@ def test_the_cross_validated_classifier_is_the_classifier_with_what_it_chose(dat
         model.sampler_, weight_decay=model.weight_decay_, tau=model.tau_, random_state=4
     ).fit(x, y)
     np.testing.assert_array_equal(model.predict_proba(x), alone.predict_proba(x))
-    assert model.scores_.shape == (2, 4, 4)
+    assert model.scores_.shape == (2, 4, 3)
     best = np.unravel_index(model.scores_.argmax(), model.scores_.shape)
     assert model.sampler_ is model.samplers[best[0]]
     assert (model.weight_decay_, model.tau_) == (model.weight_decays[best[1]], model.taus[best[2]])
