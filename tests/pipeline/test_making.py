@@ -17,7 +17,7 @@ def block(root, tmp_path, monkeypatch):
     raw = read(root / "params.yaml")
     block = raw["mini"]["places_lt"]
     block["world"] = {"n_max": 110, "n_val": 5, "n_test": 10}
-    block["sampling"].update(n_steps=3, every=2, fill_to=6, per_shard=10)
+    block["sampling"] = {"n_steps": 3, "every": 2, "fill_to": 6, "per_shard": 10}
     block["training"] = {"epochs": 1, "updates_per_epoch": 2, "batch": 8}
     dump_yaml(tmp_path / "params.yaml", raw)
     (tmp_path / "dvc.yaml").touch()

@@ -237,7 +237,7 @@ def test_an_interrupted_run_publishes_nothing_and_the_next_one_is_whole(small, r
     assert published(small) == {}
     put(small, PARAMETERS, WRITES)
     runner.run("latent_probe")
-    assert len(published(small)) == 8
+    assert len(published(small)) == 7
 
 
 def test_unknown_stage(capsys):
