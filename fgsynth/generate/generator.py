@@ -188,15 +188,16 @@ class Generator:
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Text condition: hidden states of the text encoders, (n, tokens, width), cached by prompt.
 
-        A pooled embedding, where the family has one, is the last of the tokens.
+        A pooled embedding, where the family has one, is the last of the tokens. Kept in the computer's memory:
+        T5's of a thousand classes are gigabytes.
 
         Raises UserError as `check_prompts`.
         """
         new = sorted(set(prompts) - set(self._texts))
         if new:
             self.check_prompts(new)
-            self._texts.update(zip(new, self.family.embed_text(new).to(self.dtype), strict=True))
-        return torch.stack([self._texts[prompt] for prompt in prompts])
+            self._texts.update(zip(new, self.family.embed_text(new).to("cpu", self.dtype), strict=True))
+        return torch.stack([self._texts[prompt] for prompt in prompts]).to(self.device)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Raise UserError for a prompt of more tokens, with its marks, than the model takes."""

@@ -36,6 +36,10 @@ WITHDRAWN = {
 """Hub ids that are gone, and the mirrors of their models."""
 GATED = ("stabilityai/stable-diffusion-3", "black-forest-labs/FLUX.1-")
 """How hub ids begin whose makers give them to who has agreed to their terms."""
+LICENCE = (
+    "its maker asks for agreement to its licence: give it on the model's page, then 'hf auth login', "
+    "or name a folder"
+)
 PLUS = " + "
 """Between a model, the adapter that lets it take images, and the adapter's image encoder."""
 FAMILIES: dict[str, type[Family]] = {
@@ -116,8 +120,11 @@ def _adapt(pipe: Any, dtype: torch.dtype, adapter: str, encoder: str | None = No
     `image_encoder` beside the adapter). Raises UserError where they cannot be loaded or were made for another
     model.
     """
-    with loading("The image adapter", adapter, "choose one that was made for this model"):
+    advice = LICENCE if adapter.startswith(GATED) else "choose one that was made for this model"
+    with loading("The image adapter", adapter, advice):
         if isinstance(pipe, Flux.pipeline):
+            if encoder is not None:
+                raise ValueError(f"Redux has its image encoder, name none ('{encoder}')")
             if folder := local_folder(adapter):
                 check_files(folder)
             prior = FluxPriorReduxPipeline.from_pretrained(
@@ -214,10 +221,7 @@ def _advice(model: str | Path) -> str:
     if model in WITHDRAWN:
         return f"its maker withdrew it from the hub, and the mirror '{WITHDRAWN[model]}' holds it"
     if model.startswith(GATED):
-        return (
-            "its maker asks for agreement to its licence: give it on the model's page, then 'hf auth login', "
-            "or name a folder"
-        )
+        return LICENCE
     return f"set the parameter `generator` to an id that the hub has, such as '{MIRROR}', or to a folder"
 
 

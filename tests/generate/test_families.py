@@ -333,6 +333,20 @@ def test_what_is_wrong_is_said_in_one_sentence(models, tmp_path, mistake):
     assert "\n" not in str(caught.value)
 
 
+def test_redux_takes_no_image_encoder_of_another(models):
+    with pytest.raises(UserError, match="Redux has its image encoder, name none"):
+        Generator.load(f"{models['flux']} + google/siglip", 2)
+
+
+def test_a_gated_adapter_is_told_with_its_licence(models, monkeypatch):
+    def refused(*_, **__):
+        raise OSError("403 Client Error")
+
+    monkeypatch.setattr("diffusers.FluxPriorReduxPipeline.from_pretrained", refused)
+    with pytest.raises(UserError, match="agreement to its licence: give it on the model's page"):
+        Generator.load(f"{models['flux'].split(' + ')[0]} + black-forest-labs/FLUX.1-Redux-dev", 2)
+
+
 def test_an_unclip_takes_no_adapter(models, tmp_path):
     adapter = models["sdxl"].split(" + ")[1]
     with pytest.raises(UserError, match="a StableUnCLIPImg2ImgPipeline takes none"):
