@@ -122,7 +122,8 @@ def strata_curves(wide: pd.DataFrame, x: str, xlabel: str) -> Figure:
 
 def gains(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """Differences with intervals, one line per point of a map, one panel per metric."""
-    table = table.set_index(table["factor"] + ": " + table["value"])
+    base = table["factor"] == table["value"]
+    table = table.set_index(table["factor"].where(base, table["factor"] + ": " + table["value"]))
     panels = {f"{metric} (points)": table[table["metric"] == metric] for metric in metrics}
     return forest(panels, list(dict.fromkeys(table.index)))
 
@@ -144,6 +145,7 @@ def forest(panels: Mapping[str, pd.DataFrame], lines: Sequence[str]) -> Figure:
         )
         ax.axvline(0, color="grey", lw=1)
         ax.set(xlabel=label, yticks=range(len(lines)), yticklabels=lines)
+        ax.locator_params(axis="x", nbins=5)  # of neighbours the outermost would touch
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)
     return figure
 
@@ -195,10 +197,11 @@ def _png(figure: Figure) -> bytes:
 
 
 def _strip(images: Sequence[bytes]) -> bytes:
-    """The images side by side, at most five in a row, as one PNG."""
-    columns = min(5, len(images))
+    """The images side by side, at most four in a row, as one PNG."""
+    columns = min(4, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.5 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 3.1 * rows), squeeze=False)
+    figure.subplots_adjust(0, 0, 1, 1, 0, 0)  # so that letters stay as large as they can
     for ax in axes.flat:
         ax.axis("off")
     for ax, image in zip(axes.flat, images, strict=False):
