@@ -221,7 +221,7 @@ class LatentClassifier(FeatureClassifier):
             probe = fit_probe(
                 rows.features, rows.label, len(self.classes_), weight_decay=self.weight_decay,
                 iterations=self.iterations, tolerance=self.tolerance,
-                share=rows.share * torch.tensor(by_class),
+                share=rows.share * torch.tensor(by_class), real=len(real.label),
             )  # fmt: skip
         auto = TAU_REAL if self.sampler is None else max(0.0, TAU_FILLED - probe.objective)
         self._keep(rows, real, probe, auto if self.tau == "auto" else float(self.tau))

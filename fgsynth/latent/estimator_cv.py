@@ -126,7 +126,7 @@ class LatentClassifierCV(FeatureClassifier):
             rows = real.filled(self.sampler_, seed)
             probe = fit_probe(
                 rows.features, rows.label, len(self.classes_), weight_decay=self.weight_decay_,
-                iterations=self.iterations, tolerance=self.tolerance,
+                iterations=self.iterations, tolerance=self.tolerance, real=len(real.label),
             )  # fmt: skip
         self._keep(rows, real, probe, self.tau_)
         return self
@@ -139,16 +139,19 @@ class LatentClassifierCV(FeatureClassifier):
                 "Every class has one row, so that none can be held out: use LatentClassifier, or give more."
             )
         right = np.full((len(self.samplers), len(decays), len(self.taus), len(fold)), np.nan)
-        for i, f in product(range(len(self.samplers)), range(self.cv)):
+        unfit: set[int] = set()
+        # Samplers within a fold, as they share its covariance.
+        for f, i in product(range(self.cv), range(len(self.samplers))):
             held = torch.from_numpy(fold == f)
             try:
-                right[i, ..., held] = self._held_out(real, held, self.samplers[i], decays, seed)
+                if i not in unfit:
+                    right[i, ..., held] = self._held_out(real, held, self.samplers[i], decays, seed)
             except UserError as error:
                 if self.samplers[i] is None:
                     raise
                 warnings.warn(f"Sampler {self.samplers[i]} is left out: {error}", UserWarning, stacklevel=4)
-                right[i] = np.nan
-                break
+                unfit.add(i)
+        right[list(unfit)] = np.nan
         classes = np.unique(real.label[fold >= 0])
         by_class = [right[..., real.label.numpy() == y].mean(-1) for y in classes]
         scores = 100 * np.mean(by_class, axis=0)
@@ -169,7 +172,7 @@ class LatentClassifierCV(FeatureClassifier):
         rows, counts = kept.filled(sampler, seed), kept.label.bincount()
         probes = path(
             rows.features, rows.label, len(self.classes_), decays,
-            iterations=self.iterations, tolerance=self.tolerance,
+            iterations=self.iterations, tolerance=self.tolerance, real=len(kept.label),
         )  # fmt: skip
         x, y = real.features[held], real.label[held]
         right = [[probe.adjusted(counts, tau).predict(x) == y for tau in self.taus] for probe in probes]

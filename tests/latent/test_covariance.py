@@ -47,3 +47,19 @@ def test_pooled_is_the_shrunk_covariance_of_centred_classes(k, monkeypatch):
 
 def test_nothing_is_pooled_from_single_rows():
     assert pooled({0: rows(1, 3), 1: rows(1, 3)}) is None
+
+
+def test_a_covariance_is_found_once_for_the_same_rows_and_anew_for_others(monkeypatch):
+    found, plain = [], covariance._decomposed
+    monkeypatch.setattr(covariance, "_decomposed", lambda x: found.append(1) or plain(x))
+    groups = {0: rows(12, 4, 5), 1: rows(9, 4, 6)}
+    first = pooled(groups)
+    assert pooled({y: x.clone() for y, x in groups.items()}) is first
+    assert len(found) == 1
+    groups[1][3, 2] += 1
+    assert not torch.equal(pooled(groups).variance, first.variance)
+    cut = torch.cat([*groups.values()]).split([11, 10])
+    assert not torch.equal(pooled(dict(enumerate(cut))).variance, pooled(groups).variance)
+    # Single rows have no part in it, so that adding one changes nothing.
+    assert torch.equal(pooled(groups | {2: rows(1, 4, 7)}).variance, pooled(groups).variance)
+    assert len(found) == 4

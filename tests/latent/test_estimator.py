@@ -83,7 +83,7 @@ def test_it_is_scaling_sampler_probe_and_logit_adjustment(data):
     seed = int(np.random.RandomState(3).randint(2**31 - 1))
     new, new_label = ShrunkMeans().fit(e, label).sample_all(torch.tensor([0, 50, 74]), seed)
     e, label = torch.cat([e, new]), torch.cat([label, new_label])
-    probe = fit_probe(e, label, 3, weight_decay=1e-2).adjusted(real, 0.5)
+    probe = fit_probe(e, label, 3, weight_decay=1e-2, real=len(x)).adjusted(real, 0.5)
     torch.testing.assert_close(model.probe_.weight, probe.weight)
     torch.testing.assert_close(model.probe_.bias, probe.bias)
     np.testing.assert_allclose(model.decision_function(x), x @ model.coef_.T + model.intercept_, atol=1e-9)

@@ -48,19 +48,23 @@ class Statistics:
         return self.share @ self.means
 
 
-def statistics(features: Tensor, label: Tensor, n_classes: int, rows: int | None = None) -> Statistics:
+def statistics(
+    features: Tensor, label: Tensor, n_classes: int, rows: int | None = None, real: int | None = None
+) -> Statistics:
     """Class statistics of features (n, k); the covariance is shrunk by OAS (Chen et al. 2010).
 
-    rows: take the covariance from about this many evenly spaced rows (None: from all); means are always of
-    all. A class without rows gets the mean of all. Where no class has two rows, all are taken as one class.
+    rows: take the covariance from about this many evenly spaced rows (None: from all), of the first `real`
+    where it is given; means are always of all. A class without rows gets the mean of all. Where no class has
+    two rows, all are taken as one class.
     """
     counts = torch.bincount(label, minlength=n_classes)
     sums = torch.zeros(n_classes, features.shape[1]).index_add_(0, label, features)
     means = sums / counts[:, None].clamp(min=1)
     means[counts == 0] = features.mean(0)
-    step = max(1, len(features) // rows) if rows else 1
-    some = features[::step]
-    within = pooled(by_class(some, label[::step])) or pooled({0: some})
+    some, their = features[:real], label[:real]
+    step = max(1, len(some) // rows) if rows else 1
+    some, their = some[::step], their[::step]
+    within = pooled(by_class(some, their)) or pooled({0: some})
     if within is None:
         within = Pooled(torch.eye(features.shape[1]), torch.zeros(features.shape[1]))
     variance = within.variance.clamp(min=max(FLOOR * float(within.variance.mean()), 1e-30))

@@ -73,6 +73,7 @@ def path(
     iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
     share: Tensor | None = None,
+    real: int | None = None,
 ) -> list[Probe]:
     """Fit a regularisation path: a probe per weight decay, from the largest down, each from the one before.
 
@@ -81,10 +82,12 @@ def path(
     Balanced softmax (Ren et al. 2020) is the probe `adjusted` by tau = 1: its shift is taken up by the bias.
 
     features (n, k) float32 and label (n,), every class with a row; share (n,): weights of the rows, of which
-    only ratios matter. Raises UserError for features that `check_features` refuses, or a class without.
+    only ratios matter; real: so many, the first, stand behind the solver's coordinates (None: all), which are
+    found once then whatever stands after them. Raises UserError for features that `check_features` refuses,
+    or a class without.
     """
     check_classes(features, label, n_classes)
-    found = statistics(features, label, n_classes, ROWS)
+    found = statistics(features, label, n_classes, ROWS, real)
     # Small problems in double precision: it costs little, and the optimum is known to more digits.
     rows = features.double() if features.numel() * n_classes < SMALL else features
     share = None if share is None else (share / share.mean()).to(rows)[:, None]

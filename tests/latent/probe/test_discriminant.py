@@ -49,6 +49,15 @@ def test_some_rows_give_the_covariance_and_all_rows_the_means(data):
     assert not torch.equal(few.variance, whole.variance)
 
 
+def test_real_rows_give_the_covariance_whatever_stands_after_them(data):
+    e, y = data
+    both = torch.cat([e, 3 * e + 1]), torch.cat([y, y])
+    found, alone, whole = statistics(*both, 3, real=len(e)), statistics(e, y, 3), statistics(*both, 3)
+    assert torch.equal(found.variance, alone.variance)
+    assert torch.equal(found.axes, alone.axes)
+    assert torch.equal(found.means, whole.means)
+
+
 def test_degenerate_features_keep_a_positive_variance():
     flat = torch.ones(6, 4)
     found = statistics(flat, torch.tensor([0, 0, 0, 1, 1, 1]), 2)

@@ -117,6 +117,14 @@ def test_features_that_never_vary_do_no_harm(data):
     assert beside.objective == pytest.approx(alone.objective, abs=1e-4)
 
 
+@pytest.mark.parametrize("real", [3, 60])
+def test_rows_behind_the_coordinates_do_not_move_the_minimum(data, real):
+    few, whole = (fit_probe(*data, 3, weight_decay=1e-2, tolerance=1e-6, real=n) for n in (real, None))
+    assert few.converged
+    assert few.objective == pytest.approx(whole.objective, rel=1e-5)
+    torch.testing.assert_close(few.logits(data[0]), whole.logits(data[0]), atol=0.02, rtol=0)
+
+
 def test_more_dimensions_than_rows_without_weight_decay_stay_finite():
     g = generator("wide")
     e, y = torch.randn(6, 20, generator=g), torch.tensor([0, 0, 1, 1, 2, 2])
