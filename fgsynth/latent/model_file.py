@@ -18,7 +18,7 @@ from fgsynth.utils.paths import atomic, home, read_json, write_text
 from fgsynth.utils.progress import progress
 
 WEIGHTS, NOTE = "classifier.safetensors", "classifier.json"
-BATCH = 64
+BATCH = 32
 
 
 def save(model: FeatureClassifier, classes: Sequence[str], source: Extractor, folder: Path) -> None:

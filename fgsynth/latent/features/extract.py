@@ -26,7 +26,7 @@ CODE = ("data", "latent/features", "utils/seeds")
 
 
 def extract(
-    extractor: Extractor, source: Source, folder: Path | str, *, batch: int = 64, shard: int = 4096
+    extractor: Extractor, source: Source, folder: Path | str, *, batch: int = 32, shard: int = 4096
 ) -> tuple[Tensor, Tensor]:
     """Compute the features of all images under a frozen extractor, or read those already there.
 

