@@ -1,6 +1,5 @@
 """Rows of features on their way from an estimator's `fit` to samplers and probe: scaled, filled, named."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from fgsynth.latent.checks import ClassError, ParameterError
 from fgsynth.latent.samplers.base import LatentSampler
 from fgsynth.latent.samplers.registry import SAMPLERS
 from fgsynth.utils.errors import UserError, UserValueError
+from fgsynth.utils.parallel import memory
 
 Array = NDArray[Any]
 
@@ -35,8 +35,9 @@ class Rows:
         if sampler is None:
             return self
         made = SAMPLERS[sampler]() if isinstance(sampler, str) else clone(sampler)
-        size = int(self.wanted.sum()) * self.features.shape[1] * self.features.element_size()
-        if size > (there := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+        # Twice: as they are drawn, and joined to the real ones.
+        size = 2 * int(self.wanted.sum()) * self.features.shape[1] * self.features.element_size()
+        if size > (there := memory()):
             raise ParameterError(
                 f"sampling_strategy asks for {int(self.wanted.sum()):,} synthetic features, "
                 f"{size / 2**30:,.0f} GiB where this machine has {there / 2**30:,.0f}: ask for fewer."

@@ -56,6 +56,11 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 
 
+def memory() -> int:
+    """Memory of this machine, in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def spread(
     function: Callable[[T], R], items: Iterable[T], bar: str, *, processes: int | None = None
 ) -> list[R]:
