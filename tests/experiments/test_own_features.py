@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,10 +23,10 @@ from fgsynth.data import registry
 from fgsynth.evaluate.tables import COMPARED
 from fgsynth.experiments import own_features
 from fgsynth.experiments.own_features import Scored
-from fgsynth.latent.estimator_cv import TAUS
 from fgsynth.latent.features import own, sets
 from fgsynth.latent.features.cifar import exponential_counts
 
+NONE = np.empty(0)
 SAMPLERS = ("shrunk means, tied covariance", "smote")
 
 
@@ -51,6 +52,14 @@ def test_a_score_has_every_method_and_what_was_chosen(data, scored):
     assert one.held.sum() == (data.split == "test").sum()
 
 
+def test_as_many_splits_at_a_time_as_half_the_memory_holds(data, monkeypatch):
+    monkeypatch.setattr(own_features.os, "cpu_count", lambda: 4)
+    filled, double = 2 * 3 * 120 * 6 * 4, 3 * len(data.label) * 6 * 8
+    for times, expected in ((0.5, 1), (3.1, 3), (100, 4)):
+        monkeypatch.setattr(own_features, "memory", lambda t=times: int(2 * t * (filled + double)))
+        assert own_features.processes(data) == expected
+
+
 def test_test_images_choose_nothing(data, scored):
     spoilt = data.features.clone()
     spoilt[data.where("test")] = 0.0
@@ -63,8 +72,7 @@ def test_test_images_choose_nothing(data, scored):
 def test_choices_are_the_best_scores_of_what_each_method_allows():
     scores = np.zeros((2, 2, 3))
     scores[0, 1, 0], scores[0, 0, 2], scores[0, 0, 1], scores[1, 1, 1] = 1, 2, 3, 9
-    cv = SimpleNamespace(scores_=scores, weight_decays=(1e-5, 1e-3), taus=TAUS)
-    assert own_features.choices(cv, (None, "smote")) == {
+    assert own_features.choices(scores, ("smote",), (1e-5, 1e-3)) == {
         ERM: (None, 1e-5, 0.0), BALANCED_SOFTMAX: (None, 1e-3, 1.0), TAU_CHOSEN: (None, 1e-3, 0.5),
         CHOSEN_SAMPLER: ("smote", 1e-5, 0.5), CHOSEN_OR_NONE: ("smote", 1e-5, 0.5),
     }  # fmt: skip
@@ -76,7 +84,9 @@ def by_hand(right):
     held = np.array([[1, 1, 0, 0] * 2, [0, 0, 1, 1] * 2], dtype=bool)
     names = (TAU_CHOSEN, CHOSEN_SAMPLER)
     return torch.tensor(label), [
-        Scored(s, held[s], {m: np.where(r, label, 1 - label) for m, r in zip(names, of, strict=True)}, {})
+        Scored(
+            s, held[s], {m: np.where(r, label, 1 - label) for m, r in zip(names, of, strict=True)}, {}, NONE
+        )
         for s, of in enumerate(right)
     ]
 
@@ -143,7 +153,9 @@ def test_every_class_is_told_the_losers_first(data, scored):
 def test_shots_thin_some_classes_and_leave_the_others(data, scored, monkeypatch):
     seen = []
     plain = own_features.fit
-    monkeypatch.setattr(own_features, "fit", lambda d, *a: seen.append(d.counts().tolist()) or plain(d, *a))
+    monkeypatch.setattr(
+        own_features, "fit", lambda x, y, *a: seen.append(y.bincount().tolist()) or plain(x, y, *a)
+    )
     curve = own_features.shots(data, scored[0], [2, 12])
     counts = data.counts().tolist()
     changed = [[a for a, b in zip(now, counts, strict=True) if a != b] for now in seen]
@@ -170,6 +182,18 @@ def test_neighbours_of_synthetic_features_are_training_rows_of_the_rarest_classe
     assert np.isin(rows, data.where("train").numpy()).all()
     same = data.label[torch.from_numpy(rows)] == torch.tensor(rare)[:, None]
     assert own == pytest.approx(100 * same.double().mean().item())
+
+
+def test_the_classifier_that_is_kept_is_what_all_splits_prefer_on_all_images(data, scored):
+    first, second = (replace(one, scores=np.zeros((3, 2, 3))) for one in scored)
+    first.scores[1, 0, 1], first.scores[2, 1, 2] = 9, 6
+    second.scores[1, 0, 1], second.scores[2, 1, 2] = 1, 7
+    model = own_features.final(lambda seed: data, [first, second], SAMPLERS, [1e-3, 1e-5])
+    assert (model.sampler, model.weight_decay, model.tau) == ("smote", 1e-5, 1.0)
+    x, y = data.part("train", "test")
+    same = own_features.fit(x, y, ("smote", 1e-5, 1.0), 0)
+    np.testing.assert_array_equal(model.predict_proba(x.numpy()), same.predict_proba(x.numpy()))
+    assert model.n_synthetic_.sum() == 3 * y.bincount().max() - len(y)
 
 
 def through(given, work):
