@@ -121,7 +121,7 @@ def pooled(groups: dict[int, Tensor]) -> Pooled | None:
         return None
     digest = hashlib.blake2b(str([x.shape for x in spread]).encode())
     for x in spread:
-        digest.update(x.contiguous().numpy())
+        digest.update(x.contiguous().numpy().data)
     if (key := digest.digest()) not in _LAST:
         _LAST.clear()
         _LAST[key] = _decomposed(spread)

@@ -88,7 +88,7 @@ def extractor(name: str) -> Extractor:
     # The maps of a batch fill hundreds of megabytes: taken anew each time they cost as much as the network.
     keep_freed_memory()
     # Channels last: a third less time of convolutions that are deep but narrow.
-    network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     return Extractor(name, preprocessing, prepare, network, device)
 
 
