@@ -39,7 +39,7 @@ repro: env  ## rebuild every figure, table and verdict (dvc repro)
 evening: env  ## what verdicts rest on: hours, stage by stage, goes on where it stopped
 	python -m fgsynth evening
 	for target in $$(python -m fgsynth evening --left); do \
-	  python -m dvc repro --single-item "reports/evening/dvc.yaml:evening@$$target" || exit 1; done
+	  python -m dvc repro --single-item "reports/evening/dvc.yaml:$$target" || exit 1; done
 	python -m dvc repro report
 
 check: env  ## what a run changed against the committed numbers; fails where an outcome did

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fgsynth.evaluate.advice import advise as advise
     from fgsynth.experiments.experiment import Experiment as Experiment
     from fgsynth.generate.generator import Dropout as Dropout
     from fgsynth.generate.generator import Generator as Generator
@@ -44,6 +45,7 @@ PUBLIC = {
     "Plan": "generate.synthesise",
     "Recipe": "train.recipe",
     "UserError": "utils.errors",
+    "advise": "evaluate.advice",
     "criteria": "guidance.criteria",
     "ddim": "guidance.samplers",
     "extract": "latent.features.extract",

@@ -95,13 +95,19 @@ def test_a_stage_of_scale_evening_depends_on_all_the_code_it_runs(nb, root):
     ("stage", "module"),
     [
         ("report", "evidence/report"), ("pretrain", "pretrain/train"), ("model_card", "pretrain/card"),
-        ("benchmark", "cost/table5"), ("feedback_map", "experiments/phase_map"),
+        ("benchmark", "cost/table5"), ("feedback_map", "evaluate/phase_map"),
         ("variance", "experiments/variance"),
     ],
 )  # fmt: skip
 def test_a_command_depends_on_all_the_code_it_runs(root, stage, module):
     rooms, _ = of_stage(root, stage)
     covers(rooms, closure(root, {f"fgsynth/{module}.py"}))
+
+
+def test_a_draw_of_the_map_depends_on_all_the_code_it_runs(root):
+    of = yaml.safe_load((root / "reports/evening/dvc.yaml").read_text())["stages"]["map"]["do"]["deps"]
+    rooms = tuple(d.removeprefix("fgsynth/") for d in of if d.startswith("fgsynth/"))
+    covers(rooms, closure(root, {"fgsynth/beyond/phase_map.py"}))
 
 
 def test_a_stage_names_its_experiments_one_by_one(root):

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fgsynth.config.blocks import SCALES, Resolver, ScaleName, read
-from fgsynth.config.schema import Classification, Count, Frozen, Sampling, Share, validated
+from fgsynth.config.schema import (
+    Classification,
+    Count,
+    Distinct,
+    Frozen,
+    ListOf,
+    LongTail,
+    Positive,
+    Sampling,
+    Share,
+    validated,
+)
 from fgsynth.config.stages import Smoke, Stages, model
 from fgsynth.utils.errors import UserError
 
@@ -54,15 +65,32 @@ class Pretrain(Frozen):
     conditioning: Conditioning
 
 
+class Denoisers(Training):
+    """How other denoisers are trained, on so many images each."""
+
+    images: Count
+
+
+class Moved(Frozen):
+    """Values that the map moves away from its base, besides guides, criteria and generators."""
+
+    amounts: Annotated[tuple[Count, ...], ListOf, Distinct, Field(min_length=1)]
+    cfg: Annotated[tuple[Annotated[float, Field(ge=1)], ...], ListOf, Distinct, Field(min_length=1)]
+    scales: Annotated[tuple[Positive, ...], ListOf, Distinct, Field(min_length=1)]
+    times: Annotated[int, Field(ge=2)]
+    real_shares: Annotated[tuple[Share, ...], ListOf, Distinct, Field(min_length=1)]
+
+
 class FeedbackMap(Frozen):
     """Settings of the map; meanings in params.yaml."""
 
-    worlds: Count
     seeds: Count
+    world: LongTail
+    per_class: Annotated[int, Field(ge=2)]
+    moved: Moved
+    denoisers: Denoisers
     sampling: Sampling
     training: Classification
-    early: Training
-    early_images: Count
 
 
 class Variance(Frozen):

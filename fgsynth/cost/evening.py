@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from fgsynth.beyond import phase_map
 from fgsynth.config import params
 from fgsynth.config.blocks import read
 from fgsynth.config.names import FG_ENTROPY, FILL_UP, TEXT, UNGUIDED, stage_and_draw, variant
@@ -13,10 +16,12 @@ from fgsynth.data.registry import WORLDS
 from fgsynth.experiments.baselines import METHODS, TWICE
 from fgsynth.generate import methods
 from fgsynth.generate.plan import Method
+from fgsynth.miniworld.render import SIDE
+from fgsynth.train.recipe import Recipe
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import read_json
 
-SCALE = "evening"
+SCALE, MAP = "evening", "feedback_map"
 STAGES = Path("reports") / SCALE / "dvc.yaml"
 SECONDS = 60.0
 """Of the calibration."""
@@ -28,12 +33,9 @@ def listed(root: Path) -> str:
     By a calibration of a minute on this machine, which is kept. What another stage made here before is
     counted again; second stages, learned words and the features of notebook 02 are not counted.
     """
-    runs, totals = _runs(root), dict[str, tuple[int, int, float]]()
-    for stage in dict.fromkeys(stage_and_draw(target)[0] for target in runs):
-        parts = [estimate.total(part, SECONDS) for part in _parts(root, stage)]
-        if parts:
-            images, updates, took = zip(*parts, strict=True)
-            totals[stage] = sum(images), sum(updates), sum(took)
+    runs = {target: _run(root, target) for target in targets(root)}
+    stages = dict.fromkeys(stage_and_draw(target)[0] for target in runs)
+    totals = {stage: total for stage in stages if (total := _total(root, stage))}
     lines, hours = [("target", "images", "updates", "hours", "took", "commit")], 0.0
     for target, ran in runs.items():
         total = totals.get(stage_and_draw(target)[0])
@@ -47,8 +49,43 @@ def listed(root: Path) -> str:
     return "\n".join(shown)
 
 
+def planned(root: Path, stage: str) -> str:
+    """What a stage, or a draw of it, is estimated to take, in a sentence."""
+    images, updates, hours = _total(root, stage) or (0, 0, 0.0)
+    return f"{stage}: {images:,} images, {updates:,} updates, {hours:.1f} hours by one process here"
+
+
+def _total(root: Path, stage: str) -> tuple[int, int, float] | None:
+    parts = [estimate.total(part, SECONDS) for part in _parts(root, stage)]
+    if not parts:
+        return None
+    images, updates, took = zip(*parts, strict=True)
+    return sum(images), sum(updates), sum(took)
+
+
+def _map(root: Path) -> Iterator[estimate.Stage]:
+    """A draw of the map: its sets by the cheap gradient and its classifiers; its sets by the exact one."""
+    s = params.load(root / "params.yaml").feedback_map
+    # Every class gets as many images, whatever it has: as if none were there and one were missing.
+    empty, kept = torch.zeros(sum(s.world.strata), 1), root / phase_map.WORK / estimate.KEPT
+    for exact in (False, True):
+        sampling = s.sampling.model_copy(update={"through_network": exact, "fill_to": 1})
+        sets = {}
+        for arm, each in phase_map.sizes(s).items():
+            criteria = (arm.criterion,) if arm.criterion else ()
+            method = Method(dropout=s.sampling.dropout, criteria=criteria, scale=arm.scale)
+            # The first half of a refreshed guide's set is another's.
+            if arm.exact == exact:
+                sets[str(arm)] = method, each / (2 if arm.guide == "refreshed" else 1)
+        trained = {True: 0 if exact else phase_map.trainings(s)}
+        yield estimate.Stage(MAP, empty, SIDE, sampling, Recipe.of(s.training), sets, trained, kept)
+
+
 def _parts(root: Path, stage: str) -> Iterator[estimate.Stage]:
     """What a stage makes and trains, by benchmark."""
+    if stage == MAP:
+        yield from _map(root)
+        return
     block = params.load(root / "params.yaml").at(SCALE).overrides(stage)
     if stage in WORLDS:
         made = methods.sets(stage, block, validated(Sampling, block["sampling"], "sampling"))
@@ -99,18 +136,18 @@ def _rows(
 
 
 def left(root: Path) -> list[str]:
-    """The targets that were not run."""
-    return [target for target, ran in _runs(root).items() if ran is None]
+    """DVC's names of the targets that were not run."""
+    return [name for target, name in targets(root).items() if _run(root, target) is None]
 
 
-def _runs(root: Path) -> dict[str, tuple[str, str] | None]:
-    """Hours and commit of the run that is there, by target; None where it was not run."""
+def targets(root: Path) -> dict[str, str]:
+    """The targets, and what DVC calls them."""
     path = root / STAGES
     try:
-        targets = list(read(path)["stages"][SCALE]["foreach"])
-    except (KeyError, TypeError) as error:
+        stages = read(path)["stages"]
+        return {target: f"{name}@{target}" for name, of in stages.items() for target in of["foreach"]}
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} lists no stages of scale {SCALE}: restore it from git.") from error
-    return {target: _run(root, target) for target in targets}
 
 
 def _run(root: Path, target: str) -> tuple[str, str] | None:

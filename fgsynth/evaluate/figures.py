@@ -128,6 +128,17 @@ def gains(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     return forest(panels, list(dict.fromkeys(table.index)))
 
 
+def predicted(table: pd.DataFrame) -> Figure:
+    """Measured gains with their intervals against predicted ones; columns predicted, mean, low, high."""
+    figure, ax = plt.subplots(figsize=(4.2, 3.6), layout="constrained")
+    width = [table["mean"] - table["low"], table["high"] - table["mean"]]
+    ax.errorbar(table["predicted"], table["mean"], yerr=width, fmt="o", ms=4, lw=1, color=COLOURS["entropy"])
+    ax.axvline(0, color="grey", lw=1)
+    ax.axhline(0, color="grey", lw=1)
+    ax.set(xlabel="predicted gain (points)", ylabel="measured gain (points)")
+    return figure
+
+
 def forest(panels: Mapping[str, pd.DataFrame], lines: Sequence[str]) -> Figure:
     """Forest plot: means with their intervals, a panel per table by its label, the same lines in each.
 

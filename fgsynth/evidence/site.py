@@ -13,6 +13,7 @@ from fgsynth.config import names
 from fgsynth.config.names import FG_ENTROPY, FILL_UP, variant
 from fgsynth.config.params import load
 from fgsynth.config.stages import NOTEBOOKS
+from fgsynth.evaluate import phase_map
 from fgsynth.evidence import markdown, page, workflow
 from fgsynth.evidence.ledger import COUNT, SCALES
 from fgsynth.evidence.markdown import Line
@@ -192,10 +193,11 @@ class Site:
         return {"data": data, "source": path.relative_to(self.reports).with_suffix("").as_posix()}
 
     def map(self) -> dict[str, Any]:
-        """Where feedback helps: differences by setting."""
-        path = self.reports / "map" / "gains.csv"
-        rows = paths.read_csv(path) if path.is_file() else pd.DataFrame(columns=["metric"])
-        rows = rows[rows["metric"].isin(MAP)]
+        """When feedback helps: differences by setting."""
+        path = self.root / phase_map.FOLDER / phase_map.GAINS
+        found = paths.read_csv(path) if path.is_file() else pd.DataFrame(columns=["metric", "low"])
+        rows = found[found["metric"].isin(MAP) & found["low"].notna()]
+        reading = phase_map.reading(found) if len(found) else []
         lines = []
         for line in rows.to_dict("records"):
             shown = "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format_map(line)
@@ -204,7 +206,7 @@ class Site:
         settings: dict[tuple[str, str], dict[str, Any]] = {}
         for line in with_strips(lines, "all"):
             settings.setdefault((line["factor"], line["value"]), {})[line["metric"]] = line
-        return {"settings": settings, "metrics": MAP}
+        return {"settings": settings, "metrics": MAP, "reading": reading}
 
     def notebooks(self) -> dict[str, Any]:
         """All notebooks that ran, by stage."""

@@ -94,6 +94,19 @@ def _evening(a: Arguments) -> None:
     print("\n".join(evening.left(root())) if a.left else evening.listed(root()))
 
 
+def _feedback_map(a: Arguments) -> None:
+    if a.draw is None:
+        from fgsynth.evaluate import phase_map
+
+        phase_map.gather(root())
+    else:
+        from fgsynth.cost import evening
+        from fgsynth.pipeline import mapping
+
+        print(evening.planned(root(), evening.MAP), flush=True)
+        mapping.run(root(), a.draw)
+
+
 def _plan(a: Arguments) -> None:
     from fgsynth.cost import estimate
 
@@ -234,10 +247,10 @@ def parser() -> argparse.ArgumentParser:
     card = _at_root("pretrain.card", "model_card")
     command("model-card", card, "measure the mini unCLIP and write its card")
     command("manifests", _at_root("pipeline.digests", "write"), "write down the digests of the benchmarks")
-    phases = _at_root("experiments.phase_map", "draw_map")
-    command(
-        "feedback-map", phases, "where feedback helps: an hour of small experiments; goes on where it stopped"
+    phases = command(
+        "feedback-map", _feedback_map, "when feedback helps: a draw of small experiments, or all"
     )
+    phases.add_argument("draw", type=WHOLE, nargs="?", help="to make; none: gather those there are")
     components = _at_root("experiments.variance", "measure")
     command("variance", components, "what draws and rounding add to differences; goes on where it stopped")
     cost = command("benchmark", _benchmark, "time every kind of guidance; prints the table and writes it")

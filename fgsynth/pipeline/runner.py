@@ -87,10 +87,15 @@ def run(target: str, scale: str | None = None) -> None:
     }
     commit, started = checked_out(root), monotonic()
     _execute(root, staging, name, nb.to_text(cleaned), values)
+    note(staging / "reports" / stage, commit, started)
+    _publish(root, staging, stage, root / "reports" / params.scale / target, name)
+
+
+def note(folder: Path, commit: str, started: float) -> None:
+    """Write down in a folder what a run that began at `started` (`monotonic`) was made with, and its time."""
     noted = {"commit": commit, "seconds": round(monotonic() - started)}
     noted |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": _machine()}
-    paths.write_text(staging / "reports" / stage / RUN, json.dumps(noted, indent=2) + "\n")
-    _publish(root, staging, stage, root / "reports" / params.scale / target, name)
+    paths.write_text(folder / RUN, json.dumps(noted, indent=2) + "\n")
 
 
 def checked_out(root: Path) -> str:

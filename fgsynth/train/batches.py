@@ -40,7 +40,8 @@ class _Views(Dataset[Batch]):
 
     def _batch(self, step: Step) -> Batch:
         mine = slice(self.rank, None, self.size)
-        views = [self._views(self.real, step.real, stable_seed("real", step.seed), mine)]
+        seed = stable_seed("real", step.seed)
+        views = [self._views(self.real, step.real, seed, mine)] if len(step.real) else []
         keys = [_of(self.rows[0], step.real[mine])]
         if self.synthetic is not None and self.rows[1] is not None:
             mine = slice((self.rank - len(step.real)) % self.size, None, self.size)

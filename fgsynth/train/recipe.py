@@ -43,7 +43,7 @@ class Recipe(Checked):
     optimiser: "sgd" (momentum 0.9) or "adamw"; rate: its peak; warmup: share of the updates in which
     the rate rises to the peak, before it falls to 0 by a half cosine.
     updates_per_epoch: None is one pass over the real images.
-    real_share: of each mini-batch (FG: one half); without synthetic images all are real.
+    real_share: of each mini-batch (FG: one half; 0: none); without synthetic images all are real.
     balanced: weight of balanced softmax against plain cross entropy (FG appendix E); counts: its n_c.
     objective: another method than balanced softmax (of `train.objectives`); `balanced` is not used then.
     select: the weights of the last epoch, or of the best by average validation accuracy (SubpopBench's rule).
@@ -59,7 +59,7 @@ class Recipe(Checked):
     updates_per_epoch: Count | None = None
     batch: Annotated[int, Field(ge=2)] = 64
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    real_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    real_share: Share = 0.5
     balanced: Share = 1.0
     counts: Counts = "real"
     select: Select = "last"
@@ -82,7 +82,7 @@ class Recipe(Checked):
         if not with_synthetic:
             return self.batch
         real = round(self.real_share * self.batch)
-        if not 0 < real < self.batch:
+        if real == self.batch or (not real and self.real_share):
             raise UserError(
                 f"Recipe: real_share {self.real_share} of a batch of {self.batch} leaves {real} real and "
                 f"{self.batch - real} synthetic images: at least one of each is needed."
@@ -91,7 +91,7 @@ class Recipe(Checked):
 
     def updates(self, n_real: int, with_synthetic: bool) -> int:
         """Updates per epoch, for a training set of n_real real images."""
-        return self.updates_per_epoch or -(-n_real // self.real_per_batch(with_synthetic))
+        return self.updates_per_epoch or -(-n_real // (self.real_per_batch(with_synthetic) or self.batch))
 
     def build_optimiser(self, parameters: Iterable[Tensor]) -> Optimizer:
         """The optimiser of these parameters."""

@@ -6,7 +6,6 @@ RENAMED = {
     "own_pictures": "own_images",
     "07_own_pictures": "07_own_images",
     "pictures": "images",
-    "early_pictures": "early_images",
     "ways": "methods",
     "curve_ways": "curve_methods",
     "ideas": "methods",

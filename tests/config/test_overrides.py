@@ -57,6 +57,8 @@ def another(key, value):
 def added(name, values):
     if name == "augment":
         return next(one for one in ("grey", "flip") if one not in values)
+    if name == "cfg":
+        return 2.0
     if name in ("methods", "curve_methods", "samplers"):
         return "kernel density" if "kernel density" not in values else "ERM"
     kinds = {float: 0.9, int: 7, str: "another, of {}"}

@@ -117,8 +117,8 @@ def test_the_committed_file_is_whole_and_frozen(root):
             lambda p: p["mini"]["beyond"].update(changes={"imagenet_lt": {"epoch": 3}}),
             "'mini.beyond': changes.imagenet_lt: unknown key 'epoch': check its spelling",
         ),
-        (lambda p: p["feedback_map"].update(world=2), "unknown key 'feedback_map.world'"),
-        (lambda p: p["feedback_map"]["early"].update(batch=0), "key 'feedback_map.early.batch' is 0"),
+        (lambda p: p["feedback_map"].update(worlds=2), "unknown key 'feedback_map.worlds'"),
+        (lambda p: p["feedback_map"]["denoisers"].update(batch=0), "key 'feedback_map.denoisers.batch' is 0"),
         (lambda p: p["variance"].update(sets=1), "key 'variance.sets' is 1"),
         (lambda p: p["smoke"].update(nicopp=3), "key 'smoke.nicopp' is 3"),
         (lambda p: p["smoke"].update(nicop={}), "unknown key 'smoke.nicop'"),
@@ -149,7 +149,6 @@ def test_a_mistake_in_a_block_is_told_once_where_it_stands(root, tmp_path):
     [
         ("own_pictures", "own_images", ("mini",)),
         ("pictures", "images", ("mini", "own_images")),
-        ("early_pictures", "early_images", ("feedback_map",)),
         ("pictures", "images", ("pretrain",)),
         ("ways", "methods", ("blocks", "latent_probe")),
         ("curve_ways", "curve_methods", ("blocks", "latent_probe")),
@@ -263,12 +262,14 @@ def test_table_4_uses_the_images_and_classifiers_of_imagenet_lt(root):
 
 def test_the_map_starts_from_the_point_of_the_experiments(root):
     loaded = params.load(root / "params.yaml")
-    of_map, point = loaded.feedback_map, loaded.mini.imagenet_lt
-    ours, theirs = (at.sampling.model_dump(exclude={"per_shard", "fill_to"}) for at in (of_map, point))
+    of_map, point = loaded.feedback_map, loaded.evening.imagenet_lt
+    ours, theirs = (at.sampling.model_dump(exclude={"per_shard", "scales"}) for at in (of_map, point))
     assert ours == theirs
-    # It was made with a wider stem and no pooling, before the time of all notebooks was cut.
-    as_then = {"network": "slim", "updates_per_epoch": 75, "epochs": 4}
-    assert of_map.training == point.training.model_copy(update=as_then)
+    assert of_map.sampling.scales["entropy"] == point.sampling.scales["entropy"]
+    shorter = {"epochs": of_map.training.epochs, "updates_per_epoch": of_map.training.updates_per_epoch}
+    assert of_map.training == point.training.model_copy(update=shorter)
+    worlds = [getattr(loaded.evening, name).world.seed for name in ("imagenet_lt", "places_lt", "nicopp")]
+    assert of_map.world.seed >= max(worlds) + 10  # none of theirs
 
 
 def test_every_stage_has_a_block_at_every_scale(root):

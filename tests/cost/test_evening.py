@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from fgsynth.beyond import phase_map
 from fgsynth.config import names, params
 from fgsynth.config.blocks import read
 from fgsynth.config.stages import NOTEBOOKS
@@ -46,6 +47,19 @@ def test_what_a_stage_makes_and_trains_is_counted_from_its_parameters(root):
     assert groups[2] == {True: 2 * (3 + draws - 1), False: (7 + 1) * (3 + draws - 1) + 1}
 
 
+def test_a_draw_of_the_map_is_counted_from_its_arms(root):
+    s = params.load(root / "params.yaml").feedback_map
+    cheap, exact = evening._parts(root, "feedback_map")
+    n = sum(s.world.strata)
+    images = [sum(one.images for one in estimate._estimates(p, {}).values()) for p in (cheap, exact)]
+    # All sets, but for the half of one that is a half of another's.
+    assert sum(images) == n * sum(phase_map.sizes(s).values()) - n * s.per_class // 2
+    assert images[1] == n * s.per_class
+    updates, *_ = estimate._training(cheap, {}, 0, True)
+    assert updates == phase_map.trainings(s) * s.training.epochs * s.training.updates_per_epoch
+    assert exact.trainings == {True: 0}
+
+
 def test_what_was_run_is_told_from_what_is_left(root, tmp_path, monkeypatch):
     known = {"nicopp": 2.0}
     monkeypatch.setattr(evening, "_parts", lambda _, stage: [stage] if stage in WORLDS else [])
@@ -54,14 +68,14 @@ def test_what_was_run_is_told_from_what_is_left(root, tmp_path, monkeypatch):
     listing.parent.mkdir(parents=True)
     listing.write_text((root / evening.STAGES).read_text())
     before = evening.listed(tmp_path).splitlines()
-    assert before[-1] == "19 of 19 are to be run; those estimated take 9.0 hours."
+    assert before[-1] == "22 of 22 are to be run; those estimated take 9.0 hours."
     assert before[1].split() == ["toy_2d", "-", "-", "-", "-", "-"]
     ran = tmp_path / "reports" / "evening" / "nicopp_1" / "run.json"
     ran.parent.mkdir()
     ran.write_text(json.dumps({"seconds": 5400, "commit": "0123456789abcdef"}))
     after = evening.listed(tmp_path).splitlines()
-    assert after[-1] == "18 of 19 are to be run; those estimated take 7.0 hours."
-    assert "nicopp_1" not in evening.left(tmp_path)
-    assert len(evening.left(tmp_path)) == 18
+    assert after[-1] == "21 of 22 are to be run; those estimated take 7.0 hours."
+    assert set(evening.targets(tmp_path).values()) - set(evening.left(tmp_path)) == {"evening@nicopp_1"}
+    assert "map@feedback_map_0" in evening.left(tmp_path)
     (line,) = (line.split() for line in after if "nicopp_1" in line)
     assert line == ["nicopp_1", "1,000", "20", "2.0", "1.5", "012345678"]

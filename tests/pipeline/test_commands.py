@@ -66,7 +66,7 @@ READS = {
     "pretrain": [PARAMS],
     "model-card": ["data/pretrained/mini-unclip/training.json"],
     "manifests": [PARAMS, "notebooks/04_imagenet_lt.ipynb"],
-    "feedback-map": [PARAMS],
+    "feedback-map": ["reports/map/rows.csv"],
     "variance": [PARAMS],
     "benchmark": [],
     "check-data": ["images.csv"],

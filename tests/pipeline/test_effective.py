@@ -35,7 +35,7 @@ def test_at_scale_smoke_the_notebook_gives_the_values(checkout):
 
 def test_stages_without_a_notebook_have_one_scale(root):
     shown = rows(table(root, "feedback_map"))
-    assert shown["training.network"] == ["feedback_map.training.network", '"slim"']
+    assert shown["sampling.n_steps"] == ["feedback_map.sampling.n_steps", "12"]
     assert shown["training.rate"] == ["blocks.training.rate", "0.01"]
     assert rows(table(root, "pretrain"))["clip.batch"] == ["pretrain.clip.batch", "256"]
 

@@ -103,6 +103,15 @@ def test_halves_are_exact_and_passes_without_replacement():
     assert torch.equal(label, torch.cat([REAL.label[rows], MADE.label[made]]))
 
 
+@pytest.mark.parametrize("names", [("crop", "flip"), ("jitter",)])
+def test_without_a_share_of_real_images_all_are_synthetic(names):
+    recipe = replace(RECIPE, real_share=0.0, augment=names, batch=8)
+    (x, label, *_), *_ = training_batches(REAL, MADE, recipe, 1, 0, 0, False)
+    rows, made, *_ = next(steps(Rows(REAL.label), Rows(MADE.label), recipe, 1, 0))
+    assert (len(rows), len(x), recipe.updates(36, True)) == (0, 8, 5)
+    assert torch.equal(label, MADE.label[made])
+
+
 def test_a_fingerprint_tells_images_and_labels_apart():
     other = Images(REAL.x, REAL.label.flip(0))
     assert fingerprint(REAL) == fingerprint(Images(REAL.x.clone(), REAL.label))

@@ -31,7 +31,7 @@ BAD = {
     ("updates_per_epoch", True): WHOLE,
     ("rate", 0): "greater than 0",
     ("warmup", 1.0): "less than 1",
-    ("real_share", 0.0): "greater than 0",
+    ("real_share", -0.1): "greater than or equal to 0",
     ("balanced", 1.5): "less than or equal to 1",
     **{(key, 0): "greater than or equal to 1" for key in ("epochs", "updates_per_epoch")},
     **{(key, "x"): NUMBER for key in ("rate", "weight_decay", "warmup", "real_share", "balanced")},
