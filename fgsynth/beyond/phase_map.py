@@ -246,7 +246,7 @@ class Map:
 
     def _read(self, arm: Arm, made: SyntheticSet, guide: Classifier) -> dict[str, float]:
         """What decides whether feedback helps, as it was set and measured; shares in percent."""
-        x, names = from_uint8(made.images.x), list(self.exp.bench.manifest.classes)  # type: ignore[union-attr]
+        x, names = from_uint8(made.at(np.arange(len(made.index)))), list(self.exp.bench.manifest.classes)
         shown, val = made.images.label, self.exp.trainings.images("val")
         logits = predict(guide, made.images)
         right = np.array(zero_shot(self.clip, x, names)) == np.array(names)[shown.numpy()]
@@ -265,5 +265,7 @@ def of_params(everything: Params, root: Path, draw: int) -> Map:
     s, conditioning, work = everything.feedback_map, everything.pretrain.conditioning, root / WORK
     folder = root / s.sampling.generator
     final = Generator.load(folder, s.sampling.n_steps)
-    made = {name: variant(final, name, s.denoisers, conditioning, work) for name in VARIANTS}
-    return Map(s, {"final": final, **made}, judge.load(folder / JUDGE), Clip(str(folder)), work, draw)
+    made = {"final": final}
+    for name in VARIANTS:
+        made[name] = variant(final, name, s.denoisers, conditioning, work)
+    return Map(s, made, judge.load(folder / JUDGE), Clip(str(folder)), work, draw)

@@ -40,10 +40,12 @@ def test_a_guide_that_knows_nothing_selects_nothing_by_the_labels():
 
 
 @pytest.mark.parametrize("guide", [0.7, 0.95])
-def test_hard_examples_gain_with_many_of_right_labels_alone(guide):
+def test_hard_examples_gain_with_many_whose_labels_are_as_right(guide):
     scarce, many = Examples(0.5, guide=guide), Examples(10.0, guide=guide)
     assert gain(scarce) < 0 < gain(many)
     assert least_error(replace(scarce, kept="easy")) < least_error(scarce)
+    # Labels that are wrong in all kinds alike leave the sign; in the hard ones alone they turn it.
+    assert gain(replace(many, right=0.8)) > 0
     assert gain(many, right=0.8) < 0
     # A better guide gains more.
     assert gain(replace(many, guide=0.99)) > gain(many)
