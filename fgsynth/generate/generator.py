@@ -188,8 +188,8 @@ class Generator:
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Text condition: hidden states of the text encoders, (n, tokens, width), cached by prompt.
 
-        A pooled embedding, where the family has one, is the last of the tokens. Kept in main memory, as T5's of
-        a thousand classes are gigabytes.
+        A pooled embedding, where the family has one, is the last of the tokens. Kept in main memory, as those
+        of T5 for a thousand classes are gigabytes.
 
         Raises UserError as `check_prompts`.
         """
