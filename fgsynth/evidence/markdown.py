@@ -34,6 +34,7 @@ TITLES = {
     "imagenet_lt": "ImageNet-LT",
     "places_lt": "Places-LT",
     "nicopp": "NICO++",
+    "ablations": "ImageNet-LT",
     "toy_2d": "plane",
     "imagenet_lt_features": "ImageNet-LT",
     "digits_lt": "digits",
@@ -107,19 +108,30 @@ def metric(asked: Comparison) -> str:
 
 
 def title(piece: Piece) -> str:
-    """The benchmark of a piece; below scale paper those of the papers' names are the mini world's."""
-    named = TITLES[piece.asked.benchmark]
-    if not named[0].isupper():
-        return f"the {named}"
-    return named if piece.scale == "paper" else f"{named} mini"
+    """The benchmark of a piece."""
+    return called(TITLES[piece.asked.benchmark], piece.scale)
 
 
-def sentence(pieces: Sequence[Piece]) -> str:
-    """What pieces of a question decide, without numbers: "*yes* on A and B; *undecided* on C"."""
+def called(benchmark: str, scale: str | None) -> str:
+    """A benchmark by its name in words; below scale paper those of the papers' names are the mini world's."""
+    if not benchmark[0].isupper():
+        return f"the {benchmark}"
+    return benchmark if scale == "paper" else f"{benchmark} mini"
+
+
+def sentence(asked: Sequence[Comparison], pieces: Sequence[Piece]) -> str:
+    """What pieces of a question decide, without numbers: "M over R: *yes* on A and B; *undecided* on C".
+
+    With each benchmark its reference, where they differ.
+    """
     where: dict[str, list[str]] = {}
-    for piece in pieces:
-        where.setdefault(WORDS[piece.outcome], []).append(title(piece))
-    return "; ".join(f"*{word}* on {' and '.join(of)}" for word, of in where.items()) + "."
+    references = {comparison.reference for comparison in asked}
+    alike = len(references) == 1
+    for comparison, piece in zip(asked, pieces, strict=True):
+        told = title(piece) if alike else f"{title(piece)} (over {comparison.reference})"
+        where.setdefault(WORDS[piece.outcome], []).append(told)
+    told = "; ".join(f"*{word}* on {' and '.join(of)}" for word, of in where.items())
+    return f"{asked[0].method}{f' over {references.pop()}' if alike else ''}: {told}."
 
 
 def reading(found: Found, pieces: Mapping[str, list[Piece]]) -> list[str]:
@@ -221,7 +233,8 @@ def tables(book: pd.DataFrame, rows: pd.DataFrame) -> str:
 
 def _cells(printed: pd.DataFrame, ours: pd.DataFrame, method: str, column: str) -> tuple[str, str]:
     value = interval(ours.loc[ours["metric"] == column, "value"].to_numpy(float))
-    mine = f"{value.mean:.1f} ± {value.half_width:.1f}"
+    # Of two seeds Student's half-width says nothing.
+    mine = f"{value.mean:.1f} " + (f"± {value.half_width:.1f}" if value.n > 2 else f"(n = {value.n})")
     if (method, column) not in printed.index:
         return "-", mine
     number = printed.loc[[(method, column)]]["printed"].to_numpy(float)[0]

@@ -55,6 +55,11 @@ class Executed:
         return f"{self.scale}-{self.target}.html"
 
     @property
+    def address(self) -> str:
+        """Of its page, below reports/."""
+        return f"{PAGES}/{self.page}"
+
+    @property
     def name(self) -> str:
         """Number, stage, draw and scale, in words."""
         draw = stage_and_draw(self.target)[1]
@@ -81,18 +86,17 @@ class Executed:
     def anchor(self, call: str) -> str:
         """The address, below reports/, of the last cell that makes a call; of the page where none does."""
         found = [c["id"] for c in self.cells if c["cell_type"] == "code" and call in "".join(c["source"])]
-        return f"{PAGES}/{self.page}" + (f"#{found[-1]}" if found else "")
+        return self.address + (f"#{found[-1]}" if found else "")
 
 
 def executed(reports: Path) -> list[Executed]:
-    """All notebooks that ran, the largest scale first, by stage and draw."""
+    """All notebooks that ran, the largest scale first, by number and draw."""
     found = [
         Executed(reports, path.parts[-3], path.parts[-2])
         for path in sorted(reports.glob("*/*/*.ipynb"))
         if path.parts[-3] in SCALES and stage_and_draw(path.parts[-2])[0] in NOTEBOOKS
     ]
-    stages = list(NOTEBOOKS)
-    return sorted(found, key=lambda one: (SCALES.index(one.scale), stages.index(one.stage), one.target))
+    return sorted(found, key=lambda one: (SCALES.index(one.scale), NOTEBOOKS[one.stage], one.target))
 
 
 def render(one: Executed, others: Sequence[Executed], claims: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"emphasised": emphasised, "with_claims": with_claims}
+    environment.filters |= {"emphasised": emphasised, "with_claims": with_claims, "breakable": breakable}
     environment.globals["pages"] = PAGES
     return environment
 
@@ -46,6 +46,11 @@ def emphasised(text: str) -> Markup:
 def with_claims(caption: str) -> Markup:
     """A caption whose claims (C1) are links to them, from a page of a notebook."""
     return Markup(re.sub(r"\b(C\d+)\b", r'<a href="../claims.html#\1">\1</a>', str(escape(caption))))
+
+
+def breakable(name: str) -> Markup:
+    """A name that a narrow column may break after a dot or underscore."""
+    return Markup(re.sub(r"([._])", r"\1<wbr>", str(escape(name))))
 
 
 def text(name: str) -> str:

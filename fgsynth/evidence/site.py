@@ -1,7 +1,8 @@
 """The pages of the report, from ledger, pieces of evidence, claims and what the stages drew."""
 
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from fgsynth.config import names
-from fgsynth.config.names import FG_ENTROPY, FILL_UP, variant
+from fgsynth.config.names import FG_ENTROPY, FILL_UP, TEXT_IMAGE, UNGUIDED, variant
 from fgsynth.config.params import load
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate import phase_map
@@ -19,62 +20,44 @@ from fgsynth.evidence.ledger import COUNT, SCALES
 from fgsynth.evidence.markdown import Line
 from fgsynth.evidence.notebooks import PAGES, Executed, render
 from fgsynth.evidence.pieces import ACCURACIES, CONTRADICTS, SUPPORTS, UNDECIDED, Comparison, Found, Piece
-from fgsynth.evidence.verdicts import stage_of
+from fgsynth.evidence.provenance import Origins
+from fgsynth.evidence.rules import BEST
+from fgsynth.evidence.strips import with_strips
 from fgsynth.utils import paths
 
-MORE = {
-    "Entropy feedback, over Fill-Up, whose images are made from learned words without it": [
-        Comparison("printed", "imagenet_lt", "few", FG_ENTROPY, FILL_UP)
-    ],
-    "A closed loop, half of the images made for the classifier as it then is, over all at once": [
-        Comparison("control", f"beyond_{b}", m, variant(names.CONTINUED, "cycles", 2), FG_ENTROPY)
-        for b, m in (("imagenet_lt", "few"), ("nicopp", "worst_group_accuracy"))
-    ],
+_README = list(markdown.QUESTIONS.items())
+TOPICS = {
+    "Feedback": dict(_README[2:4])
+    | {
+        "Entropy feedback, over Fill-Up, whose images are made from learned words without it": [
+            Comparison("printed", "imagenet_lt", "few", FG_ENTROPY, FILL_UP)
+        ],
+        "A closed loop, half of the images made for the classifier as it then is, over all at once": [
+            Comparison("control", f"beyond_{b}", m, variant(names.CONTINUED, "cycles", 2), FG_ENTROPY)
+            for b, m in (("imagenet_lt", "few"), ("nicopp", "worst_group_accuracy"))
+        ],
+    },
+    "A real image as condition, and dropout of it": dict(_README[1:2])
+    | {
+        "Dropout of that condition, over the real image as it is": [
+            Comparison("control", b, "few", UNGUIDED, TEXT_IMAGE) for b in ("imagenet_lt", "places_lt")
+        ]
+    },
+    "Synthetic data without feedback": dict([_README[0], _README[4]]),
 }
-"""What the first page shows beside the questions of README.md."""
+"""What the first page answers: the questions of README.md and some more."""
 PLACES = ("per_shard", "workers", "root", "lists", "splits", "seed", "dtype")
 """Settings of machines and folders, which are no departure from a paper."""
 RUN_SCALES = [scale for scale in SCALES if scale != "smoke"]
 MAP = ("few", "overall", "few, rare", "balanced")
 
 
-def strip(line: Mapping[Hashable, Any], most: float) -> dict[str, float]:
-    """Where interval, mean and printed size lie on an axis from -most to most, in percent of its width."""
-
-    def at(value: Any) -> float:
-        """Where a value lies; beyond an end, at it."""
-        return round(min(100.0, max(0.0, 50 + 50 * float(value) / most)), 2)
-
-    places = {"low": at(line["low"]), "high": at(line["high"]), "mean": at(line["mean"])}
-    return places | ({"printed": at(line["printed"])} if isinstance(line.get("printed"), float) else {})
-
-
-def with_strips(lines: Iterable[Line], unit: str | None = None) -> list[dict[Hashable, Any]]:
-    """The lines in order, each with its strip and the end of its axis, which lines of one unit share.
-
-    unit: the key that has it; else it is points, for accuracies, or the quantity.
-    """
-    told = [dict(line) | {"unit": line[unit] if unit else _unit(str(line["difference"]))} for line in lines]
-    most: dict[str, float] = {}
-    for line in told:
-        ends = [abs(line[k]) for k in ("low", "high", "printed") if isinstance(line.get(k), float)]
-        most[line["unit"]] = max([most.get(line["unit"], 1e-9), *ends])
-    for line in told:
-        if isinstance(line["mean"], float):
-            end = 1.04 * most[line["unit"]]
-            line |= {"strip": strip(line, end), "end": f"{end:.0f}" if end >= 10 else f"{end:.2g}"}
-    return told
-
-
-def _unit(difference: str) -> str:
-    """What lines must share to be on one axis: points of accuracy, or the same quantity."""
-    metric = difference.split(":")[0]
-    return "points" if metric.replace(" ", "_") in ACCURACIES else metric
-
-
 @dataclass(frozen=True)
 class Site:
-    """What the pages are made from. told: by claim the lines of pieces.csv, with texts; ran: notebooks."""
+    """What the pages are made from; told: by claim the lines of pieces.csv, with texts.
+
+    Lines of told and book have their origin as well.
+    """
 
     root: Path
     found: Found
@@ -83,7 +66,12 @@ class Site:
     verdicts: pd.DataFrame
     pieces: Mapping[str, list[Piece]]
     told: Mapping[str, list[Line]]
-    ran: Sequence[Executed]
+    origins: Origins
+
+    @property
+    def ran(self) -> Sequence[Executed]:
+        """The notebooks that ran."""
+        return self.origins.ran
 
     @property
     def reports(self) -> Path:
@@ -92,12 +80,12 @@ class Site:
 
     @cached_property
     def by_stage(self) -> dict[str, list[str]]:
-        """The claims whose pieces a stage made."""
+        """The claims whose pieces rest on numbers of a stage."""
         served: dict[str, dict[str, None]] = {}
         for claim, lines in self.told.items():
             for line in lines:
-                if line["page"]:
-                    served.setdefault(str(line["stage"]), {})[claim] = None
+                for place in line["origin"].places if line["origin"] else ():
+                    served.setdefault(place.run.stage, {})[claim] = None
         return {stage: list(claims) for stage, claims in served.items()}
 
     def write(self) -> None:
@@ -118,35 +106,33 @@ class Site:
                 old.unlink()
 
     def index(self) -> dict[str, Any]:
-        """The answers: a sentence and a forest plot per question."""
-        answers: dict[str, str] = {}
+        """The answers: by topic a sentence and a forest plot per question, and how many were decided."""
+        topics: dict[str, dict[str, str]] = {}
         lines: list[Line] = []
-        for question, asked in (markdown.QUESTIONS | MORE).items():
-            pieces = [self.found.piece(one) for one in asked]
-            answers[question] = markdown.sentence(pieces)
-            lines += [self._line(*both) | {"question": question} for both in zip(asked, pieces, strict=True)]
+        for topic, questions in TOPICS.items():
+            for question, asked in questions.items():
+                pieces = [self.found.piece(one) for one in asked]
+                topics.setdefault(topic, {})[question] = markdown.sentence(asked, pieces)
+                of = {"topic": topic, "question": question}
+                lines += [self._line(*both) | of for both in zip(asked, pieces, strict=True)]
         return {
             "claims": len(self.verdicts),
-            "answers": answers,
+            "topics": topics,
             "lines": with_strips(lines, "metric"),
+            "words": {topic: Counter(x["word"] for x in lines if x["topic"] == topic) for topic in topics},
             "scales": [scale for scale in SCALES if scale in set(self.found.results["scale"])],
             "standing": {c: markdown.standing(self.verdicts, c) for c in ("as_printed", "with_controls")},
             "tally": markdown.tally(self.pieces),
         }
 
     def _line(self, asked: Comparison, piece: Piece) -> dict[Hashable, Any]:
-        """A piece as a line of the plot, with the cell that made it."""
-        e, stage = piece.estimate, stage_of(piece, {})
-        stage = "beyond" if asked.benchmark.startswith("beyond") else stage
-        one = next((o for o in self.ran if (o.scale, o.stage) == (piece.scale, stage)), None)
-        numbers: dict[Hashable, Any] = {key: getattr(e, key, None) for key in ("mean", "low", "high")}
-        call = "out.comparisons(" if "images" in piece.over else "out.results("
+        """A piece as a line of the plot, with where it was made."""
+        numbers: dict[Hashable, Any] = {k: getattr(piece.estimate, k, None) for k in ("mean", "low", "high")}
         return {
-            "difference": asked.what, "benchmark": markdown.title(piece),
-            "metric": markdown.metric(asked), "outcome": piece.outcome, "shown": piece.interval,
-            "word": markdown.WORDS[piece.outcome],
-            "scale": piece.scale, "over": piece.over, "role": "printed", **numbers,
-            "page": one.anchor(call) if one else "",
+            "benchmark": markdown.title(piece), "metric": markdown.metric(asked), "outcome": piece.outcome,
+            "pair": f"{asked.method} - {asked.reference}", "shown": piece.interval,
+            "word": markdown.WORDS[piece.outcome], "scale": piece.scale, "over": piece.over,
+            "role": "printed", "origin": self.origins.of_piece(piece), **numbers,
         }  # fmt: skip
 
     def claims(self) -> dict[str, Any]:
@@ -159,10 +145,13 @@ class Site:
 
     def tables(self) -> dict[str, Any]:
         """Printed numbers beside ours, by table."""
-        return {"tables": [self._table(name, t.title) for name, t in self.found.printed.tables.items()]}
+        return {"tables": [self._table(name) for name in self.found.printed.tables]}
 
-    def _table(self, name: str, title: str) -> dict[str, Any]:
-        mine = self.book[self.book["table"] == name]
+    def _table(self, name: str) -> dict[str, Any]:
+        """A table, with the sets that print and ours are of."""
+        table, mine = self.found.printed.tables[name], self.book[self.book["table"] == name]
+        printed_on = markdown.TITLES[table.benchmark]
+        ours_on = {markdown.called(printed_on, scale): scale for scale in mine["scale"].dropna().unique()}
         columns = list(mine["column"].unique())
         lines = []
         for row, cells in mine.groupby("row", sort=False):
@@ -172,25 +161,27 @@ class Site:
             lines.append({"row": row, "cells": [by_column.get(c) for c in columns], "made": made})
         ranked = self.order[self.order["table"] == name].set_index("column").to_dict("index")
         order = [ranked.get(c) for c in columns]
-        return {"name": name, "title": title, "columns": columns, "lines": lines, "order": order}
+        return {"name": name, "title": table.title, "columns": columns, "lines": lines, "order": order,
+                "printed_on": printed_on, "ours_on": ours_on}  # fmt: skip
 
     def gallery(self) -> dict[str, Any]:
         """The sheet of images of notebook 03, with a line per image."""
-        return self._drawn("ablations", "gallery")
+        return self._drawn("ablations", "gallery", "out.sprites(") | {"printed": BEST}
 
     def plane(self) -> dict[str, Any]:
         """The frames of notebook 01."""
-        return self._drawn("toy_2d", "frames")
+        return self._drawn("toy_2d", "frames", 'out.table("frames"')
 
-    def _drawn(self, stage: str, name: str) -> dict[str, Any]:
-        """A table among the figures of a stage, at the largest scale that has it, and where it lies."""
-        of = (one.folder / "figures" / f"{name}.csv" for one in self.ran if one.stage == stage)
-        path = next((path for path in of if path.is_file()), None)
-        if path is None:
+    def _drawn(self, stage: str, name: str, call: str) -> dict[str, Any]:
+        """A table among the figures of a stage, at the largest scale that has it, its place and its cell."""
+        of = ((one, one.folder / "figures" / f"{name}.csv") for one in self.ran if one.stage == stage)
+        one, path = next((both for both in of if both[1].is_file()), (None, None))
+        if one is None or path is None:
             return {"data": ""}
         # As it can stand in a page.
         data = paths.read_csv(path).round(3).to_json(orient="records").replace("<", "\\u003c")
-        return {"data": data, "source": path.relative_to(self.reports).with_suffix("").as_posix()}
+        source = path.relative_to(self.reports).with_suffix("").as_posix()
+        return {"data": data, "source": source, "cell": one.anchor(call), "name": one.name}
 
     def map(self) -> dict[str, Any]:
         """When feedback helps: differences by setting."""
@@ -206,21 +197,24 @@ class Site:
         settings: dict[tuple[str, str], dict[str, Any]] = {}
         for line in with_strips(lines, "all"):
             settings.setdefault((line["factor"], line["value"]), {})[line["metric"]] = line
-        return {"settings": settings, "metrics": MAP, "reading": reading}
+        cell = next((one.anchor("gains.csv") for one in self.ran if one.stage == "imagenet_lt"), None)
+        return {"settings": settings, "metrics": MAP, "reading": reading, "cell": cell}
 
     def notebooks(self) -> dict[str, Any]:
         """All notebooks that ran, by stage."""
-        by_stage = {stage: [one for one in self.ran if one.stage == stage] for stage in NOTEBOOKS}
+        numbered = sorted(NOTEBOOKS, key=NOTEBOOKS.__getitem__)
+        by_stage = {stage: [one for one in self.ran if one.stage == stage] for stage in numbered}
         return {"stages": by_stage, "titles": {stage: of[0].title for stage, of in by_stage.items() if of},
                 "claims": self.by_stage}  # fmt: skip
 
     def run(self) -> dict[str, Any]:
         """How it was run: stages, what they need, departures, the smallest effects that could be seen."""
-        cost = self.reports / "benchmark" / "cost.txt"
+        cost, stages = self.reports / "benchmark" / "cost.txt", workflow.stages(self.root)
         return {
             "ran": self.ran,
             "seeds": self._seeds(),
-            "dag": workflow.drawn(workflow.stages(self.root)),
+            "sizes": {path: stage.size for stage in stages for path in stage.makes},
+            "dag": workflow.drawn(stages),
             "scales": RUN_SCALES,
             "departures": departures(self.root / "params.yaml"),
             "smallest": self._smallest(),

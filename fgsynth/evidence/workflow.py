@@ -18,12 +18,13 @@ SELF = "report"
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as DVC locked it: command, paths of what it needs and makes, digests of what it makes."""
+    """A stage as DVC locked it: command, what it needs, what it makes with digests, and its bytes."""
 
     name: str
     command: str
     needs: tuple[str, ...]
     makes: dict[str, str]
+    size: int = 0
 
 
 def stages(root: Path) -> list[Stage]:
@@ -36,7 +37,8 @@ def stages(root: Path) -> list[Stage]:
             if name != SELF:
                 needs = tuple(str(dep["path"]) for dep in of.get("deps", []))
                 makes = {str(out["path"]): str(out.get("md5", "")) for out in of.get("outs", [])}
-                found.append(Stage(name.rpartition("@")[2], of["cmd"], needs, makes))
+                size = sum(int(out.get("size", 0)) for out in of.get("outs", []))
+                found.append(Stage(name.rpartition("@")[2], of["cmd"], needs, makes, size))
     return found
 
 
@@ -73,6 +75,7 @@ def drawn(found: Sequence[Stage]) -> dict[str, Any]:
 def crate(root: Path, ran: Sequence[Executed]) -> str:
     """The report as RO-Crate: what every stage's run made below reports/, and by which command.
 
+    From a template, as four kinds of entities need no library, and tests follow every reference and file.
     ran: the notebooks, which know when and how long their stages ran.
     """
     runs = {f"reports/{one.scale}/{one.target}": one.run for one in ran}

@@ -15,13 +15,13 @@ from fgsynth.utils.blocks import with_block
 MARKDOWN = """\
 | imagenet_lt | overall, printed | overall, ours (mini) | few, printed | few, ours (mini) |
 | --- | ---: | ---: | ---: | ---: |
-| LDM (txt, img, dropout) | - | 51.0 ± 12.7 | - | 20.0 ± 0.0 |
-| ERM | 43.4 | 50.0 ± 0.0 | 8.2 | 12.0 ± 0.0 |
+| LDM (txt, img, dropout) | - | 51.0 (n = 2) | - | 20.0 (n = 2) |
+| ERM | 43.4 | 50.0 (n = 2) | 8.2 | 12.0 (n = 2) |
 
 | nicopp | average accuracy, printed | average accuracy, ours (paper) | worst group accuracy, printed \
 | worst group accuracy, ours (paper) |
 | --- | ---: | ---: | ---: | ---: |
-| Decouple-cRT | 85.2 | 60.0 ± 0.0 | 43.3 | 30.0 ± 0.0 |"""
+| Decouple-cRT | 85.2 | 60.0 (n = 2) | 43.3 | 30.0 (n = 2) |"""
 
 
 def test_markdown_shows_what_was_run_of_tables_1_to_3_beside_the_printed_numbers(root):

@@ -1,3 +1,4 @@
+import html
 import html.parser
 import json
 import re
@@ -15,7 +16,8 @@ from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate import tables
 from fgsynth.evidence import notebooks, page, report
 from fgsynth.evidence.notebooks import RUN, executed
-from fgsynth.evidence.pieces import STORED
+from fgsynth.evidence.pieces import BY_DRAW, STORED
+from fgsynth.evidence.provenance import SHOWS, STORES
 from fgsynth.utils.errors import UserError
 
 read_text = cache(Path.read_text)
@@ -101,7 +103,7 @@ def test_every_notebook_that_ran_has_a_page_between_its_neighbours(built):
     assert {one.scale for one in ran} >= {"mini"}
     assert {path.name for path in (built / "site/notebooks").glob("*.html")} == {one.page for one in ran}
     mini = [one for one in ran if one.scale == "mini"]
-    assert [one.stage for one in mini] == list(NOTEBOOKS)
+    assert [NOTEBOOKS[one.stage] for one in mini] == sorted(NOTEBOOKS.values())
     for before, one, after in zip(mini, mini[1:], mini[2:], strict=False):
         text = read_text(built / "site/notebooks" / one.page)
         assert text.count(f'rel="prev" href="{before.page}"') == 2
@@ -160,6 +162,15 @@ def test_the_pages_show_every_claim_number_and_outcome(built):
     assert page_of["claims"].count('class="strip ') == len(pieces) + pieces["mean"].notna().sum()
 
 
+def test_figures_without_a_claim_of_their_own_lead_to_those_of_their_notebook(built):
+    for one in executed(built):
+        text = read_text(built / "site/notebooks" / one.page)
+        captions = re.findall(r"<figcaption>(.*?)</figcaption>", text, re.DOTALL)
+        assert len(captions) == text.count("<figure>")
+        serves = "Claims that rest on its stage" in text
+        assert all(not serves or "claims.html#C" in caption for caption in captions)
+
+
 def test_every_number_of_ours_in_the_tables_leads_to_its_cell(built):
     book = pd.read_csv(built / "ledger.csv")
     ours = book.dropna(subset="ours")
@@ -169,21 +180,95 @@ def test_every_number_of_ours_in_the_tables_leads_to_its_cell(built):
     assert all(text.count(f'href="../{target}"') == n for target, n in ours["page"].value_counts().items())
 
 
-def test_every_piece_leads_to_the_cell_that_stored_it(built):
+def lines(built, source):
+    """What provenance names, as "file:1-3,7 file:5", read from there."""
+    found = []
+    for name, _, numbers in (one.rpartition(":") for one in source.split(" ")):
+        ends = [list(map(int, one.split("-"))) for one in numbers.split(",")]
+        wanted = [n - 2 for end in ends for n in range(end[0], end[-1] + 1)]
+        found.append(pd.read_csv(built / name).iloc[wanted])
+    return pd.concat(found)
+
+
+def test_the_lines_that_a_number_names_give_it(built):
+    book = pd.read_csv(built / "ledger.csv").dropna(subset="ours")
+    for number in book.to_dict("records"):
+        assert lines(built, number["source"])["value"].mean() == pytest.approx(number["ours"], rel=1e-4)
+    pieces = pd.read_csv(built / "pieces.csv").dropna(subset="mean")
+    assert (pieces["source"].notna() & pieces["selection"].notna() & pieces["split"].notna()).all()
+    for piece in pieces[pieces["difference"].str.contains(": .* - ")].to_dict("records"):
+        of = lines(built, piece["source"])
+        if piece["interval"] == STORED:
+            assert abs(of["mean"].item()) == pytest.approx(abs(piece["mean"]), rel=1e-4)
+        else:
+            wide = of.pivot(index="seed", columns="method", values="value")
+            assert wide.shape[1] == 2
+            assert not wide.isna().any(axis=None)
+            mean = wide.diff(axis=1).mean().iloc[1]
+            assert abs(mean) == pytest.approx(abs(piece["mean"]), rel=1e-3, abs=1e-4)
+
+
+def test_every_piece_leads_to_a_cell_that_shows_or_stores_it(built):
     pieces = pd.read_csv(built / "pieces.csv")
     assert (pieces["page"].notna() == pieces["mean"].notna()).all()
-    cells = {}
     ran = {one.page: one for one in executed(built)}
-    for where in pieces["page"].dropna().unique():
-        name, _, anchor = where.partition("#")
-        one = ran[Path(name).name]
-        cells[where] = next("".join(c["source"]) for c in one.cells if c["id"] == anchor)
+    for piece in pieces.dropna(subset="page").to_dict("records"):
+        name, _, anchor = piece["page"].partition("#")
+        cell = next(c for c in ran[Path(name).name].cells if c["id"] == anchor)
         assert f'id="{anchor}"' in read_text(built / name)
-    stored = pieces[pieces["interval"] == STORED]
-    assert all("out.comparisons(" in cells[where] for where in stored["page"])
-    assert all("out.results(" in cells[where] for where in pieces["page"].drop(stored.index).dropna())
+        if piece["cell"] == STORES:
+            call = "out.comparisons(" if piece["interval"] == STORED else "out.results("
+            assert call in "".join(cell["source"])
+        else:
+            method, reference = piece["difference"].split(": ", 1)[1].rsplit(" - ", 1)
+            told = html.unescape(json.dumps(cell["outputs"]))
+            assert method in told
+            assert reference in told
+            assert piece["cell"] != SHOWS or f"{abs(piece['mean']):.2f}" in told
+    assert (pieces["cell"] == STORES).sum() < (pieces["cell"] == SHOWS).sum()
     told = (built / "README.md").read_text()
-    assert all(f"]({where})" in told for where in cells)
+    assert all(f"]({where})" in told for where in pieces["page"].dropna())
+
+
+def as_draw(reports, stage, draw):
+    """A stage of scale mini, published as a draw of scale evening with other seeds and results."""
+    folder = shutil.copytree(reports / "mini" / stage, reports / "evening" / f"{stage}_{draw}")
+    for name in ("results", "comparisons"):
+        rows = pd.read_csv(folder / f"{name}.csv").assign(scale="evening")
+        if name == "results":
+            # What differs from draw to draw differs from method to method.
+            rows["seed"] += 1000 * draw
+            rows["value"] += 0.01 * draw * rows["method"].str.len() * (rows["metric"] != "n_synthetic")
+        rows.to_csv(folder / f"{name}.csv", index=False)
+
+
+def test_draws_of_scale_evening_have_pages_figures_and_provenance(copy):
+    for draw in range(3):
+        for stage in ("imagenet_lt", "baselines"):
+            as_draw(copy, stage, draw)
+    report.build(copy.parent)
+    pieces = pd.read_csv(copy / "pieces.csv")
+    mine = pieces[(pieces["benchmark"] == "imagenet_lt") & pieces["mean"].notna()]
+    assert set(mine["scale"]) == {"evening"}
+    assert set(mine["interval"]) == {BY_DRAW}
+    assert mine["smaller"].str.startswith("mini: ").any()
+    for draw in range(3):
+        page_of = read_text(copy / "site/notebooks" / f"evening-imagenet_lt_{draw}.html")
+        assert f"../../evening/imagenet_lt_{draw}/figures/figure_12.svg" in page_of
+        assert f"04 imagenet_lt, draw {draw} (evening)" in read_text(copy / "site/run.html")
+        assert mine["source"].str.contains(f"evening/imagenet_lt_{draw}/results.csv:").all()
+    fill_up = mine[mine["difference"].str.endswith(" - Fill-Up")].iloc[0]
+    assert "evening/baselines_2/results.csv:" in fill_up["source"]
+    first = mine.iloc[0]
+    assert lines(copy, first["source"])["seed"].nunique() == 9
+    claims, start = (read_text(copy / "site" / f"{name}.html") for name in ("claims", "index"))
+    for text in (claims, start):
+        assert 'href="../evening/imagenet_lt_2/results.csv"' in text
+        assert 'href="../site/notebooks/evening-imagenet_lt_2.html#' in text
+    assert "here: ImageNet-LT mini (other data, scale evening)" in read_text(copy / "site/tables.html")
+    book = pd.read_csv(copy / "ledger.csv").query("table == 'table1_imagenet_lt'").dropna(subset="ours")
+    assert set(book["scale"]) == {"evening"}
+    assert set(book["seeds"]) == {9}
 
 
 def test_the_time_of_the_default_is_what_its_stages_took(copy):
@@ -203,8 +288,9 @@ def test_the_commit_is_what_the_runner_wrote_down_and_pages_of_what_is_gone_go(b
     report.build(copy.parent)
     assert not (copy / "site/notebooks/gone.html").exists()
     again = pd.read_csv(copy / "pieces.csv")
-    plane, group = again["stage"] == "toy_2d", again["stage"] == "nicopp"
+    plane, group = again["stage"] == "toy_2d", again["source"].str.startswith("mini/nicopp/", na=False)
     assert set(again.loc[plane, "commit"]) == {"abc-dirty"}
+    assert group.any()
     assert again.loc[group, "commit"].isna().all()
     pd.testing.assert_frame_equal(again[~plane & ~group], pieces[~plane & ~group], check_dtype=False)
 
@@ -266,7 +352,7 @@ def test_what_is_run_reaches_the_readmes_and_the_rest_of_them_stays(with_results
         told,
     )
     page = (with_results / "reports" / "README.md").read_text()
-    assert "\n| ERM | 43.4 | 50.5 ± 0.0 | 8.2 | 12.5 ± 0.0 |\n" in page
+    assert "\n| ERM | 43.4 | 50.5 (n = 2) | 8.2 | 12.5 (n = 2) |\n" in page
     report.build(with_results)
     assert readme.read_text() == told
 

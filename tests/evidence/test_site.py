@@ -126,6 +126,14 @@ def test_the_sliders_of_the_plane_show_the_frame_that_they_stand_at(tab, site, r
 
 def test_the_slider_of_the_gallery_shows_the_images_of_its_scale(tab, site, root):
     tab.open((site / "gallery.html").as_uri())
+    assert (
+        tab.run("document.querySelector('#gallery output').value") == "0.03"
+    )  # the first look shows feedback
+    plain, guided = (
+        f"document.querySelector('#tiles tr').cells[{i}].querySelector('.sheet').style.backgroundPosition"
+        for i in (2, 3)
+    )
+    assert tab.run(plain) != tab.run(guided)
     table = pd.read_csv(root / "reports/mini/ablations/figures/gallery.csv")
     last = table[(table["method"] == "LDM-FG (Loss)") & (table["w"] == table["w"].max())]
     one = last[last["wanted"] == last["wanted"].iloc[-1]].iloc[0]
