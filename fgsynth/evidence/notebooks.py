@@ -16,12 +16,10 @@ from pygments.lexers import PythonLexer
 
 from fgsynth.config.names import stage_and_draw
 from fgsynth.config.stages import NOTEBOOKS
-from fgsynth.evidence import formulas, page
+from fgsynth.evidence import RUN, formulas, page
 from fgsynth.evidence.ledger import SCALES
 from fgsynth.utils.paths import read_json
 
-RUN = "run.json"
-"""Commit, seconds and machine of a run; the runner writes it beside a stage's results."""
 PAGES = "site/notebooks"
 Cell = Mapping[str, Any]
 

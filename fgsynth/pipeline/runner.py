@@ -20,7 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 from fgsynth.config.names import stage_and_draw
 from fgsynth.config.params import check_stage, load
 from fgsynth.config.stages import NOTEBOOKS
-from fgsynth.evidence.notebooks import RUN
+from fgsynth.evidence import RUN
 from fgsynth.pipeline import notebook as nb
 from fgsynth.utils import paths
 from fgsynth.utils.errors import UserError

@@ -14,8 +14,8 @@ from tiny_results import tidy
 
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate import tables
-from fgsynth.evidence import notebooks, page, report
-from fgsynth.evidence.notebooks import RUN, executed
+from fgsynth.evidence import RUN, notebooks, page, report
+from fgsynth.evidence.notebooks import executed
 from fgsynth.evidence.pieces import BY_DRAW, STORED
 from fgsynth.evidence.provenance import SHOWS, STORES
 from fgsynth.utils.errors import UserError
