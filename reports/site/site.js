@@ -62,8 +62,10 @@ if (one("gallery")) {
   };
   const cell = (...parts) => { const td = document.createElement("td"); td.append(...parts); return td; };
   const told = (d) => { const p = document.createElement("div"); p.className = "soft"; p.textContent = `${d.kind}, entropy ${d.entropy.toFixed(2)}`; return p; };
+  const slider = one("gallery").querySelector("[name=w]"), start = scales.indexOf(Number(one("gallery").dataset.start));
+  slider.max = scales.length - 1;
+  slider.value = start < 0 ? slider.max : start;
   controls("gallery", { class: distinct(data.map((d) => d.wanted)), criterion: distinct(guided.map((d) => d.method)) }, (of) => {
-    of("w").max = scales.length - 1;
     const w = scales[of("w").value], name = of("class").value, mine = data.filter((d) => d.wanted === name);
     of("shown").value = w;
     one("tiles").replaceChildren(...mine.filter((d) => d.row === 0).map((real, i) => {
@@ -93,7 +95,7 @@ if (one("plane")) {
   const dots = Array.from({ length: count }, (_, i) => make("circle", { r: 3, class: `class${i % 2}` }));
   const line = make("path", { stroke: "currentColor", "stroke-width": 2 });
   const steered = data.filter((d) => d.w > 0);
-  controls("plane", { criterion: distinct(steered.map((d) => d.criterion)), every: distinct(steered.map((d) => d.every)) }, (of) => {
+  controls("plane", { criterion: distinct(steered.map((d) => d.criterion)).sort(), every: distinct(steered.map((d) => d.every)) }, (of) => {
     of("w").max = scales.length - 1;
     const w = scales[of("w").value];
     of("shown").value = w;
