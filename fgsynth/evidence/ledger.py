@@ -11,6 +11,7 @@ from fgsynth.config import blocks
 from fgsynth.config.names import check
 from fgsynth.config.schema import Frozen, validated
 from fgsynth.config.stages import NOTEBOOKS
+from fgsynth.evaluate.draws import nested_interval
 from fgsynth.evaluate.metrics import Interval, interval
 from fgsynth.utils.paths import read_csv
 
@@ -106,6 +107,21 @@ def by_seed(rows: pd.DataFrame, method: str, metric: str) -> pd.Series:
     return mine.set_index("seed")["value"].astype(float)
 
 
+def draw_of(rows: pd.DataFrame) -> pd.Series:
+    """The draw of the benchmark by seed."""
+    return rows.drop_duplicates("seed").set_index("seed")["draw"]
+
+
+def over_draws(values: pd.Series, draw: pd.Series) -> Interval:
+    """Student's interval over the draws of the benchmark where there are several, else over the seeds.
+
+    Seeds of one draw share its sets, so that they are fewer than so many independent numbers.
+    """
+    if draw.nunique() > 1:
+        return nested_interval([of.to_numpy(float) for _, of in values.groupby(draw)])
+    return interval(values.to_numpy(float))
+
+
 def rank_correlation(a: pd.Series, b: pd.Series) -> float:
     """Spearman's, of two series by the same index; NaN where either does not vary."""
     # By hand, as pandas' own loads scipy.stats, which takes longer than the report's tables.
@@ -142,7 +158,7 @@ def status(number: pd.Series, ours: Interval, scale: str, table: Table) -> str:
 def agreement(printed: Printed, results: pd.DataFrame) -> pd.DataFrame:
     """How far ours orders the methods of each printed column as printed: Spearman's rank correlation.
 
-    Of the methods that were run, over the seeds that all of them have, with Student's 95 % interval.
+    Of the methods that were run, over the seeds that all of them have, with the interval of `over_draws`.
     One row per column with at least `FEWEST` such methods, as `ORDER`.
     """
     out = []
@@ -157,7 +173,7 @@ def agreement(printed: Printed, results: pd.DataFrame) -> pd.DataFrame:
                 continue
             each = wide.apply(rank_correlation, args=(of[wide.index],)).dropna()
             if len(each):
-                found = interval(each.tolist())
+                found = over_draws(each, draw_of(ours).reindex(each.index))
                 low, high = max(found.low, -1.0), min(found.high, 1.0)
                 scale = rows["scale"].iloc[0]
                 out.append((name, column, scale, len(wide), found.mean, low, high, found.n))
@@ -182,7 +198,7 @@ def _ours(number: pd.Series, rows: pd.DataFrame, table: Table) -> dict[str, obje
     mine = rows[(rows["method"] == number["method"]) & (rows["metric"] == number["column"])]
     if mine.empty:
         return {**fixed, "status": NOT_RUN}
-    ours, first = interval(mine["value"].to_numpy(float)), mine.iloc[0]
+    ours, first = over_draws(mine["value"], mine["draw"]), mine.iloc[0]
     return {
         **fixed,
         "ours": ours.mean,

@@ -8,9 +8,8 @@ import pandas as pd
 
 from fgsynth.config import names
 from fgsynth.config.names import BALANCED_SOFTMAX, FG_ENTROPY, TEXT, UNGUIDED
-from fgsynth.evaluate.metrics import interval
 from fgsynth.evidence import page
-from fgsynth.evidence.ledger import largest_scale
+from fgsynth.evidence.ledger import largest_scale, over_draws
 from fgsynth.evidence.pieces import (
     CONTRADICTS,
     NOT_RUN,
@@ -232,10 +231,11 @@ def tables(book: pd.DataFrame, rows: pd.DataFrame) -> str:
 
 
 def _cells(printed: pd.DataFrame, ours: pd.DataFrame, method: str, column: str) -> tuple[str, str]:
-    value = interval(ours.loc[ours["metric"] == column, "value"].to_numpy(float))
+    mine = ours[ours["metric"] == column]
+    value = over_draws(mine["value"], mine["draw"])
     # Of two seeds Student's half-width says nothing.
-    mine = f"{value.mean:.1f} " + (f"± {value.half_width:.1f}" if value.n > 2 else f"(n = {value.n})")
+    shown = f"{value.mean:.1f} " + (f"± {value.half_width:.1f}" if value.n > 2 else f"(n = {value.n})")
     if (method, column) not in printed.index:
-        return "-", mine
+        return "-", shown
     number = printed.loc[[(method, column)]]["printed"].to_numpy(float)[0]
-    return f"{number:.1f}", mine
+    return f"{number:.1f}", shown

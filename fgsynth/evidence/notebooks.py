@@ -18,9 +18,11 @@ from fgsynth.config.names import stage_and_draw
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evidence import RUN, formulas, page
 from fgsynth.evidence.ledger import SCALES
-from fgsynth.utils.paths import read_json
+from fgsynth.utils.paths import read_json, read_text
 
 PAGES = "site/notebooks"
+LARGE = 450
+"""Width in points from which a figure's letters are too small when it is shrunk to a phone."""
 Cell = Mapping[str, Any]
 
 
@@ -163,14 +165,22 @@ def _output(output: Mapping[str, Any], one: Executed, heading: str) -> dict[str,
         shown = {"alt": told.get("alt", f"Figure of {heading}"), "caption": told.get("caption")}
         for suffix in ("svg", "png"):
             file = f"{one.scale}/{one.target}/figures/{told.get('figure')}.{suffix}"
-            if (one.reports / file).is_file():
-                numbers = f"../../{file.removesuffix(suffix)}csv"
-                return shown | {"image": f"../../{file}", "drawn": suffix == "svg", "data": numbers}
+            if (path := one.reports / file).is_file():
+                kind = {"drawn": suffix == "svg", "large": suffix == "png" or _width(path) > LARGE}
+                return (
+                    shown | kind | {"image": f"../../{file}", "data": f"../../{file.removesuffix(suffix)}csv"}
+                )
         inline = "".join(data["image/png"]).replace("\n", "")
-        return shown | {"image": f"data:image/png;base64,{inline}"}
+        return shown | {"image": f"data:image/png;base64,{inline}", "large": True}
     if "text/html" in data:
         # pandas has headings without a text, which nobody can be told.
         body = re.sub(r"<th[^>]*>(\s|&nbsp;)*</th>", "<td></td>", "".join(data["text/html"]))
         return {"table": Markup(body)}
     text = output.get("text", data.get("text/plain", ""))
     return {"text": "".join(text)} if text else {}
+
+
+def _width(svg: Path) -> float:
+    """The width of a drawing in points; 0 where it names none."""
+    found = re.search(r'<svg [^>]*?width="([\d.]+)pt"', read_text(svg))
+    return float(found[1]) if found else 0.0

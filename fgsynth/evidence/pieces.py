@@ -12,9 +12,7 @@ import pandas as pd
 from fgsynth.config import names
 from fgsynth.config.blocks import read
 from fgsynth.config.schema import Frozen, validated
-from fgsynth.evaluate.draws import nested_interval
-from fgsynth.evaluate.metrics import interval
-from fgsynth.evidence.ledger import Printed, by_scale, by_seed, rank_correlation
+from fgsynth.evidence.ledger import Printed, by_scale, by_seed, draw_of, over_draws, rank_correlation
 from fgsynth.utils.errors import UserError
 
 Role = Literal["printed", "row", "control"]
@@ -67,13 +65,10 @@ def student(values: pd.Series, rows: pd.DataFrame, bound: float = inf) -> Estima
     present = values.dropna()
     if present.empty:
         return None
-    draw = rows.drop_duplicates("seed").set_index("seed")["draw"].reindex(present.index)
-    nested = draw.nunique() > 1
-    found = (
-        nested_interval([of for _, of in present.groupby(draw)]) if nested else interval(present.to_numpy())
-    )
+    draw = draw_of(rows).reindex(present.index)
+    found = over_draws(present, draw)
     low, high = max(found.low, -bound), min(found.high, bound)
-    return Estimate(found.mean, low, high, found.n, BY_DRAW if nested else BY_SEED)
+    return Estimate(found.mean, low, high, found.n, BY_DRAW if draw.nunique() > 1 else BY_SEED)
 
 
 @dataclass(frozen=True)

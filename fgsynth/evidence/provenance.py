@@ -98,7 +98,7 @@ class Origins:
         rows = self._results
         rows = rows[(rows["scale"] == scale) & (rows["benchmark"] == benchmark) & (rows["metric"] == metric)]
         rows = rows[rows["method"] == method]
-        return self._origin(rows, {run: self._means(of) for run, of in rows.groupby("run")})
+        return self._origin(rows, {run: self._means(of) for run, of in _by_run(rows)})
 
     def of_piece(self, piece: Piece) -> Origin | None:
         """Where a piece of evidence is from."""
@@ -112,7 +112,7 @@ class Origins:
         rows = rows[(rows["metric"] == asked.metric) & rows["method"].isin(pair)]
         rows = rows[rows.groupby("seed")["method"].transform("nunique") == len(pair)]
         if piece.estimate.kind != STORED:
-            return self._origin(rows, {run: self._means(of) for run, of in rows.groupby("run")})
+            return self._origin(rows, {run: self._means(of) for run, of in _by_run(rows)})
         stored = self._compared
         stored = stored[(stored["scale"] == piece.scale) & (stored["benchmark"] == asked.benchmark)]
         stored = stored[stored["metric"] == asked.metric]
@@ -139,7 +139,7 @@ class Origins:
         if lines.empty:
             return None
         places = []
-        for run, of in lines.groupby("run"):
+        for run, of in _by_run(lines):
             one, shown = self.ran[run], self._shown[run]
             cells = ((_cell(shown, wanted), does) for does, wanted in ways.get(run, []))
             page, does = next(
@@ -149,15 +149,19 @@ class Origins:
             file = f"{one.scale}/{one.target}/{name}.csv"
             places.append(Place(one, file, _ranges(of["line"]), page, does))
         commits = dict.fromkeys(place.run.run.get("commit") for place in places)
-        told = ["; ".join(map(str, rows[c].unique())) for c in ("split", "selection")]
-        seeds = _ranges(rows["seed"])
-        return Origin(*told, seeds, tuple(filter(None, commits)), tuple(places))
+        split, selection = ("; ".join(map(str, rows[c].unique())) for c in ("split", "selection"))
+        return Origin(split, selection, _ranges(rows["seed"]), tuple(filter(None, commits)), tuple(places))
 
 
 def with_origins(told: pd.DataFrame, origins: Sequence[Origin | None]) -> pd.DataFrame:
     """The lines of pieces.csv or ledger.csv with the columns `ORIGIN`; empty where nobody wrote it down."""
     made = pd.DataFrame([one.line if one else {} for one in origins], told.index, ORIGIN, dtype=object)
     return told.join(made.drop(columns=[c for c in ORIGIN if c in told]))
+
+
+def _by_run(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+    """The rows of each run, by its place among those that ran."""
+    return [(int(str(run)), of) for run, of in rows.groupby("run")]
 
 
 def _ranges(numbers: Iterable[int]) -> str:

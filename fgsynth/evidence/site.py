@@ -88,6 +88,11 @@ class Site:
                     served.setdefault(place.run.stage, {})[claim] = None
         return {stage: list(claims) for stage, claims in served.items()}
 
+    @cached_property
+    def _standing(self) -> dict[str, str]:
+        """Which claims have each verdict, by column of claims.csv."""
+        return {c: markdown.standing(self.verdicts, c) for c in ("as_printed", "with_controls")}
+
     def write(self) -> None:
         """Write all pages, and take away those of notebooks that are gone."""
         site = self.reports / "site"
@@ -121,7 +126,7 @@ class Site:
             "lines": with_strips(lines, "metric"),
             "words": {topic: Counter(x["word"] for x in lines if x["topic"] == topic) for topic in topics},
             "scales": [scale for scale in SCALES if scale in set(self.found.results["scale"])],
-            "standing": {c: markdown.standing(self.verdicts, c) for c in ("as_printed", "with_controls")},
+            "standing": self._standing,
             "tally": markdown.tally(self.pieces),
         }
 
@@ -141,6 +146,7 @@ class Site:
             "claims": self.verdicts.fillna("").to_dict("records"),
             "lines": {claim: with_strips(lines) for claim, lines in self.told.items()},
             "reading": markdown.reading(self.found, self.pieces),
+            "standing": self._standing,
         }
 
     def tables(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def rows(scale, **values):
     return pd.DataFrame(
         [
             dict(scale=scale, benchmark="b", method=NAMES.get(method, method), seed=seed, metric="few",
-                 value=float(value), split="test", selection="last epoch")
+                 value=float(value), split="test", draw=0, selection="last epoch")
             for method, per_seed in values.items()
             for seed, value in enumerate(per_seed)
         ]

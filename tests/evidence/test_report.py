@@ -14,10 +14,13 @@ from tiny_results import tidy
 
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate import tables
+from fgsynth.evaluate.metrics import interval
 from fgsynth.evidence import RUN, notebooks, page, report
+from fgsynth.evidence.markdown import QUESTIONS, TITLES
 from fgsynth.evidence.notebooks import executed
 from fgsynth.evidence.pieces import BY_DRAW, STORED
 from fgsynth.evidence.provenance import SHOWS, STORES
+from fgsynth.evidence.site import TOPICS
 from fgsynth.utils.errors import UserError
 
 read_text = cache(Path.read_text)
@@ -124,8 +127,9 @@ def test_a_notebook_of_a_draw_has_a_page_too(copy):
 def test_figures_have_captions_whose_claims_are_links(checkout):
     folder = checkout / "reports" / "mini" / "toy_2d"
     (folder / "figures").mkdir(parents=True)
-    for name in ("sweep.svg", "sweep.csv"):
-        (folder / "figures" / name).write_text("")
+    (folder / "figures" / "sweep.csv").write_text("")
+    drawing = '<svg height="99pt" viewBox="0 0 {0} 99" width="{0}pt">'
+    (folder / "figures" / "sweep.svg").write_text(drawing.format(792.5))
     told = {"alt": 'A "line".', "caption": "What it says (C15).", "figure": "sweep"}
     image = {"data": {"image/png": "aGk="}, "metadata": {"image/png": told}}
     inline = {"data": {"image/png": "aGk=\n"}, "metadata": {}}
@@ -138,6 +142,10 @@ def test_figures_have_captions_whose_claims_are_links(checkout):
     (folder / "01_toy_2d.ipynb").write_text(json.dumps({"cells": cells}))
     (one,) = executed(checkout / "reports")
     text = notebooks.render(one, [one], [])
+    assert 'class="drawn large" src="../../mini/toy_2d/figures/sweep.svg"' in text  # scrolls on a phone
+    (folder / "figures" / "sweep.svg").write_text(drawing.format(396))
+    text = notebooks.render(one, [one], [])
+    assert 'class="drawn" src="../../mini/toy_2d/figures/sweep.svg"' in text
     assert 'src="../../mini/toy_2d/figures/sweep.svg" alt="A &#34;line&#34;."' in text
     assert 'What it says (<a href="../claims.html#C15">C15</a>).' in text
     assert 'href="../../mini/toy_2d/figures/sweep.csv"' in text
@@ -160,6 +168,16 @@ def test_the_pages_show_every_claim_number_and_outcome(built):
     shown = page_of["claims"].count('<span class="verdict supports">')
     assert shown == (pieces["outcome"] == "supports").sum() > 0
     assert page_of["claims"].count('class="strip ') == len(pieces) + pieces["mean"].notna().sum()
+
+
+def test_the_first_page_answers_all_questions_and_names_what_is_compared(built):
+    text = read_text(built / "site/index.html")
+    answered = {question: asked for of in TOPICS.values() for question, asked in of.items()}
+    assert set(answered) > set(QUESTIONS)
+    for question, asked in answered.items():
+        (answer,) = re.findall(f"<li><strong>{re.escape(question)}</strong>(.*?)</li>", text)
+        for one in asked:
+            assert all(name in answer for name in (one.method, one.reference, TITLES[one.benchmark]))
 
 
 def test_figures_without_a_claim_of_their_own_lead_to_those_of_their_notebook(built):
@@ -190,7 +208,7 @@ def lines(built, source):
     return pd.concat(found)
 
 
-def test_the_lines_that_a_number_names_give_it(built):
+def numbers_are_those_of_their_lines(built):
     book = pd.read_csv(built / "ledger.csv").dropna(subset="ours")
     for number in book.to_dict("records"):
         assert lines(built, number["source"])["value"].mean() == pytest.approx(number["ours"], rel=1e-4)
@@ -206,6 +224,10 @@ def test_the_lines_that_a_number_names_give_it(built):
             assert not wide.isna().any(axis=None)
             mean = wide.diff(axis=1).mean().iloc[1]
             assert abs(mean) == pytest.approx(abs(piece["mean"]), rel=1e-3, abs=1e-4)
+
+
+def test_the_lines_that_a_number_names_give_it(built):
+    numbers_are_those_of_their_lines(built)
 
 
 def test_every_piece_leads_to_a_cell_that_shows_or_stores_it(built):
@@ -247,6 +269,7 @@ def test_draws_of_scale_evening_have_pages_figures_and_provenance(copy):
         for stage in ("imagenet_lt", "baselines"):
             as_draw(copy, stage, draw)
     report.build(copy.parent)
+    numbers_are_those_of_their_lines(copy)
     pieces = pd.read_csv(copy / "pieces.csv")
     mine = pieces[(pieces["benchmark"] == "imagenet_lt") & pieces["mean"].notna()]
     assert set(mine["scale"]) == {"evening"}
@@ -268,7 +291,12 @@ def test_draws_of_scale_evening_have_pages_figures_and_provenance(copy):
     assert "here: ImageNet-LT mini (other data, scale evening)" in read_text(copy / "site/tables.html")
     book = pd.read_csv(copy / "ledger.csv").query("table == 'table1_imagenet_lt'").dropna(subset="ours")
     assert set(book["scale"]) == {"evening"}
-    assert set(book["seeds"]) == {9}
+    assert set(book["seeds"]) == {3}  # draws, whose seeds are not independent
+    few = book[(book["method"] == "ERM") & (book["column"] == "few")].iloc[0]
+    of = lines(copy, few["source"])
+    assert few["spread"] == pytest.approx(
+        interval(of.groupby(of["seed"] // 1000)["value"].mean()).half_width, rel=1e-4
+    )
 
 
 def test_the_time_of_the_default_is_what_its_stages_took(copy):
