@@ -29,7 +29,10 @@ _README = list(markdown.QUESTIONS.items())
 TOPICS = {
     "Feedback": dict(_README[2:4])
     | {
-        "Entropy feedback, over Fill-Up, whose images are made from learned words without it": [
+        "Entropy feedback, over the same sampler without, on all classes": [
+            Comparison("control", "imagenet_lt", "overall", FG_ENTROPY, UNGUIDED)
+        ],
+        "Entropy feedback, over Fill-Up: twice the images, made from learned words without it": [
             Comparison("printed", "imagenet_lt", "few", FG_ENTROPY, FILL_UP)
         ],
         "A closed loop, half of the images made for the classifier as it then is, over all at once": [
