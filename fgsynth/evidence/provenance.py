@@ -154,9 +154,10 @@ class Origins:
 
 
 def with_origins(told: pd.DataFrame, origins: Sequence[Origin | None]) -> pd.DataFrame:
-    """The lines of pieces.csv or ledger.csv with the columns `ORIGIN`; empty where nobody wrote it down."""
+    """Lines with their origins: `origin`, and the columns `ORIGIN`, empty where nobody wrote it down."""
     made = pd.DataFrame([one.line if one else {} for one in origins], told.index, ORIGIN, dtype=object)
-    return told.join(made.drop(columns=[c for c in ORIGIN if c in told]))
+    whole = pd.Series(list(origins), told.index, dtype=object)
+    return told.join(made.drop(columns=[c for c in ORIGIN if c in told])).assign(origin=whole)
 
 
 def _by_run(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:

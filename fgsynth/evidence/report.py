@@ -27,27 +27,19 @@ def build(root: Path) -> None:
     rows, origins = results.read_all(reports), Origins(executed(reports))
     found = Found(rows, results.read_comparisons(reports), printed)
     order, pieces = agreement(found.printed, rows), pieces_of(found)
-    book, verdicts = ledger(found.printed, rows), claims(printed, pieces)
-    of_book = _of_book(book, found, origins)
+    verdicts, book = claims(printed, pieces), ledger(found.printed, rows)
+    book = with_origins(book, _of_book(book, found, origins))
     of_pieces = [origins.of_piece(piece) for of in pieces.values() for piece in of]
-    book, told = with_origins(book, of_book), with_origins(pieces_table(found, pieces), of_pieces)
-    shown = _shown(told.assign(origin=pd.Series(of_pieces, told.index, dtype=object)), pieces)
+    told = with_origins(pieces_table(found, pieces), of_pieces)
+    shown = _shown(told, pieces)
     tally, reading = markdown.tally(pieces), markdown.reading(found, pieces)
     paths.write_text(reports / "results.csv", results.to_csv(rows.drop(columns="draw")))
     for name, table in {"ledger": book, "order": order, "pieces": told, "claims": verdicts}.items():
-        paths.write_text(reports / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+        kept = table.drop(columns="origin", errors="ignore")
+        paths.write_text(reports / f"{name}.csv", kept.to_csv(index=False, float_format="%.6g"))
     paths.write_text(reports / "report.json", json.dumps(_counts(told, verdicts, book), indent=2))
     paths.write_text(reports / "ro-crate-metadata.json", workflow.crate(root, origins.ran))
-    Site(
-        root,
-        found,
-        book.assign(origin=pd.Series(of_book, book.index, dtype=object)),
-        order,
-        verdicts,
-        pieces,
-        shown,
-        origins,
-    ).write()
+    Site(root, found, book, order, verdicts, pieces, shown, origins).write()
     results_page = markdown.results_page(found, book, verdicts, shown, tally, reading)
     paths.write_text(reports / "README.md", results_page)
     took = sum(one.run.get("seconds", 0) for one in origins.ran if one.scale == "mini")
