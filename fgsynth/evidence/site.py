@@ -150,6 +150,7 @@ class Site:
             "lines": {claim: with_strips(lines) for claim, lines in self.told.items()},
             "reading": markdown.reading(self.found, self.pieces),
             "standing": self._standing,
+            "map_reading": self._map_reading,
         }
 
     def tables(self) -> dict[str, Any]:
@@ -192,12 +193,19 @@ class Site:
         source = path.relative_to(self.reports).with_suffix("").as_posix()
         return {"data": data, "source": source, "cell": one.anchor(call), "name": one.name}
 
+    @cached_property
+    def _gains(self) -> pd.DataFrame:
+        """Gains of feedback by setting; no rows where the map was not run."""
+        path = self.root / phase_map.FOLDER / phase_map.GAINS
+        return paths.read_csv(path) if path.is_file() else pd.DataFrame(columns=["metric", "low"])
+
+    @cached_property
+    def _map_reading(self) -> list[str]:
+        return phase_map.reading(self._gains) if len(self._gains) else []
+
     def map(self) -> dict[str, Any]:
         """When feedback helps: differences by setting."""
-        path = self.root / phase_map.FOLDER / phase_map.GAINS
-        found = paths.read_csv(path) if path.is_file() else pd.DataFrame(columns=["metric", "low"])
-        rows = found[found["metric"].isin(MAP) & found["low"].notna()]
-        reading = phase_map.reading(found) if len(found) else []
+        rows = self._gains[self._gains["metric"].isin(MAP) & self._gains["low"].notna()]
         lines = []
         for line in rows.to_dict("records"):
             shown = "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format_map(line)
@@ -207,7 +215,7 @@ class Site:
         for line in with_strips(lines, "all"):
             settings.setdefault((line["factor"], line["value"]), {})[line["metric"]] = line
         cell = next((one.anchor("gains.csv") for one in self.ran if one.stage == "imagenet_lt"), None)
-        return {"settings": settings, "metrics": MAP, "reading": reading, "cell": cell}
+        return {"settings": settings, "metrics": MAP, "reading": self._map_reading, "cell": cell}
 
     def notebooks(self) -> dict[str, Any]:
         """All notebooks that ran, by stage."""
