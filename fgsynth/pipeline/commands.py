@@ -2,18 +2,16 @@
 
 import argparse
 import io
-import math
 import os
 import signal
 import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from pathlib import Path
-from typing import NoReturn
 
+from fgsynth.pipeline.arguments import AMOUNT, COUNT, FILE, FOLDER, WHOLE, Parser, new, there
 from fgsynth.utils.errors import UserError, one_line
-from fgsynth.utils.paths import home, place, root
+from fgsynth.utils.paths import home, root
 
 Arguments = argparse.Namespace
 
@@ -151,71 +149,6 @@ def _at_root(module: str, function: str) -> Callable[[Arguments], None]:
     return lambda _: getattr(import_module(f"fgsynth.{module}"), function)(root())
 
 
-def _number(kind: Callable[[str], float], least: int, what: str) -> Callable[[str], float]:
-    """A reader of numbers from `least` on, without infinity and NaN."""
-
-    def read(text: str) -> float:
-        """The number that a text states."""
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"'{text}' is no {what} of at least {least}")
-        return value
-
-    return read
-
-
-COUNT, WHOLE, AMOUNT = (
-    _number(int, 1, "whole number"),
-    _number(int, 0, "whole number"),
-    _number(float, 0, "number"),
-)
-
-
-def _there(text: str) -> Path:
-    """A folder or file that is there."""
-    if not home(text).exists():
-        raise argparse.ArgumentTypeError(f"there is no folder or file '{text}'")
-    return home(text)
-
-
-def _folder(text: str) -> Path:
-    """A folder that is there."""
-    if not home(text).is_dir():
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is a file" if home(text).exists() else f"there is no folder '{text}'"
-        )
-    return home(text)
-
-
-def _file(text: str) -> Path:
-    """A file that is there."""
-    if not home(text).is_file():
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is a folder" if home(text).exists() else f"there is no file '{text}'"
-        )
-    return home(text)
-
-
-def _new(text: str, found: Callable[[str], Path] = place) -> Path:
-    """A folder to write into, there or not; below the root, if relative."""
-    path = found(text)
-    nearest = next(each for each in (path, *path.parents) if each.exists())
-    if not nearest.is_dir():
-        raise argparse.ArgumentTypeError(f"'{nearest}' is a file: name a folder")
-    return path
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with 2."""
-        self.exit(2, one_line(f"fgsynth: {message}; see '{self.prog} --help'.") + "\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = Parser(prog="python -m fgsynth", description="Stages of the fgsynth pipeline.")
@@ -234,10 +167,10 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("stage", help="a stage of a notebook, pretrain, feedback_map or variance")
     shown.add_argument("--scale", help="smoke, mini, evening or paper; else that of params.yaml")
     clean = command("clean", _clean, "write copies of a folder's notebooks without outputs and ids")
-    clean.add_argument("notebooks", type=_folder)
-    clean.add_argument("copies", type=partial(_new, found=home))
+    clean.add_argument("notebooks", type=FOLDER)
+    clean.add_argument("copies", type=partial(new, found=home))
     tidy = command("tidy", _tidy, "clear notebooks in place, but for outputs that are checked")
-    tidy.add_argument("notebooks", type=_file, nargs="+")
+    tidy.add_argument("notebooks", type=FILE, nargs="+")
     report = _at_root("evidence.report", "build")
     command("report", report, "derive ledger, claims, the site and README.md's numbers")
     check = command("check", _check, "what a run changed: numbers and outcomes beside the committed")
@@ -257,12 +190,10 @@ def parser() -> argparse.ArgumentParser:
     cost.add_argument("--generator", default="data/pretrained/mini-unclip", help="folder or hub id")
     cost.add_argument("--batches", type=COUNT, nargs="+", default=[1, 64], help="images at a time")
     cost.add_argument("--half", action="store_true", help="the denoiser in float16 (on a GPU)")
-    cost.add_argument(
-        "--out", type=_new, default="scratch/benchmark", help="folder for cost.csv and cost.txt"
-    )
+    cost.add_argument("--out", type=new, default="scratch/benchmark", help="folder for cost.csv and cost.txt")
     predict = command("predict", _predict, "classes of new images, by the classifier that notebook 10 wrote")
-    predict.add_argument("classifier", type=_folder, help="its folder")
-    predict.add_argument("images", type=_there, nargs="+", help="files, or folders of them")
+    predict.add_argument("classifier", type=FOLDER, help="its folder")
+    predict.add_argument("images", type=there, nargs="+", help="files, or folders of them")
     predict.add_argument("--out", help="a CSV file, else the terminal")
     _paper_scale(command)
     return top
@@ -274,8 +205,8 @@ def _paper_scale(command: Callable[[str, Callable[[Arguments], None], str], argp
     long.add_argument("--left", action="store_true", help="the names alone of those that are to be run")
     data = command("check-data", _check_data, "what of a data set is on disk, what is missing or damaged")
     data.add_argument("name", help="imagenet_lt, places_lt, nicopp or folder")
-    data.add_argument("--root", type=_there, required=True, help="folder of images, or a CSV of them")
-    data.add_argument("--splits", type=_folder, help="folder of the official lists")
+    data.add_argument("--root", type=there, required=True, help="folder of images, or a CSV of them")
+    data.add_argument("--splits", type=FOLDER, help="folder of the official lists")
     plan = command("plan", _plan, "what a stage's synthetic sets and classifiers will take")
     plan.add_argument("stage", help="imagenet_lt, places_lt or nicopp")
     plan.add_argument("--scale", help="mini, evening or paper; else that of params.yaml")
@@ -296,9 +227,9 @@ def _paper_scale(command: Callable[[str, Callable[[Arguments], None], str], argp
     pack = command("pack", _pack, "an archive of a scale: synthetic sets, classifiers, ledger, datasheet")
     pack.add_argument("targets", nargs="*", help="stages, or draws of them; else the three benchmarks")
     pack.add_argument("--scale", help="mini, evening or paper; else that of params.yaml")
-    pack.add_argument("--out", type=_new, default="scratch/pack", help="folder for the archive")
+    pack.add_argument("--out", type=new, default="scratch/pack", help="folder for the archive")
     size = command("true-size", _true_size, "time one guided batch at the published shapes, random weights")
-    size.add_argument("--out", type=_new, default="scratch/true_size", help="folder for the tables")
+    size.add_argument("--out", type=new, default="scratch/true_size", help="folder for the tables")
     size.add_argument("--count", action="store_true", help="count operations and memory instead, on no GPU")
     size.add_argument("--families", action="store_true", help="the same of SDXL, SD 3.5 and FLUX.1")
     size.add_argument("--classifiers", nargs="+", default=[], help="all, if none is named")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from fgsynth.pipeline import commands
+from fgsynth.pipeline import arguments
 from fgsynth.pipeline.commands import main, parser
 
 (SUBPARSERS,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
@@ -18,13 +18,13 @@ LATIN = "café".encode("latin-1")
 
 NUMBERS = ["x", "", "-1", "nan", "inf", "1e999"]
 WRONG = {
-    commands.COUNT: [*NUMBERS, "0", "1.5"],
-    commands.WHOLE: [*NUMBERS, "1.5"],
-    commands.AMOUNT: NUMBERS,
-    commands._there: ["none", "a\nb"],
-    commands._file: ["none.ipynb", "notebooks", "latin.txt", "params.yaml", "array.json"],
-    commands._folder: ["none", "params.yaml", "latin.txt"],
-    commands._new: ["params.yaml", "params.yaml/below"],
+    arguments.COUNT: [*NUMBERS, "0", "1.5"],
+    arguments.WHOLE: [*NUMBERS, "1.5"],
+    arguments.AMOUNT: NUMBERS,
+    arguments.there: ["none", "a\nb"],
+    arguments.FILE: ["none.ipynb", "notebooks", "latin.txt", "params.yaml", "array.json"],
+    arguments.FOLDER: ["none", "params.yaml", "latin.txt"],
+    arguments.new: ["params.yaml", "params.yaml/below"],
     "copies": ["params.yaml", "params.yaml/below"],
 }
 """By the reader of an argument: what it refuses."""
