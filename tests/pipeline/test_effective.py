@@ -11,7 +11,7 @@ def rows(text):
 
 def test_every_value_is_shown_with_what_sets_it(root):
     shown = rows(table(root, "nicopp", "mini"))
-    assert shown["sampling.fill_to"] == ["mini.nicopp.sampling.fill_to", "9"]
+    assert shown["sampling.fill_to"] == ["mini.nicopp.sampling.fill_to", "8"]
     assert shown["sampling.n_steps"] == ["mini.blocks.sampling.n_steps", "12"]
     assert shown["sampling.cfg"] == ["blocks.sampling.cfg", "3.0"]
     assert shown["sampling.stop"] == ["blocks.sampling.stop", "null"]
