@@ -156,7 +156,8 @@ class Piece:
         """What the interval is over; empty without one."""
         if self.estimate is None:
             return ""
-        return f"{self.estimate.draws} draws" + (" and images" if self.estimate.kind == STORED else "")
+        drawn = "draws" if self.estimate.kind == BY_DRAW else "seeds"
+        return f"{self.estimate.draws} {drawn}" + (" and images" if self.estimate.kind == STORED else "")
 
     @property
     def predicted(self) -> str:
