@@ -255,7 +255,10 @@ def test_every_piece_leads_to_a_cell_that_shows_or_stores_it(built):
 
 def as_draw(reports, stage, draw):
     """A stage of scale mini, published as a draw of scale evening with other seeds and results."""
-    folder = shutil.copytree(reports / "mini" / stage, reports / "evening" / f"{stage}_{draw}")
+    folder = reports / "evening" / f"{stage}_{draw}"
+    # The committed draw is of other rows.
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(reports / "mini" / stage, folder)
     for name in ("results", "comparisons"):
         rows = pd.read_csv(folder / f"{name}.csv").assign(scale="evening")
         if name == "results":
