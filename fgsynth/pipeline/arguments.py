@@ -36,9 +36,10 @@ def there(text: str, only: Literal["folder", "file"] | None = None) -> Path:
     path = home(text)
     if not path.exists():
         raise argparse.ArgumentTypeError(f"there is no {only or 'folder or file'} '{text}'")
-    found: Literal["folder", "file"] = "folder" if path.is_dir() else "file"
-    if only and found != only:
-        raise argparse.ArgumentTypeError(f"'{text}' is a {found}")
+    if only == "folder" and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"'{text}' is a file")
+    if only == "file" and not path.is_file():
+        raise argparse.ArgumentTypeError(f"'{text}' is a folder")
     return path
 
 
