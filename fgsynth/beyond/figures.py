@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from fgsynth.evaluate.figures import COLOURS, forest, legend
+from fgsynth.evaluate.figures import forest, legend
 
 METRIC = {"imagenet_lt": "few", "nicopp": "worst_group_accuracy"}
 """What each benchmark is about."""
@@ -66,23 +66,6 @@ def allocation(table: pd.DataFrame) -> Figure:
         ax.plot([0, most], [0, most], color="grey", lw=1, ls=":")
         ax.set(title=name, xlabel="images that fill up", ylabel="images by expected gain")
         figure.colorbar(points, ax=ax, label="error on val (%)")
-    return figure
-
-
-def scale_rule(table: pd.DataFrame) -> Figure:
-    """Share of images recognised against the feedback scale: every class in grey, and their mean.
-
-    table: benchmark, class, w, recognised.
-    """
-    names = list(dict.fromkeys(table["benchmark"]))
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(4 * len(names), 3.2), squeeze=False, sharey=True, layout="constrained"
-    )
-    for ax, name in zip(axes[0], names, strict=True):
-        wide = table[table["benchmark"] == name].pivot_table("recognised", "w", "class")
-        ax.plot(wide.index, 100 * wide, color="grey", lw=0.6, alpha=0.6)
-        ax.plot(wide.index, 100 * wide.mean(axis=1), color=COLOURS["entropy"], marker="o")
-        ax.set(title=name, xlabel="feedback scale w", ylabel="recognised (%)", ylim=(0, 100))
     return figure
 
 

@@ -1,6 +1,5 @@
 """A training in whose midst synthetic images are made by its own feedback and added to its set."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -34,16 +33,6 @@ def part_of(
         return asking.synthetic(method, part=(k, cycles))
 
 
-def cycle(start: int, updates: int, parts: Sequence[SyntheticSet], val: float) -> dict[str, float]:
-    """The record of a cycle that began with the last of these parts, as of `closed_loop.Loop`.
-
-    start, updates: ahead of it and its own; val: accuracy at its end, in percent.
-    """
-    images, before = sum(len(part.index) for part in parts), float(parts[-1].index["before"].mean())
-    row = {"cycle": len(parts) - 1, "start": start, "updates": updates, "images": images}
-    return {**row, "val": val, "before": before}
-
-
 def selecting(exp: Experiment) -> Source | None:
     """The validation images, where the recipe selects an epoch by them."""
     return exp.trainings.images("val") if exp.recipe.select != "last" else None
@@ -57,16 +46,11 @@ def counts_with(exp: Experiment, made: Source) -> Tensor:
     return counted(exp.real, made, selecting(exp), exp.n_classes, exp.recipe)[1]
 
 
-def has_validation(exp: Experiment) -> bool:
-    """Whether the benchmark has validation images."""
-    return bool((exp.bench.manifest.table["split"] == "val").any())
-
-
 def validation_accuracy(exp: Experiment, network: Classifier) -> float:
     """Average accuracy on the validation images, in percent; NaN where there are none."""
-    if not has_validation(exp):
-        return nan
     label = exp.bench.manifest.rows("val")["label"].to_numpy()
+    if not len(label):
+        return nan
     return 100 * float((exp.trainings.predicted(network.eval(), "val") == label).mean())
 
 
@@ -122,7 +106,16 @@ class Growing:
         return trained
 
     def _end(self, val: float) -> None:
-        self.rows.append(cycle(self.start, self.fit.done - self.start, self.parts, val))
+        self.rows.append(
+            {
+                "cycle": len(self.parts) - 1,
+                "start": self.start,
+                "updates": self.fit.done - self.start,
+                "images": sum(len(part.index) for part in self.parts),
+                "val": val,
+                "before": float(self.parts[-1].index["before"].mean()),
+            }
+        )
         self.start = self.fit.done
 
     def _groups(self) -> Tensor | None:

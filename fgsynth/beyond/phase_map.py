@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fgsynth.beyond.committee import epistemic_heads
+from fgsynth.beyond.epistemic_heads import epistemic_heads
 from fgsynth.config.params import FeedbackMap, Params
 from fgsynth.data import mini
 from fgsynth.data.images import from_uint8

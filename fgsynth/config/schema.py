@@ -126,8 +126,8 @@ class Sampling(Frozen):
 
     revision: of a generator on the hub; dtype: of its denoiser and encoders; tiny_decoder: folder or hub id
     of a small decoder that guidance looks through; reuse: push by the last gradient between guided steps;
-    solver: a name of `samplers.SOLVERS`; batch: images at a time; side: in pixels, of the images as they
-    are kept (None: as the generator draws them).
+    batch: images at a time; side: in pixels, of the images as they are kept (None: as the generator draws
+    them).
     """
 
     generator: str
@@ -140,7 +140,6 @@ class Sampling(Frozen):
     stop: int | None = None
     through_network: bool
     reuse: bool = False
-    solver: Literal["ddim", "dpm++2m"] = "ddim"
     cfg: Annotated[float, Field(ge=1)]
     cfg_text: Annotated[float, Field(ge=1)]
     noise_level: Annotated[int, Field(ge=0, le=999)]
@@ -254,26 +253,20 @@ class BeyondSettings(Frozen):
 
     Parameters
     ----------
-    members, heads
-        Networks of the ensemble; heads of the epistemic guide.
-    level, grid, pilot
-        Of the scale rule: recognisability kept, scales beside 0, images per class at each.
+    heads
+        Of the epistemic guide.
     worth, law
         Of the allocation: a synthetic image in real ones; exponent of errors (None: fitted).
-    confidence
-        Least probability of its class of an image that the filter keeps.
+    tail
+        Share of a class's images that the filter drops at either end.
     seeds
         Classifiers whose validation errors decide allocations.
     """
 
-    members: Annotated[int, Field(ge=2)]
     heads: Annotated[int, Field(ge=2)]
-    level: Annotated[float, Field(gt=0, lt=1)]
-    pilot: Count
-    grid: Annotated[tuple[Positive, ...], ListOf, Distinct, Field(min_length=1)]
     worth: Annotated[float, Field(gt=0, le=1)]
     law: Positive | None
-    confidence: Share
+    tail: Annotated[float, Field(gt=0, lt=0.5)]
     seeds: Count
 
 

@@ -139,29 +139,8 @@ class Baselines(Frozen):
         return self
 
 
-class Loops(Frozen):
-    """Closed loops: cycles of continued, restarted, at most triggered, and early ones; when they trigger."""
-
-    continued: Annotated[tuple[Count, ...], ListOf, Distinct]
-    restarted: Annotated[tuple[Count, ...], ListOf, Distinct]
-    triggered: Annotated[tuple[Count, ...], ListOf, Distinct]
-    early: Annotated[tuple[Count, ...], ListOf, Distinct]
-    patience: Count
-    every: Count
-
-
-REFERENCES = (UNGUIDED, FG_ENTROPY)
-SHOWN = {
-    "imagenet_lt": (
-        *REFERENCES,
-        names.SCALE_RULE,
-        names.ALLOCATED,
-        names.PROTOTYPE_FILTER,
-        names.UNGUIDED_MORE,
-    ),
-    "nicopp": (*REFERENCES, names.UNGUIDED_MORE),
-}
-"""The methods that the notebook's figures and tables cannot do without."""
+SHOWN = (UNGUIDED, FG_ENTROPY, names.UNGUIDED_MORE)
+"""The methods that notebook 08 cannot do without."""
 
 
 class Beyond(Frozen):
@@ -177,13 +156,13 @@ class Beyond(Frozen):
     changes: Two[dict[str, Any]]
     settings: BeyondSettings
     methods: Two[Annotated[tuple[str, ...], ListOf, Distinct]]
-    loops: Two[Loops]
+    loops: Two[Annotated[tuple[Count, ...], ListOf, Distinct]]
 
     @model_validator(mode="after")
     def _fits(self) -> "Beyond":
         _check_changes(self)
         for name in Two.model_fields:
-            _require(getattr(self.methods, name), SHOWN[name], name)
+            _require(getattr(self.methods, name), SHOWN, name)
         return self
 
 

@@ -116,15 +116,13 @@ def _rows(
     """Sets and trainings of notebooks 08 and 09 on a benchmark."""
     known, seeds = methods.methods(validated(Sampling, block["sampling"], "sampling")), block["seeds"][name]
     if stage == "beyond":
-        loops = sum(
-            len(block["loops"][name][kind]) for kind in ("continued", "restarted", "triggered", "early")
-        )
-        asked = block["methods"][name]
-        # Closed loops make images for every classifier; all are counted as guided at a scale.
+        loops, asked = len(block["loops"][name]), block["methods"][name]
         made = {one: (known[UNGUIDED if one.startswith(UNGUIDED) else FG_ENTROPY], 1.0) for one in asked}
         if loops:
-            made["loops"] = known[FG_ENTROPY], float(loops * seeds)
-        return made, {True: seeds * (len(asked) + loops), False: 1}
+            # Classifiers share the images of a loop without feedback, but not of one with it.
+            made["closed"] = known[FG_ENTROPY], float(loops * seeds)
+            made["open"] = known[UNGUIDED], float(loops)
+        return made, {True: seeds * (len(asked) + 2 * loops), False: 1}
     made = {one: (known[one], 1.0) for one in (UNGUIDED, FG_ENTROPY)}
     times = {FILL_UP: TWICE if name == "imagenet_lt" else 1.0, variant(FILL_UP, "amount", 1): 1.0}
     rows = (block["methods"] or METHODS)[name]

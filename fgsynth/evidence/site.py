@@ -36,7 +36,7 @@ TOPICS = {
             Comparison("printed", "imagenet_lt", "few", FG_ENTROPY, FILL_UP)
         ],
         "A closed loop, half of the images made for the classifier as it then is, over all at once": [
-            Comparison("control", f"beyond_{b}", m, variant(names.CONTINUED, "cycles", 2), FG_ENTROPY)
+            Comparison("control", f"beyond_{b}", m, variant(names.CLOSED_LOOP, "cycles", 2), FG_ENTROPY)
             for b, m in (("imagenet_lt", "few"), ("nicopp", "worst_group_accuracy"))
         ],
     },

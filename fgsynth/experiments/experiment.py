@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from fgsynth.generate.resize import at_resolution
 from fgsynth.generate.store import Make, Store
 from fgsynth.generate.synthesise import Feedback
 from fgsynth.generate.synthetic_set import SyntheticSet
-from fgsynth.guidance.criteria import ACQUISITION, CRITERIA, Criterion, Hardness, NearExemplars
+from fgsynth.guidance.criteria import CRITERIA, Criterion, Hardness, bald
 from fgsynth.models.networks import Classifier
 from fgsynth.train.recipe import Compute, Recipe
 from fgsynth.train.run_folder import finished
@@ -131,22 +131,13 @@ class Experiment:
         return Hardness.fit(self._embedding, self.real.label, self.n_classes).to(self.generator.device)
 
     @cached_property
-    def exemplars(self) -> NearExemplars:
-        """Entropy near the real images of the class, in the guide's embedding."""
-        found = NearExemplars.fit(self._embedding, self.real.label, self.n_classes)
-        return found.to(self.generator.device)
-
-    @cached_property
     def _embedding(self) -> Tensor:
         """The guide's of the real images, on the CPU."""
         return self.outputs(self.guide.to(self.generator.device), self.real)[1]
 
     def criterion(self, name: str) -> Criterion:
-        """A criterion by name; hardness and entropy near exemplars are fitted at their first use."""
-        fitted = {"hardness": "hardness", "entropy near exemplars": "exemplars"}
-        if name in fitted:
-            return cast(Criterion, getattr(self, fitted[name]))
-        return {**CRITERIA, **ACQUISITION}[name]
+        """A criterion by name; hardness is fitted at its first use."""
+        return self.hardness if name == "hardness" else {**CRITERIA, "bald": bald}[name]
 
     @cached_property
     def missing(self) -> NDArray[np.int64]:
@@ -182,9 +173,8 @@ class Experiment:
         """The store of a synthetic set and its digest, with what was missing made by an engine.
 
         As one of several workers, only its own shards. part: as of `synthetic`. Raises UserError and
-        Stopped as `engines.fill`, and UserError as `plan` and `Method.require_groups`.
+        Stopped as `engines.fill`, and UserError as `plan`.
         """
-        method.require_groups(self.bench.manifest)
         each = self._missing(whole) if per_group is None else per_group
         table = plan(self.bench, each, self.seed, method.image)
         table = table[table["index"] % part[1] == part[0]].reset_index(drop=True)

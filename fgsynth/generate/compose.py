@@ -29,7 +29,7 @@ def make_images(
     s = sampling
     entries = entries_of(rows, method, bench, generator, s)
     cfg = s.cfg if method.image else s.cfg_text
-    made = synthesise(generator, entries, cfg, feedback, batch=s.batch, solver=s.solver)
+    made = synthesise(generator, entries, cfg, feedback, batch=s.batch)
     return resized(made.images, s.side).numpy(), _notes(method, made)
 
 
@@ -44,9 +44,7 @@ def entries_of(
         image = generator.embed_image(real, seeds, Dropout(method.dropout), sampling.noise_level)
     else:
         image = generator.no_image(len(rows))
-    group = torch.tensor(rows["group"].to_numpy())
-    weight = torch.tensor(method.weights)[group] if method.weights else None
-    return Plan(rows["prompt"].tolist(), image, torch.tensor(rows["label"].to_numpy()), seeds, weight)
+    return Plan(rows["prompt"].tolist(), image, torch.tensor(rows["label"].to_numpy()), seeds)
 
 
 def guidance_of(sampling: Sampling, scale: float) -> Guidance:

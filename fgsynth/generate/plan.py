@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fgsynth.config.checked import Checked
 from fgsynth.config.schema import Inversion, NotNegative, Share
-from fgsynth.data.benchmark import Benchmark, Manifest
+from fgsynth.data.benchmark import Benchmark
 from fgsynth.data.images import ImageLike
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.textual_inversion import learn_words
@@ -26,9 +26,9 @@ class Method(Checked):
 
     image: condition on a real image beside the prompt; dropout: share p of the units of its embedding that
     are dropped. criteria: names of those that guide, if any; of several each sample draws one (FG table 6);
-    scale: the feedback scale w; weights: its factor for every group, none for 1. inversion: replace the
-    prompt's class name by a word learned from the class's images (Fill-Up). Raises UserError for a setting
-    out of its range, and for one that has no effect beside the others.
+    scale: the feedback scale w. inversion: replace the prompt's class name by a word learned from the class's
+    images (Fill-Up). Raises UserError for a setting out of its range, and for one that has no effect beside
+    the others.
     """
 
     image: bool = True
@@ -36,7 +36,6 @@ class Method(Checked):
     criteria: tuple[str, ...] = ()
     scale: NotNegative = 0.0
     inversion: Inversion | None = None
-    weights: tuple[NotNegative, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,16 +43,8 @@ class Method(Checked):
             raise UserError(f"Unknown criterion '{unknown[0]}': choose from {', '.join(NAMES)}.")
         if self.dropout and not self.image:
             raise UserError("Method: dropout has no effect without an image condition: leave it out.")
-        if (self.scale or self.weights) and not self.criteria:
-            raise UserError("Method: scale and weights have no effect without criteria: name one.")
-
-    def require_groups(self, m: Manifest) -> None:
-        """Raises UserError where there are weights, but not one for every group of a benchmark."""
-        if self.weights and len(self.weights) != len(m.group_counts()):
-            raise UserError(
-                f"Method: {len(self.weights)} weights, but {m.name} has {len(m.group_counts())} groups: "
-                "give one for each."
-            )
+        if self.scale and not self.criteria:
+            raise UserError("Method: scale has no effect without criteria: name one.")
 
 
 def missing_per_group(counts: torch.Tensor, target: int | None, whole: float = 1.0) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from fgsynth.data.images import to_uint8
 from fgsynth.generate.generator import Generator
 from fgsynth.guidance.criteria import Criterion, combined
 from fgsynth.guidance.feedback import Classifier, Guidance, guide
-from fgsynth.guidance.samplers import SOLVERS, Solver
+from fgsynth.guidance.samplers import ddim
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.progress import progress
 
@@ -45,15 +45,13 @@ class Feedback(Checked):
 class Plan(Checked):
     """Images to make, one entry each: n prompts, image conditions (n, ...), classes (n,) and seeds.
 
-    weight: factor of the feedback scale, (n,); None for 1. Raises UserError for parts of different lengths,
-    labels that are no whole numbers and weights below 0 or not finite.
+    Raises UserError for parts of different lengths and labels that are no whole numbers.
     """
 
     prompts: Sequence[str]
     image: Tensor
     label: Tensor
     seeds: Sequence[int]
-    weight: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,15 +62,10 @@ class Plan(Checked):
             )
         if self.label.is_floating_point() or self.label.dtype == torch.bool:
             raise UserError(f"Plan: labels are {self.label.dtype}: whole numbers are needed.")
-        if (w := self.weight) is not None and (
-            len(w) != len(self.seeds) or not bool((w.isfinite() & (w >= 0)).all())
-        ):
-            raise UserError(f"Plan: {len(w)} weights: give one of each image, 0 or positive.")
 
     def part(self, rows: slice) -> "Plan":
         """Plan of some of the images."""
-        weight = None if self.weight is None else self.weight[rows]
-        return Plan(self.prompts[rows], self.image[rows], self.label[rows], self.seeds[rows], weight)
+        return Plan(self.prompts[rows], self.image[rows], self.label[rows], self.seeds[rows])
 
 
 @dataclass(frozen=True)
@@ -99,15 +92,14 @@ def synthesise(
     feedback: Feedback | None = None,
     *,
     batch: Count = 64,
-    solver: Solver = "ddim",
     bar: str | None = None,
 ) -> Synthetic:
     """Sample images under classifier-free and feedback guidance, in batches (FG eq. 1 to 3).
 
     An image depends on its own entry of the plan only, not on the batch. cfg: the scale s; feedback: None for
-    none; batch: images sampled together; solver: a name of `samplers.SOLVERS`; bar: label of a progress bar
-    over batches. Raises UserError for a classifier with another number of classes, labels beyond them, an
-    image that is not finite, a batch that does not fit into memory and an empty plan.
+    none; batch: images sampled together; bar: label of a progress bar over batches. Raises UserError for a
+    classifier with another number of classes, labels beyond them, an image that is not finite, a batch that
+    does not fit into memory and an empty plan.
     """
     if feedback is not None:
         _check_classes(generator, plan, feedback)
@@ -116,7 +108,7 @@ def synthesise(
     for start in progress(starts, bar) if bar else starts:
         part = plan.part(slice(start, start + batch))
         try:
-            parts.append(_batch(generator, part, cfg, feedback, solver))
+            parts.append(_batch(generator, part, cfg, feedback))
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -126,15 +118,13 @@ def synthesise(
     return Synthetic(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Synthetic)))
 
 
-def _batch(
-    generator: Generator, plan: Plan, cfg: float, feedback: Feedback | None, solver: Solver
-) -> Synthetic:
-    n, device, solve = len(plan.seeds), generator.device, SOLVERS[solver]
+def _batch(generator: Generator, plan: Plan, cfg: float, feedback: Feedback | None) -> Synthetic:
+    n, device = len(plan.seeds), generator.device
     predict = generator.predict(generator.embed_text(plan.prompts), plan.image.to(device), cfg)
     noise = generator.noise(plan.seeds)
     nothing = torch.full((n,), torch.nan)
     if feedback is None:
-        images = decoded(generator, solve(predict, noise, generator.schedule), plan.seeds)
+        images = decoded(generator, ddim(predict, noise, generator.schedule), plan.seeds)
         none = torch.zeros(n, dtype=torch.long)
         return Synthetic(to_uint8(images), nothing, nothing, none, torch.empty(n, 0))
     label, criterion = plan.label.to(device), feedback.criterion(plan.seeds)
@@ -147,9 +137,8 @@ def _batch(
         feedback.guidance,
         generator.decode_for_guidance,
         one_by_one=generator.large,
-        weight=plan.weight,
     )
-    images = decoded(generator, solve(guided, noise, generator.schedule), plan.seeds)
+    images = decoded(generator, ddim(guided, noise, generator.schedule), plan.seeds)
     with torch.no_grad():
         after = criterion(*feedback.classifier(images), label).cpu()
     record = torch.stack(guided.values, 1).cpu() if guided.values else torch.empty(n, 0)

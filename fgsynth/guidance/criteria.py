@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fgsynth.config.checked import checked
-from fgsynth.config.schema import NotNegative
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.seeds import generator
 
@@ -92,80 +91,19 @@ def _covariance(e: Tensor, shrinkage: str) -> NDArray[np.float64]:
     return {"oas": OAS, "ledoit_wolf": LedoitWolf}[shrinkage]().fit(e.numpy()).covariance_
 
 
-def margin(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
-    """Smallest margin: C = p_(2) - p_(1), the two likeliest classes' probabilities (Scheffer et al. 2001)."""
-    top = logits.softmax(-1).topk(2, dim=-1).values
-    return top[:, 1] - top[:, 0]
-
-
-def least_confidence(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
-    """Least confidence: C = 1 - max_c p_f(c|x) (Lewis and Gale 1994)."""
-    return 1 - logits.softmax(-1).amax(-1)
-
-
 def bald(logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
     """BALD: mutual information of prediction and weights, H(mean_m p_m) - mean_m H(p_m), in nats.
 
-    Houlsby et al. 2011; for an ensemble Beluch et al. 2018. `beyond.committee` has classifiers that return
-    logits and embedding in this form: log mean_m p_m over the m members, (n, c), and their logits side by
-    side, (n, m c). Raises UserError for the embedding of a single network.
+    Houlsby et al. 2011; for an ensemble Beluch et al. 2018. `beyond.epistemic_heads` has logits and embedding
+    in this form: log mean_m p_m over the m members, (n, c), and their logits side by side, (n, m c). Raises
+    UserError for the embedding of a single network.
     """
     n, c = logits.shape
     if embedding.shape[1] % c or embedding.shape[1] < 2 * c:
-        raise UserError("BALD needs a committee: guide with committee.Committee of two networks or more.")
+        raise UserError("BALD needs a committee: guide with epistemic_heads.Heads of two heads or more.")
     members = embedding.reshape(n, -1, c).log_softmax(-1)
     each = -(members.exp() * members).sum(-1).mean(-1)
     return entropy(logits, embedding, label) - each
-
-
-class NearExemplars:
-    """Entropy near exemplars: C = H(p_f(.|x)) - strength * d(x) / unit, in nats.
-
-    d is the distance to the nearest real embedding of the class, one half of the Chamfer distance (Fan et
-    al. 2017), so that entropy off the support of the data costs. The papers have no such criterion.
-    embedding (n, k), label (n,): of the real images; unit: the median distance of a real embedding to its
-    nearest of the same class, a scalar; strength: nats per unit of distance.
-    """
-
-    def __init__(self, embedding: Tensor, label: Tensor, unit: Tensor, strength: float = 1.0) -> None:
-        self.embedding, self.label, self.unit, self.strength = embedding, label, unit, strength
-
-    @classmethod
-    @checked
-    def fit(
-        cls, embedding: Tensor, label: Tensor, n_classes: int, strength: NotNegative = 1.0
-    ) -> "NearExemplars":
-        """Exemplars and their unit of distance from real embeddings (n, k) with labels (n,).
-
-        Raises UserError for a class without embeddings, and where no class has two different ones.
-        """
-        lonely = (torch.bincount(label, minlength=n_classes) == 0).nonzero()
-        if len(lonely):
-            raise UserError(
-                f"Class {int(lonely[0])} has no real embedding: entropy near exemplars needs one of each."
-            )
-        apart = torch.cdist(embedding, embedding)
-        apart.fill_diagonal_(torch.inf)
-        nearest = apart.where(label[:, None] == label, torch.inf).amin(1)
-        nearest = nearest[nearest.isfinite()]
-        if not len(nearest) or not float(nearest.median()) > 0:
-            raise UserError(
-                "Entropy near exemplars needs a class of two different real images: choose 'entropy'."
-            )
-        return cls(embedding, label, nearest.median(), strength)
-
-    def to(self, device: torch.device) -> "NearExemplars":
-        """Copy to a device."""
-        embedding, label, unit = (part.to(device) for part in (self.embedding, self.label, self.unit))
-        return NearExemplars(embedding, label, unit, self.strength)
-
-    def __call__(self, logits: Tensor, embedding: Tensor, label: Tensor) -> Tensor:
-        """The criterion in nats, (n,)."""
-        # Not cdist: its gradient is not a number where a sample meets an exemplar.
-        squared = (embedding[:, None] - self.embedding[None]).square().sum(-1)
-        mine = squared.where(label[:, None] == self.label, torch.inf)
-        nearest = (mine.amin(1) + 1e-12).sqrt()
-        return entropy(logits, embedding, label) - self.strength * nearest / self.unit
 
 
 def combined(criteria: Sequence[Criterion], seeds: Sequence[int]) -> Criterion:
@@ -188,8 +126,4 @@ def combined(criteria: Sequence[Criterion], seeds: Sequence[int]) -> Criterion:
 
 CRITERIA: dict[str, Criterion] = {"loss": loss, "entropy": entropy}
 """The paper's criteria that need no fit; `Hardness` is fitted, `combined` is drawn per sample."""
-ACQUISITION: dict[str, Criterion] = {"margin": margin, "least confidence": least_confidence, "bald": bald}
-"""Acquisition functions of active learning, beyond the paper's; `NearExemplars` is fitted."""
-FITTED = {"hardness": Hardness, "entropy near exemplars": NearExemplars}
-"""Criteria that are fitted to real embeddings."""
-NAMES = (*CRITERIA, *ACQUISITION, *FITTED)
+NAMES = (*CRITERIA, "hardness", "bald")

@@ -72,7 +72,6 @@ class GuidedModel:
     schedule: Schedule
     guidance: Guidance
     one_by_one: bool = False
-    weight: Tensor | None = None
     values: list[Tensor] = field(default_factory=list)
     non_finite: Tensor = field(init=False)
 
@@ -97,7 +96,7 @@ class GuidedModel:
             (x0, eps), gradient = self.predict(z, t), self._last
         else:
             return self.predict(z, t)
-        w = self._scale(z)
+        w = self.guidance.scale
         if self.guidance.scaling == "raw":
             # The score -eps / noise gains w g, so eps loses noise w g; x0 follows from z and eps.
             signal, noise = self.schedule.signal(t, z.device), self.schedule.noise(t, z.device)
@@ -106,12 +105,6 @@ class GuidedModel:
         # The released sampler moves the latent and keeps the network's prediction.
         push = w * _norm(z) / (_norm(gradient) + 1e-8) * gradient
         return self.schedule.moved(x0, eps, push, t)
-
-    def _scale(self, z: Tensor) -> Tensor | float:
-        """The feedback scale, where samples have weights one each, (n, 1, ...)."""
-        if self.weight is None:
-            return self.guidance.scale
-        return self.guidance.scale * self.weight.to(z).reshape(-1, *[1] * (z.ndim - 1))
 
     def gradient(self, z: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
         """Compute x0_hat, eps_hat and grad_z C, (n, ...) each, and record the criterion values."""
@@ -167,7 +160,6 @@ def guide(
     decode: Callable[[Tensor], Tensor] = lambda z: z,
     *,
     one_by_one: bool = False,
-    weight: Tensor | None = None,
 ) -> GuidedModel:
     """Feedback guidance of a model function by grad_z C(f, Dec(x0_hat), y) (FG eq. 3 and 3.1.2).
 
@@ -177,11 +169,9 @@ def guide(
     predict, schedule: the unguided model function and its noise schedule. classifier: f, of what `decode`
     makes of latents, which must be differentiable. criterion: C, one of `criteria` or any callable of its
     type; label: the class y of every sample of the batch, (n,). one_by_one: decode and classify sample by
-    sample, to save memory; the network's batch stays whole. weight: factor of the feedback scale for every
-    sample, (n,); None for 1.
+    sample, to save memory; the network's batch stays whole.
     """
-    settings = schedule, guidance, one_by_one, weight
-    return GuidedModel(predict, decode, classifier, criterion, label, *settings)
+    return GuidedModel(predict, decode, classifier, criterion, label, schedule, guidance, one_by_one)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -152,16 +152,20 @@ def _places(factors: pd.DataFrame, fields: Array, knobs: Array, jitter: Array) -
     image = np.empty((len(factors), SIDE, SIDE, 3), np.float32)
     for (name, mode), rows in _groups(factors, ["kind", "mode"]).items():
         place = PLACES[name]
-        part = GROUNDS[place.ground](_X, _Y, fields[rows], knobs[rows])
+        window, at_x, at_y = (
+            factors[key].to_numpy(np.float32)[rows] for key in ("window", "window_x", "window_y")
+        )
+        x, y = ((at + window * axis.T).T for at, axis in ((at_x, _X), (at_y, _Y)))
+        part = GROUNDS[place.ground](x, y, fields[rows], knobs[rows])
         drawing = (factors["style"].iloc[rows] == "drawing").to_numpy()
         part = mix(part, _PAPER, 0.45 * drawing[:, None, None].astype(np.float32))
         flip = factors["flip"].to_numpy(np.float32)[rows]
         for i, thing in enumerate(place.things):
             r = jitter[rows, i]
             where = {
-                "x": flip * (thing.x + 0.24 * (r[:, 0] - 0.5)),
-                "y": thing.y + 0.2 * (r[:, 1] - 0.5),
-                "size": thing.size * (0.9 + 0.2 * r[:, 2]),
+                "x": (flip * (thing.x + 0.24 * (r[:, 0] - 0.5)) - at_x) / window,
+                "y": (thing.y + 0.2 * (r[:, 1] - 0.5) - at_y) / window,
+                "size": thing.size * (0.9 + 0.2 * r[:, 2]) / window,
                 "angle": 0.2 * (r[:, 3] - 0.5),
                 "flip": np.where(r[:, 3] * 7 % 1 < 0.5, 1, -1).astype(np.float32),
                 "light": np.deg2rad(factors["light"].to_numpy(np.float32)[rows]),

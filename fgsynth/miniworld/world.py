@@ -23,7 +23,7 @@ class Draw:
     modes: shares of a thing's appearance modes, the majority first. drawings: share of drawings;
     drawn_classes: that share in classes with a style bias.
     occluded: share of images in which something stands before the thing; covered: at most that
-    share of the thing's extent.
+    share of the thing's extent. seen: the least share of a scene's side that is in the image.
     """
 
     modes: tuple[float, ...] = (0.9, 0.05, 0.03, 0.02)
@@ -31,10 +31,12 @@ class Draw:
     drawn_classes: float = 0.1
     occluded: float = 0.5
     covered: float = 0.65
+    seen: float = 1.0
 
 
-BENCHMARK = Draw()
-"""What benchmarks are drawn from: one appearance in ten is rare, one image in ten a drawing."""
+BENCHMARK = Draw(seen=0.3)
+"""What benchmarks are drawn from: one appearance in ten is rare, one image in ten a drawing; scenes are seen
+in part, as whole ones are all but solved by real images alone."""
 
 WEB = Draw(modes=(0.64, 0.12, 0.12, 0.12), drawings=0.15, drawn_classes=0.85, occluded=0.15, covered=0.4)
 """What the generator was trained on: style-biased classes are mostly drawn."""
@@ -48,17 +50,19 @@ def sample(
     contexts: one per image, or None to draw them uniformly (places have none: "").
     Columns: seed, kind, name, context, mode (0 is the majority), style, x, y, size (half size, 1 is
     half the image), angle and light (degrees), flip, tone, occlusion (share of the thing's
-    extent), cover_angle. Raises UserError for an unknown kind or context.
+    extent), cover_angle; window, window_x and window_y (half size and centre of what is seen of a scene).
+    Raises UserError for an unknown kind or context.
     """
     _check(seeds, kinds, contexts)
     # Bit 100 sets these streams apart from the renderer's: textures do not depend on the factors.
-    draws = [np.random.Generator(np.random.Philox(key=int(s) | 1 << 100)).random(13) for s in seeds]
-    u = np.array(draws).reshape(-1, 13)
+    draws = [np.random.Generator(np.random.Philox(key=int(s) | 1 << 100)).random(16) for s in seeds]
+    u = np.array(draws).reshape(-1, 16)
     kind = np.array(kinds, dtype=object)
     place = np.isin(kind, list(PLACES))
     drawn = np.array([k in CLASSES and CLASSES[k].ambiguity == "style" for k in kinds])
     given = np.array(contexts if contexts is not None else [""] * len(seeds), dtype=object)
     own = np.array(CONTEXTS, dtype=object)[(u[:, 0] * len(CONTEXTS)).astype(int)]
+    window = np.where(place, draw.seen + (1 - draw.seen) * u[:, 13], 1.0)
     edges = np.cumsum(np.array(draw.modes) / sum(draw.modes))[:-1]
     return pd.DataFrame(
         {
@@ -81,6 +85,9 @@ def sample(
                 (u[:, 10] < draw.occluded) & ~place, 0.1 + (draw.covered - 0.1) * u[:, 11], 0.0
             ),
             "cover_angle": 360 * u[:, 12],
+            "window": window,
+            "window_x": (1 - window) * (2 * u[:, 14] - 1),
+            "window_y": (1 - window) * (2 * u[:, 15] - 1),
         }
     )
 

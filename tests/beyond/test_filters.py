@@ -3,17 +3,15 @@ import pandas as pd
 import pytest
 import torch
 from tiny_bench import bench, manifest, no_generator
-from torch import nn
 
 from fgsynth.beyond import filters
-from fgsynth.beyond.filters import by_confidence, by_prototype, dropped, prototypes, unit_embeddings
+from fgsynth.beyond.filters import by_prototype, dropped, prototypes, unit_embeddings
 from fgsynth.config.schema import Groups, Sampling
 from fgsynth.data import mini
 from fgsynth.data.benchmark import Benchmark
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthetic_set import SyntheticSet
-from fgsynth.models.networks import small, with_last_layer
 from fgsynth.pretrain.files import FOLDER
 from fgsynth.train.recipe import Recipe
 from fgsynth.utils.errors import UserError
@@ -65,29 +63,13 @@ def test_prototypes_are_mean_directions_of_unit_length():
         prototypes(unit_embeddings(exp, exp.real), exp.real.label, 3)
 
 
-def test_an_image_nearer_to_another_class_is_dropped():
-    made = synthetic((0, 10), (0, 44), (0, 46), (1, 50), (1, 40))
-    assert by_prototype(experiment(), made).tolist() == [True, True, False, True, False]
-
-
-def test_the_least_bad_image_of_a_class_is_kept():
-    made = synthetic((0, 60), (0, 50), (0, 80), (1, 80))
-    assert by_prototype(experiment(), made).tolist() == [False, True, False, True]
-
-
-def says(*bias):
-    layer = nn.Linear(128, len(bias))
-    layer.weight.data.zero_()
-    layer.bias.data = torch.tensor(bias)
-    return with_last_layer(small(len(bias), 0), layer)
-
-
-def test_unsure_images_are_dropped_but_for_one_of_each_class():
-    exp, network = experiment(), says(0.0, 1.0)  # class 1 with 73 %
-    made = synthetic((0, 1), (0, 2), (1, 3), (1, 4))
-    assert by_confidence(exp, made, network, 0.5).tolist() == [True, False, True, True]
-    assert by_confidence(exp, made, network, 0.2).all()
-    assert by_confidence(exp, made, network, 0.75).tolist() == [True, False, True, False]
+def test_the_nearest_and_the_farthest_of_every_class_are_dropped():
+    # The prototypes stand at 10 and at 80 degrees.
+    made = synthetic((0, 12), (0, 40), (0, 5), (0, 90), (0, 10), (1, 80), (1, 60), (1, 0))
+    tail = by_prototype(experiment(), made, 0.2)
+    assert tail.tolist() == [True, True, True, False, False, True, True, True]
+    more = by_prototype(experiment(), made, 0.4)
+    assert more.tolist() == [False, False, True, False, False, False, True, False]
 
 
 def table_of(made, mask, factors, monkeypatch):
@@ -111,10 +93,9 @@ MASK = [True, True, True, False, True, False]
 def test_what_is_dropped_is_counted_by_stratum(monkeypatch):
     found = table_of(MADE, MASK, False, monkeypatch)
     assert found.index.tolist() == ["all", "medium", "few"]
-    assert found.columns.tolist() == ["n", "dropped", "one_left"]
+    assert found.columns.tolist() == ["n", "dropped"]
     assert found["n"].tolist() == [6, 4, 2]
     assert found["dropped"].tolist() == pytest.approx([100 / 3, 25, 50])
-    assert found["one_left"].tolist() == [1, 0, 1]
 
 
 def test_precision_and_recall_by_hand(monkeypatch):
@@ -144,6 +125,6 @@ def test_images_of_another_class_are_found_in_the_mini_world(world):
     told = dropped(world, made, right).iloc[0]
     assert told["precision"] > 80
     assert told["recall"] > 80
-    mask = by_prototype(world, made)
+    mask = by_prototype(world, made, 0.25)
     assert mask[right].mean() > mask[~right].mean()
     assert dropped(world, made, mask).iloc[0]["dropped"] == pytest.approx(100 * (~mask).mean())

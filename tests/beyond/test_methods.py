@@ -8,8 +8,8 @@ import pytest
 from fgsynth.beyond import figures
 from fgsynth.beyond import methods as beyond
 from fgsynth.beyond.loops import closed_loops, loop_costs, run_all
-from fgsynth.beyond.methods import METHODS, Methods, check, operations, pushes
-from fgsynth.config.names import FG_ENTROPY, UNGUIDED, UNGUIDED_MORE, variant
+from fgsynth.beyond.methods import METHODS, Methods, check, operations
+from fgsynth.config.names import FG_ENTROPY, UNGUIDED, UNGUIDED_MORE
 from fgsynth.config.params import load
 from fgsynth.config.schema import BeyondSettings, Groups, Sampling
 from fgsynth.data import mini
@@ -27,9 +27,7 @@ SAMPLING = Sampling(
     dropout=0.5, scales={"entropy": 0.1, "loss": 0.2, "hardness": 0.3, "combined": 0.4}, fill_to=4,
 )  # fmt: skip
 RECIPE = Recipe(network="thin", epochs=1, updates_per_epoch=3, batch=8, balanced=0.0)
-SETTINGS = BeyondSettings(
-    members=2, heads=2, level=0.9, pilot=2, grid=(0.1,), worth=0.5, law=None, confidence=0.2, seeds=1
-)
+SETTINGS = BeyondSettings(heads=2, worth=0.5, law=None, tail=0.1, seeds=1)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,7 @@ def test_every_method_of_the_parameters_is_known(root):
             check(names)
 
 
-@pytest.mark.parametrize("name", [*METHODS, variant(FG_ENTROPY, "w", 0.2)])
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_makes_a_set_that_a_classifier_can_be_trained_on(methods, name, monkeypatch):
     # Six validation images of three updates need not show that errors fall with counts.
     groups = len(methods.exp.missing)
@@ -57,9 +55,7 @@ def test_every_method_makes_a_set_that_a_classifier_can_be_trained_on(methods, n
     assert methods.operations(method) > 0
 
 
-@pytest.mark.parametrize(
-    "name", ["entropie", "LDM-FG (Entropy), w high", "LDM-FG (Entropy), w -0.1", "LDM-FG (Entropy), w 0.1 "]
-)
+@pytest.mark.parametrize("name", ["entropie", "LDM-FG (Entropy), w 0.1", "allocated "])
 def test_an_unknown_method_is_refused_before_any_is_made(methods, name):
     said = re.escape(f"No method '{name}': choose from '{UNGUIDED}'")
     with pytest.raises(UserError, match=said):
@@ -80,71 +76,26 @@ def test_operations_are_counted_and_do_not_depend_on_what_ran_before(methods):
 def test_what_methods_share_is_counted_once(methods, monkeypatch):
     fresh, asked = Methods(methods.exp, SETTINGS), []
     monkeypatch.setattr(beyond, "operations", lambda exp, method: asked.append(method) or len(asked))
-    # Another scale costs the same; another criterion, another path and none do not.
-    each = [
-        fresh.each(fresh[name])
-        for name in (FG_ENTROPY, variant(FG_ENTROPY, "w", 0.2), "margin", "guided early", UNGUIDED)
-    ]
-    assert each == [1, 1, 2, 3, 4]
-    monkeypatch.undo()
-    counted = operations(methods.exp, methods.fg)
-    assert (
-        methods.each(methods[variant(FG_ENTROPY, "w", 0.2)])
-        == counted
-        == operations(methods.exp, methods[variant(FG_ENTROPY, "w", 0.2)].method)
-    )
+    names = (FG_ENTROPY, "filtered by prototype", UNGUIDED, UNGUIDED_MORE, "BALD, epistemic heads")
+    assert [fresh.each(fresh[name]) for name in names] == [1, 1, 2, 2, 3]
 
 
-def test_another_path_keeps_the_guide_and_the_total_push(methods):
-    method = methods["half the steps"]
-    assert method.exp.guide is methods.exp.guide
-    assert len(method.exp.generator.schedule.steps) == 2
-    assert len(methods.exp.generator.schedule.steps) == 4
-    for name in (
-        "guided early",
-        "guided late",
-        "gradient reused",
-        "half the steps",
-    ):
-        total = methods[name].method.scale * pushes(methods[name].exp.sampling)
-        assert total == pytest.approx(methods.fg.scale * pushes(SAMPLING)), name
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"), [({}, 4), ({"every": 2}, 2), ({"every": 2, "reuse": True}, 4), ({"stop": 1}, 1)]
-)
-def test_pushes_are_what_the_sampler_does(changes, expected):
-    assert pushes(SAMPLING.model_copy(update=changes)) == expected
-
-
-@pytest.mark.parametrize("name", [UNGUIDED_MORE, "guided early, more images", "early BALD, more images"])
-def test_more_images_cost_no_more_than_the_printed_method(methods, name):
-    method = methods[name]
-    printed = methods[FG_ENTROPY]
+def test_more_images_cost_no_more_than_the_printed_method(methods):
+    method, printed = methods[UNGUIDED_MORE], methods[FG_ENTROPY]
     assert len(printed.made.index) <= len(method.made.index)
     spent, limit = methods.operations(method), methods.operations(printed)
     assert spent <= limit < spent + methods.each(method) * len(methods.exp.missing)
 
 
-def test_the_worst_group_is_pushed_most_and_all_on_average_as_printed(methods, monkeypatch):
-    groups = len(methods.exp.missing)
-    errors = np.linspace(0.1, 0.9, groups)
-    monkeypatch.setitem(methods.__dict__, "errors", (errors, np.arange(groups)))
-    weights = METHODS["worst first"](methods).method.weights
-    assert weights == tuple(sorted(weights))
-    assert sum(weights) / groups == pytest.approx(1)
-
-
 def test_costs_are_in_units_of_unguided_sampling(methods):
-    table = beyond.costs(methods, [UNGUIDED, FG_ENTROPY, "scale rule"]).set_index("method")
+    table = beyond.costs(methods, [UNGUIDED, FG_ENTROPY]).set_index("method")
     assert table.loc[UNGUIDED, "cost"] == 1
     assert table.loc[FG_ENTROPY, "cost"] == pytest.approx(table.loc[FG_ENTROPY, "per_image"])
     assert table.loc[FG_ENTROPY, "cost"] > 1
-    assert table.loc["scale rule", "cost"] > table.loc["scale rule", "per_image"]
 
 
 def test_a_filter_drops_and_says_what(methods):
-    method = methods["filtered by confidence"]
+    method = methods["filtered by prototype"]
     told = method.dropped().set_index("stratum").loc["all"]
     assert told["n"] == len(method.made.index)
     assert told["dropped"] == pytest.approx(100 * (1 - len(method.kept.index) / len(method.made.index)))
@@ -154,36 +105,27 @@ def test_a_filter_drops_and_says_what(methods):
 def test_a_filtered_set_says_in_its_digest_what_filtered_it(methods):
     printed = methods[FG_ENTROPY]
     some = np.arange(len(printed.made.index)) % 2 == 0
-    kept = [
-        replace(printed, keep=lambda made, mask=mask, name=name: (mask, name)).kept
-        for mask in (some, ~some)
-        for name in ("prototype", "confidence 0.2")
-    ]
-    assert len({printed.made.digest, *(one.digest for one in kept)}) == 5
+    kept = [replace(printed, keep=lambda made, mask=mask: mask).kept for mask in (some, ~some)]
+    assert len({printed.made.digest, *(one.digest for one in kept)}) == 3
     assert kept[0].index["key"].tolist() == printed.made.index["key"][some].tolist()
 
 
-def test_loops_have_names():
-    named = closed_loops([2, 4], [2], [3], [2], 1, 5)
-    assert list(named) == [
-        "continued, cycles 2", "continued, cycles 4", "restarted, cycles 2", "triggered, cycles 3",
-        "continued early, cycles 2",
-    ]  # fmt: skip
-    triggered = named["triggered, cycles 3"].settings
-    assert (triggered.kind, triggered.cycles, triggered.every) == ("triggered", 3, 5)
-    assert named["continued early, cycles 2"].method == "guided early"
+def test_beside_every_closed_loop_stands_the_one_without_feedback():
+    assert closed_loops([2, 4]) == {
+        "closed loop, cycles 2": (FG_ENTROPY, 2), "unguided loop, cycles 2": (UNGUIDED, 2),
+        "closed loop, cycles 4": (FG_ENTROPY, 4), "unguided loop, cycles 4": (UNGUIDED, 4),
+    }  # fmt: skip
 
 
-def test_a_loop_along_a_cheaper_path_costs_what_its_path_does(methods):
-    named = closed_loops([], [], [], [2], 1, 1)
+def test_a_loop_costs_what_its_set_does_at_once(methods):
+    named = closed_loops([2])
     ran, found = run_all(methods, named, [0], "test")
-    (scored,) = found.values()
-    told = loop_costs(methods, named, ran).iloc[0]
-    assert (scored.method, scored.n_synthetic) == (told["method"], told["images"])
-    assert told["images"] == len(methods["guided early"].made.index)
-    assert told["cost"] == pytest.approx(
-        methods.each(methods["guided early"]) / methods.each(methods[UNGUIDED])
-    )
+    told = loop_costs(methods, named, ran).set_index("method")
+    for name, (method, _) in named.items():
+        assert found[name].n_synthetic == told.loc[name, "images"] == len(methods[method].made.index)
+        assert told.loc[name, "cost"] == pytest.approx(
+            methods.each(methods[method]) / methods.each(methods[UNGUIDED])
+        )
 
 
 def test_the_table_holds_each_method_once_with_its_interval_and_cost():
@@ -214,8 +156,8 @@ def test_scores_of_methods_can_be_compared(methods):
     assert [ax.get_xlabel() for ax in alone.axes] == ["worst group, points"]
     assert [t.get_text() for t in alone.axes[0].get_yticklabels()] == [f"{UNGUIDED}: 1.25"]
     assert alone.axes[0].lines[0].get_xdata().tolist() == pytest.approx(compared["mean"].tolist())
-    other = compared.assign(benchmark="imagenet_lt", metric="few", method="margin")
-    both = figures.differences(pd.concat([compared, other]), ["margin", UNGUIDED])
+    other = compared.assign(benchmark="imagenet_lt", metric="few", method="allocated")
+    both = figures.differences(pd.concat([compared, other]), ["allocated", UNGUIDED])
     assert [ax.get_xlabel().split(",")[0] for ax in both.axes] == ["Few", "worst group"]
     for ax in both.axes:
         assert len(ax.lines[0].get_xdata()) == 2, "a row without a number keeps its place"

@@ -16,7 +16,7 @@ def test_every_constant_is_a_name_of_its_own():
 
 @pytest.mark.parametrize("setting", names.SETTINGS)
 @pytest.mark.parametrize("value", [0, 0.03, 0.125, 1, 10, 2e-5])
-@pytest.mark.parametrize("name", [FG_ENTROPY, names.UNGUIDED, names.HALF_SECOND_ORDER])
+@pytest.mark.parametrize("name", [FG_ENTROPY, names.UNGUIDED, names.UNGUIDED_MORE])
 def test_a_variant_is_parsed_again(name, setting, value):
     assert parse(variant(name, setting, value)) == (name, setting, value)
     check([variant(name, setting, value)], "here")

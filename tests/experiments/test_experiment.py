@@ -54,13 +54,6 @@ def exp(finished, tmp_path):
     return fresh
 
 
-def test_weights_of_another_benchmark_are_found_before_anything_is_trained(finished, tmp_path):
-    exp = replace(finished, work=tmp_path)
-    with pytest.raises(UserError, match="Method: 3 weights, but nicopp has 12 groups"):
-        exp.synthetic(replace(GUIDED, weights=(1.0, 2.0, 3.0)))
-    assert not any(tmp_path.iterdir())
-
-
 @pytest.fixture
 def asked(monkeypatch):
     """The seeds of every image that is made."""
@@ -311,14 +304,6 @@ def test_the_parts_of_a_set_together_are_the_set(exp):
     # Another batch rounds one grey level the other way here and there.
     assert apart.abs().max() <= 1
     assert len({whole.digest, joined.digest, *(part.digest for part in parts)}) == 4
-
-
-def test_groups_may_be_pushed_unequally(exp):
-    groups = exp.n_classes * len(exp.bench.manifest.contexts)
-    weights = tuple(float(group % 2) for group in range(groups))
-    plain, some = exp.synthetic(PLAIN), exp.synthetic(replace(GUIDED, weights=weights))
-    same = (plain.x == some.x).flatten(1).all(1).numpy()
-    assert (same == (some.index["group"] % 2 == 0).to_numpy()).all()
 
 
 def test_a_network_at_hand_guides(exp):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_files import image
 
-from fgsynth.beyond.closed_loop import LoopSettings, loop_folder
+from fgsynth.beyond.closed_loop import loop_folder
 from fgsynth.config.schema import Inversion, Sampling
 from fgsynth.data.disk import folders
 from fgsynth.data.sources import fingerprint
@@ -59,7 +59,7 @@ def keys(exp, monkeypatch):
         "classifier": exp.trainings.folder(RECIPE, 0).name,
         "synthetic": exp._digest(PLAIN, plan(exp.bench, np.array([1, 1]), 0)),
         "words": words[0],
-        "loop": loop_folder(exp, LoopSettings(), PLAIN, 0).name,
+        "loop": loop_folder(exp, 1, PLAIN, 0).name,
     }
 
 

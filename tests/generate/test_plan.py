@@ -4,7 +4,7 @@ import torch
 from tiny_bench import bench, table
 
 from fgsynth.data.benchmark import Benchmark, Manifest
-from fgsynth.generate.plan import Method, missing_per_group, plan, share_of
+from fgsynth.generate.plan import missing_per_group, plan, share_of
 from fgsynth.generate.store import PLAN, Store
 from fgsynth.utils.errors import UserError
 
@@ -85,15 +85,9 @@ def test_nothing_to_make_is_said():
         plan(CLASSES, np.array([0, 0, 0]), 0)
 
 
-def test_one_number_of_images_and_one_weight_for_every_group():
+def test_one_number_of_images_for_every_group():
     with pytest.raises(UserError, match="tiny: 2 numbers of images, but 4 groups: give one for each"):
         plan(GROUPS, np.array([1, 1]), 0)
-    for n in (1, 3, 5):
-        method = Method(criteria=("entropy",), scale=0.1, weights=(1.0,) * n)
-        with pytest.raises(UserError, match=f"Method: {n} weights, but tiny has 4 groups"):
-            method.require_groups(GROUPS.manifest)
-    Method(criteria=("entropy",), scale=0.1, weights=(1.0,) * 4).require_groups(GROUPS.manifest)
-    Method().require_groups(GROUPS.manifest)
 
 
 def test_smaller_amounts_are_parts_of_larger_ones():

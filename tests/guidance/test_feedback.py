@@ -263,19 +263,3 @@ def test_one_by_one_is_the_same_gradient_with_one_sample_decoded_at_a_time(
     assert gradient.abs().max() > 0
     for a, b in zip((x0, eps, gradient, models[0].values[0]), (*other, models[1].values[0]), strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("scaling", ["relative", "raw"])
-def test_samples_may_be_pushed_unequally(schedule, network, classifier, scaling):
-    predict, z = model_function(network, schedule, "v_prediction"), z0()
-    weight = torch.tensor([0.0, 1.0, 2.0, 0.5, 1.0])
-
-    def guided(scale, weight=None):
-        how = Guidance(scale=scale, scaling=scaling, every=1)
-        return guide(predict, classifier, entropy, LABEL, schedule, how, weight=weight)(z, T)
-
-    each = guided(0.1, weight)
-    for i, w in enumerate(weight.tolist()):
-        alone = guided(0.1 * w) if w else predict(z, T)
-        torch.testing.assert_close(each[0][i], alone[0][i], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(each[1][i], alone[1][i], rtol=1e-5, atol=1e-6)

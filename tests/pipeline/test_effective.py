@@ -15,7 +15,7 @@ def test_every_value_is_shown_with_what_sets_it(root):
     assert shown["sampling.n_steps"] == ["mini.blocks.sampling.n_steps", "12"]
     assert shown["sampling.cfg"] == ["blocks.sampling.cfg", "3.0"]
     assert shown["sampling.stop"] == ["blocks.sampling.stop", "null"]
-    assert shown["sampling.solver"] == ["(default)", '"ddim"']
+    assert shown["sampling.reuse"] == ["(default)", "false"]
     assert rows(table(root, "nicopp", "paper"))["world.source"][0] == "paper.blocks.nicopp_world.source"
 
 

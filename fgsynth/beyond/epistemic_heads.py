@@ -1,6 +1,4 @@
-"""Guides with epistemic uncertainty: a deep ensemble, and many heads on one frozen embedding."""
-
-from collections.abc import Sequence
+"""A guide with epistemic uncertainty: many heads on one frozen embedding."""
 
 import torch
 from torch import Tensor, nn
@@ -8,29 +6,15 @@ from torch.nn import functional as F
 
 from fgsynth.experiments.experiment import Experiment
 from fgsynth.models.networks import Classifier
-from fgsynth.utils.seeds import generator, stable_seed
-
-
-class Committee(Classifier):
-    """Deep ensemble: its logits are log mean_m p_m, (n, c); its embedding the members' logits, (n, m c).
-
-    Lakshminarayanan et al. 2017; as a guide for the criterion `criteria.bald`.
-    """
-
-    def __init__(self, members: Sequence[Classifier]) -> None:
-        nn.Module.__init__(self)
-        self.members = nn.ModuleList(members)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: images (n, 3, h, w) in [-1, 1]."""
-        return _agreed(torch.stack([member(x)[0] for member in self.members], 1))
+from fgsynth.utils.seeds import generator
 
 
 class Heads(Classifier):
     """Epistemic heads: many last layers on one frozen embedding, which disagree where data are few.
 
     One pass of the backbone, differentiable, as the epistemic head of Longtail Guidance (Hayden et al. 2025);
-    returns what a `Committee` does. weight (m, c, k), bias (m, c); mean and scale (k,) of the embedding.
+    a guide for the criterion `criteria.bald`: its logits are log mean_m p_m, (n, c), its embedding the heads'
+    logits side by side, (n, m c). weight (m, c, k), bias (m, c); mean and scale (k,) of the embedding.
     """
 
     weight: Tensor
@@ -49,21 +33,9 @@ class Heads(Classifier):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x: images (n, 3, h, w) in [-1, 1]."""
         embedding = (self.backbone(x)[1] - self.mean) / self.scale
-        return _agreed(torch.einsum("nk,mck->nmc", embedding, self.weight) + self.bias)
-
-
-def _agreed(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of the mean probability (n, c), and the logits (n, m, c) side by side."""
-    log_p = logits.log_softmax(-1)
-    return log_p.logsumexp(1) - torch.tensor(float(logits.shape[1])).log(), logits.flatten(1)
-
-
-def ensemble(exp: Experiment, size: int) -> Committee:
-    """The guide and others, trained as it is with other seeds (`size` in all)."""
-    seeds = [stable_seed("committee", exp.seed, i) for i in range(1, size)]
-    exp.trainings.train_all((exp.guide_recipe, seed, None) for seed in seeds)
-    others = [exp.trainings.train(exp.guide_recipe, seed).network for seed in seeds]
-    return Committee([exp.guide, *others])
+        logits = torch.einsum("nk,mck->nmc", embedding, self.weight) + self.bias
+        log_p = logits.log_softmax(-1)
+        return log_p.logsumexp(1) - torch.tensor(float(logits.shape[1])).log(), logits.flatten(1)
 
 
 def epistemic_heads(
