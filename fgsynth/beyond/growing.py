@@ -48,9 +48,10 @@ def counts_with(exp: Experiment, made: Source) -> Tensor:
 
 def validation_accuracy(exp: Experiment, network: Classifier) -> float:
     """Average accuracy on the validation images, in percent; NaN where there are none."""
-    label = exp.bench.manifest.rows("val")["label"].to_numpy()
-    if not len(label):
+    m = exp.bench.manifest
+    if "val" not in set(m.table["split"]):
         return nan
+    label = m.rows("val")["label"].to_numpy()
     return 100 * float((exp.trainings.predicted(network.eval(), "val") == label).mean())
 
 

@@ -126,5 +126,4 @@ def test_images_of_another_class_are_found_in_the_mini_world(world):
     assert told["precision"] > 80
     assert told["recall"] > 80
     mask = by_prototype(world, made, 0.25)
-    assert mask[right].mean() > mask[~right].mean()
     assert dropped(world, made, mask).iloc[0]["dropped"] == pytest.approx(100 * (~mask).mean())

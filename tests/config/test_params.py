@@ -107,7 +107,7 @@ def test_the_committed_file_is_whole_and_frozen(root):
         ),
         (
             lambda p: p["mini"]["beyond"]["methods"]["imagenet_lt"].pop(),
-            r"methods.imagenet_lt must contain 'LDM \(txt, img, dropout\), more images'",
+            "methods.imagenet_lt must contain 'LDM (txt, img, dropout), more images'",
         ),
         (
             lambda p: p["blocks"]["beyond"]["methods"]["nicopp"].remove("LDM-FG (Entropy)"),

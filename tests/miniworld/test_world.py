@@ -148,3 +148,30 @@ def test_thousands_of_images_a_second():
     start = time.perf_counter()
     render(factors)
     assert 2048 / (time.perf_counter() - start) > 400
+
+
+def test_benchmarks_show_a_part_of_a_scene_and_the_web_the_whole():
+    f, whole = many(4000), many(4000, WEB)
+    scene = f["context"] == ""
+    assert f["window"][scene].between(BENCHMARK.seen, 1).all()
+    assert f["window"][scene].mean() == pytest.approx((1 + BENCHMARK.seen) / 2, abs=0.03)
+    assert (f[["window_x", "window_y"]].abs().max(axis=1) <= 1 - f["window"] + 1e-12).all()
+    assert (f["window"][~scene] == 1).all()
+    assert (whole["window"] == 1).all()
+
+
+@pytest.mark.parametrize("flip", [-1, 1])
+def test_a_window_is_that_part_of_the_scene(flip):
+    names = ["kitchen", "beach", "parking lot", "bar"]
+    factors = sample(range(4), names, Draw(modes=(1, 0, 0, 0), drawings=0)).assign(flip=flip)
+    whole = render(factors).astype(float)
+    # The upper right quarter, at half the size.
+    part = render(factors.assign(window=0.5, window_x=0.5, window_y=0.5)).astype(float)
+    small = part.reshape(4, 16, 2, 16, 2, 3).mean((2, 4))
+    apart = {
+        (i, j): np.abs(small - whole[:, i : i + 16, j : j + 16]).mean((1, 2, 3))
+        for i in (0, 16)
+        for j in (0, 16)
+    }
+    assert (apart[0, 16] < 12).all()
+    assert all((apart[0, 16] < 0.5 * other).all() for where, other in apart.items() if where != (0, 16))
