@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fgsynth.evaluate.advice import advise as advise
     from fgsynth.experiments.experiment import Experiment as Experiment
-    from fgsynth.generate.generator import Dropout as Dropout
+    from fgsynth.generate.dropout import Dropout as Dropout
     from fgsynth.generate.generator import Generator as Generator
     from fgsynth.generate.guided import guided as guided
     from fgsynth.generate.plan import Method as Method
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 import_module("fgsynth.utils.environment").portable()
 
 PUBLIC = {
-    "Dropout": "generate.generator",
+    "Dropout": "generate.dropout",
     "Experiment": "experiments.experiment",
     "Feedback": "generate.synthesise",
     "Generator": "generate.generator",

@@ -15,7 +15,8 @@ import torch
 from PIL import Image, ImageDraw
 
 import fgsynth
-from fgsynth.generate.generator import Dropout, Generator
+from fgsynth.generate.dropout import Dropout
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise
 from fgsynth.guidance.criteria import entropy
 from fgsynth.guidance.feedback import Guidance

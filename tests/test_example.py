@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fgsynth.generate.generator import Dropout, Generator
+from fgsynth.generate.dropout import Dropout
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise
 from fgsynth.guidance.criteria import entropy
 from fgsynth.guidance.feedback import Guidance

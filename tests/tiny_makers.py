@@ -51,7 +51,8 @@ class Unclip:
     def __call__(self):
         import torch
 
-        from fgsynth.generate.generator import Dropout, Generator
+        from fgsynth.generate.dropout import Dropout
+        from fgsynth.generate.generator import Generator
         from fgsynth.generate.synthesise import Feedback, Plan, synthesise
         from fgsynth.guidance.criteria import CRITERIA
         from fgsynth.guidance.feedback import Guidance

@@ -17,7 +17,8 @@ from fgsynth.cost.meter import hardware
 from fgsynth.data import tars
 from fgsynth.data.sources import Images
 from fgsynth.generate.compose import guidance_of
-from fgsynth.generate.generator import Dropout, Generator
+from fgsynth.generate.dropout import Dropout
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.plan import Method
 from fgsynth.generate.resize import at_resolution, resized
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from fgsynth.config.schema import Sampling
 from fgsynth.data.benchmark import Benchmark
-from fgsynth.generate.generator import Dropout, Generator
+from fgsynth.generate.dropout import Dropout
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.plan import Method
 from fgsynth.generate.resize import resized
 from fgsynth.generate.synthesise import Feedback, Plan, Synthetic, synthesise

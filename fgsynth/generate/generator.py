@@ -9,40 +9,17 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
-from fgsynth.config.checked import Checked, checked
-from fgsynth.config.schema import Count, NotNegative, Share
+from fgsynth.config.checked import checked
+from fgsynth.config.schema import Count, NotNegative
 from fgsynth.data.images import ImageLike, as_rgb_all
 from fgsynth.generate import pipelines
+from fgsynth.generate.dropout import NO_DROPOUT, Dropout
 from fgsynth.guidance.schedule import Predict, Schedule, model_function, without_memory
 from fgsynth.utils.errors import UserError
-from fgsynth.utils.seeds import generator, noise
+from fgsynth.utils.seeds import noise
 
 LARGE = 32
 """Side of latents from which memory is saved at the cost of time: decoding one by one, checkpoints."""
-
-
-@dataclass(frozen=True)
-class Dropout(Checked):
-    """Dropout of the image embedding (FG 3.2): each unit is zero with probability p, the others stay.
-
-    The paper prints p = 0.5 for Places-LT and neither whether units or whole embeddings are dropped nor
-    whether the rest is scaled up; units without scaling is our reading, as it leaves the other coordinates
-    where CLIP put them.
-    """
-
-    p: Share = 0.5
-
-    def __call__(self, embedding: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Zero units of embeddings (n, [tokens,] d), by a seed per row, in all of its tokens alike."""
-        if self.p == 0:
-            return embedding
-        width = embedding.shape[-1]
-        draws = [torch.rand(width, generator=generator("embedding dropout", seed)) for seed in seeds]
-        kept = (torch.stack(draws) >= self.p).to(embedding)
-        return embedding * kept.reshape(-1, *[1] * (embedding.ndim - 2), width)
-
-
-NO_DROPOUT = Dropout(0.0)
 
 
 @dataclass

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fgsynth.config.checked import checked
 from fgsynth.config.schema import Count, NotNegative
 from fgsynth.data.images import ImageLike
-from fgsynth.generate.generator import NO_DROPOUT, Dropout, Generator
+from fgsynth.generate.dropout import NO_DROPOUT, Dropout
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.pipelines import family_of, with_redux
 from fgsynth.generate.resize import at_resolution
 from fgsynth.generate.synthesise import Feedback, Plan, Synthetic, synthesise

@@ -39,7 +39,7 @@ def stratified_folds(label: Tensor, folds: int, seed: int) -> NDArray[np.int64]:
 
 TAUS = (0.0, 0.5, 1.0)
 """Not above balanced softmax: folds have fewer rows of a rare class than there are, so that cross-validation
-prefers too large a tau, which costs a point where classes have a handful."""
+prefers too large a tau, which costs where classes have a handful."""
 
 
 class LatentClassifierCV(FeatureClassifier):

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from tiny_families import SIDE, TOKENS
 
 import fgsynth
-from fgsynth.generate.generator import Dropout, Generator
+from fgsynth.generate.dropout import Dropout
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.pipelines import folds_cfg
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise
 from fgsynth.guidance.criteria import entropy

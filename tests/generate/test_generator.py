@@ -12,7 +12,8 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file, save_file
 from tiny_unclip import WIDTH, save
 
-from fgsynth.generate.generator import Dropout, Generator
+from fgsynth.generate.dropout import Dropout
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.pipelines import FAMILIES, MIRROR, WITHDRAWN
 from fgsynth.generate.resize import at_resolution
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise

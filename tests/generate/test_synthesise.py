@@ -5,7 +5,8 @@ import torch
 from generate.test_generator import images
 from tiny_unclip import save
 
-from fgsynth.generate.generator import Dropout, Generator
+from fgsynth.generate.dropout import Dropout
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthesise import Feedback, Plan, synthesise
 from fgsynth.guidance.criteria import CRITERIA, entropy, loss
 from fgsynth.guidance.feedback import Guidance, guide

@@ -12,7 +12,8 @@ from torch import Tensor
 from fgsynth.config.names import TAU_CHOSEN
 from fgsynth.data.benchmark import strata
 from fgsynth.data.images import from_uint8
-from fgsynth.generate.generator import Dropout, Generator
+from fgsynth.generate.dropout import Dropout
+from fgsynth.generate.generator import Generator
 from fgsynth.generate.synthesise import Plan, synthesise
 from fgsynth.latent.features.feature_set import FeatureSet
 from fgsynth.latent.study.comparison import METHODS, TAUS, Draw, scaling
