@@ -31,7 +31,8 @@ def listed(root: Path) -> str:
     """Tabulate the stages of scale evening by target: images, updates, hours, and hours when it was run.
 
     By a calibration of a minute on this machine, which is kept. What another stage made here before is
-    counted again; second stages, learned words and the features of notebook 02 are not counted.
+    counted again; second stages, learned words, the features of notebook 02 and the map's denoisers are not
+    counted.
     """
     runs = {target: _run(root, target) for target in targets(root)}
     stages = dict.fromkeys(stage_and_draw(target)[0] for target in runs)
