@@ -25,7 +25,7 @@ def by_prototype(exp: Experiment, made: SyntheticSet, tail: float) -> NDArray[np
     """
     label = made.index["label"].to_numpy(np.int64)
     real = prototypes(unit_embeddings(exp, exp.real), exp.real.label, exp.n_classes)
-    near = (unit_embeddings(exp, made.images) * real[torch.from_numpy(label)]).sum(1).numpy()
+    near = (unit_embeddings(exp, made.images) * real[torch.tensor(label)]).sum(1).numpy()
     kept = np.zeros(len(label), dtype=bool)
     for c in np.unique(label):
         mine = np.flatnonzero(label == c)
