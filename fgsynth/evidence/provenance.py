@@ -16,8 +16,9 @@ from fgsynth.utils.paths import read_csv
 
 RESULTS, COMPARISONS = "results", "comparisons"
 SHOWS, STORES = "shows it", "stores it without showing it"
+SHOWS_DRAW = "shows that of one draw"
 SHOWS_TERMS = "shows the numbers that it is the difference of"
-"""What a cell does with a number; of several draws, with that of its own."""
+"""What a cell does with a number; of several draws, with those of its own."""
 ORIGIN = ["split", "selection", "seed", "source", "commit", "page", "cell"]
 _NUMBER = re.compile(r"[-+]?\d+(?:\.(\d+))?(?![\w.])")
 
@@ -146,6 +147,8 @@ class Origins:
                 ((f"{one.address}#{cell}", does) for cell, does in cells if cell),
                 (one.anchor(f"out.{name}("), STORES),
             )
+            if does == SHOWS and lines["run"].nunique() > 1:
+                does = SHOWS_DRAW
             file = f"{one.scale}/{one.target}/{name}.csv"
             places.append(Place(one, file, _ranges(of["line"]), page, does))
         commits = dict.fromkeys(place.run.run.get("commit") for place in places)
