@@ -7,7 +7,7 @@ from tiny_results import tidy
 from fgsynth.evaluate import tables
 from fgsynth.evidence.notebooks import executed
 from fgsynth.evidence.pieces import BY_DRAW, STORED, Comparison, Found
-from fgsynth.evidence.provenance import SHOWS, SHOWS_TERMS, STORES, Origins, _ranges
+from fgsynth.evidence.provenance import SHOWS, SHOWS_DRAW, SHOWS_TERMS, STORES, Origins, _ranges
 
 FG, ERM = "LDM-FG (Entropy)", "ERM"
 ASKED = Comparison("printed", "imagenet_lt", "few", FG, ERM)
@@ -96,7 +96,7 @@ def test_a_number_of_several_draws_has_the_lines_and_the_cell_of_each(tmp_path, 
     assert {p.cell for p in origin.places} == {SHOWS_TERMS}
     assert (origin.seed, origin.commits) == ("0-1,10-11", ("c0", "c1"))
     number = Origins(executed(tmp_path)).of_number("evening", "imagenet_lt", ERM, "few")
-    assert [(p.lines, p.cell) for p in number.places] == [("4-5", SHOWS)] * 2
+    assert [(p.lines, p.cell) for p in number.places] == [("4-5", SHOWS_DRAW)] * 2
 
 
 def test_nothing_is_known_of_what_was_not_run_or_has_no_notebook(tmp_path, root):
