@@ -9,7 +9,16 @@ import torch
 from fgsynth.beyond import phase_map
 from fgsynth.config import params
 from fgsynth.config.blocks import read
-from fgsynth.config.names import FG_ENTROPY, FILL_UP, TEXT, UNGUIDED, stage_and_draw, variant
+from fgsynth.config.names import (
+    CLOSED_LOOP,
+    FG_ENTROPY,
+    FILL_UP,
+    TEXT,
+    UNGUIDED,
+    UNGUIDED_LOOP,
+    stage_and_draw,
+    variant,
+)
 from fgsynth.config.schema import Sampling, validated
 from fgsynth.cost import estimate
 from fgsynth.data.registry import WORLDS
@@ -121,8 +130,8 @@ def _rows(
         made = {one: (known[UNGUIDED if one.startswith(UNGUIDED) else FG_ENTROPY], 1.0) for one in asked}
         if loops:
             # Classifiers share the images of a loop without feedback, but not of one with it.
-            made["closed"] = known[FG_ENTROPY], float(loops * seeds)
-            made["open"] = known[UNGUIDED], float(loops)
+            made[CLOSED_LOOP] = known[FG_ENTROPY], float(loops * seeds)
+            made[UNGUIDED_LOOP] = known[UNGUIDED], float(loops)
         return made, {True: seeds * (len(asked) + 2 * loops), False: 1}
     made = {one: (known[one], 1.0) for one in (UNGUIDED, FG_ENTROPY)}
     times = {FILL_UP: TWICE if name == "imagenet_lt" else 1.0, variant(FILL_UP, "amount", 1): 1.0}
