@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from fgsynth.config import names
-from fgsynth.config.names import BALANCED_SOFTMAX, FG_ENTROPY, TEXT, UNGUIDED
 from fgsynth.evidence import page
 from fgsynth.evidence.ledger import largest_scale, over_draws
 from fgsynth.evidence.pieces import (
@@ -21,6 +20,7 @@ from fgsynth.evidence.pieces import (
     Found,
     Piece,
 )
+from fgsynth.evidence.questions import README
 
 Line = Mapping[Hashable, Any]
 """A line of pieces.csv."""
@@ -42,27 +42,6 @@ TITLES = {
     "beyond_nicopp": "NICO++",
 }
 """Benchmarks of the answers, in words."""
-_BENCHMARKS = (("imagenet_lt", "few"), ("places_lt", "few"), ("nicopp", "worst_group_accuracy"))
-QUESTIONS = {
-    "Synthetic images without feedback, over real images alone": [
-        Comparison("control", b, m, UNGUIDED, r)
-        for (b, m), r in zip(_BENCHMARKS, (BALANCED_SOFTMAX, names.BALMS, names.ERM), strict=True)
-    ],
-    "A real image as condition, with dropout, over text alone": [
-        Comparison("control", b, m, UNGUIDED, TEXT) for b, m in _BENCHMARKS
-    ],
-    "Entropy feedback, over the same sampler without": [
-        Comparison("control", b, m, FG_ENTROPY, UNGUIDED) for b, m in _BENCHMARKS
-    ],
-    "Entropy feedback in the toy plane of figure 6": [
-        Comparison("control", "toy_2d", "minority_accuracy", names.PLANE_FG["entropy"], names.PLANE_UNGUIDED)
-    ],
-    "Synthetic features, over balanced softmax on real ones": [
-        Comparison("control", b, "few", names.CHOSEN_SAMPLER, BALANCED_SOFTMAX)
-        for b in ("imagenet_lt_features", "digits_lt", "places_lt_features")
-    ],
-}
-"""What the README answers, and the differences that answer it."""
 WORDS = {
     SUPPORTS: "yes",
     CONTRADICTS: "no",
@@ -88,11 +67,11 @@ def tally(pieces: Mapping[str, list[Piece]]) -> str:
 def answers(found: Found) -> list[str]:
     """A sentence per question: each benchmark's answer, in points, and the scales they are from."""
     lines = []
-    for question, asked in QUESTIONS.items():
-        pieces = [found.piece(comparison) for comparison in asked]
+    for one in README:
+        pieces = [found.piece(comparison) for comparison in one.asked]
         scales = dict.fromkeys(p.scale for p in pieces if p.scale and p.estimate)
-        told = "; ".join(map(_answer, asked, pieces))
-        lines.append(f"{question}{' (' + ', '.join(map(str, scales)) + ')' if scales else ''}: {told}.")
+        told = "; ".join(map(_answer, one.asked, pieces))
+        lines.append(f"{one.text}{' (' + ', '.join(map(str, scales)) + ')' if scales else ''}: {told}.")
     return lines
 
 

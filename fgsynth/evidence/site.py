@@ -10,8 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from fgsynth.config import names
-from fgsynth.config.names import FG_ENTROPY, FILL_UP, TEXT_IMAGE, UNGUIDED, variant
 from fgsynth.config.params import load
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evaluate import phase_map
@@ -21,34 +19,11 @@ from fgsynth.evidence.markdown import Line
 from fgsynth.evidence.notebooks import PAGES, Executed, render
 from fgsynth.evidence.pieces import ACCURACIES, CONTRADICTS, SUPPORTS, UNDECIDED, Comparison, Found, Piece
 from fgsynth.evidence.provenance import Origins
+from fgsynth.evidence.questions import TOPICS
 from fgsynth.evidence.rules import BEST
 from fgsynth.evidence.strips import with_strips
 from fgsynth.utils import paths
 
-_README = list(markdown.QUESTIONS.items())
-TOPICS = {
-    "Feedback": dict(_README[2:4])
-    | {
-        "Entropy feedback, over the same sampler without, on all classes": [
-            Comparison("control", "imagenet_lt", "overall", FG_ENTROPY, UNGUIDED)
-        ],
-        "Entropy feedback, over Fill-Up: twice the images, made from learned words without it": [
-            Comparison("printed", "imagenet_lt", "few", FG_ENTROPY, FILL_UP)
-        ],
-        "A closed loop, half of the images made for the classifier as it then is, over all at once": [
-            Comparison("control", f"beyond_{b}", m, variant(names.CLOSED_LOOP, "cycles", 2), FG_ENTROPY)
-            for b, m in (("imagenet_lt", "few"), ("nicopp", "worst_group_accuracy"))
-        ],
-    },
-    "A real image as condition, and dropout of it": dict(_README[1:2])
-    | {
-        "Dropout of that condition, over the real image as it is": [
-            Comparison("control", b, "few", UNGUIDED, TEXT_IMAGE) for b in ("imagenet_lt", "places_lt")
-        ]
-    },
-    "Synthetic data without feedback": dict([_README[0], _README[4]]),
-}
-"""What the first page answers: the questions of README.md and some more."""
 PLACES = ("per_shard", "workers", "root", "lists", "splits", "seed", "dtype")
 """Settings of machines and folders, which are no departure from a paper."""
 RUN_SCALES = [scale for scale in SCALES if scale != "smoke"]
@@ -118,11 +93,11 @@ class Site:
         topics: dict[str, dict[str, str]] = {}
         lines: list[Line] = []
         for topic, questions in TOPICS.items():
-            for question, asked in questions.items():
-                pieces = [self.found.piece(one) for one in asked]
-                topics.setdefault(topic, {})[question] = markdown.sentence(asked, pieces)
-                of = {"topic": topic, "question": question}
-                lines += [self._line(*both) | of for both in zip(asked, pieces, strict=True)]
+            for one in questions:
+                pieces = [self.found.piece(comparison) for comparison in one.asked]
+                topics.setdefault(topic, {})[one.text] = markdown.sentence(one.asked, pieces)
+                of = {"topic": topic, "question": one.text}
+                lines += [self._line(*both) | of for both in zip(one.asked, pieces, strict=True)]
         return {
             "claims": len(self.verdicts),
             "topics": topics,

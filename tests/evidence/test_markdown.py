@@ -9,6 +9,7 @@ from fgsynth.evaluate import tables
 from fgsynth.evidence import markdown
 from fgsynth.evidence.ledger import Printed, ledger
 from fgsynth.evidence.pieces import Found
+from fgsynth.evidence.questions import README
 from fgsynth.evidence.verdicts import claims, pieces_of
 from fgsynth.utils.blocks import with_block
 
@@ -80,14 +81,14 @@ def test_every_answer_is_what_the_results_give(root):
     shown = f"{difference.mean():+.1f} [{difference.mean() - half:+.1f}, {difference.mean() + half:+.1f}]"
     _, told, _ = re.split("<!--/?answers-->", (root / "README.md").read_text())
     lines = told.strip().splitlines()
-    assert lines[3].endswith(f"({scale}): plane minority **yes** {shown}.")
-    assert len(lines) == len(markdown.QUESTIONS) == 5
-    assert [line[2:].split(" (")[0] for line in lines] == list(markdown.QUESTIONS)
+    assert lines[1].endswith(f"({scale}): plane minority **yes** {shown}.")
+    assert len(lines) == len(README) == 5
+    assert [line[2:].split(" (")[0] for line in lines] == [one.text for one in README]
 
 
 def test_what_was_not_run_is_told_so(root):
     nothing = Found(tidy("b", ERM=[1]), pd.DataFrame(columns=tables.COMPARED), root / "data" / "paper")
-    wanted = [asked for of in markdown.QUESTIONS.values() for asked in of]
+    wanted = [asked for one in README for asked in one.asked]
     assert " ".join(markdown.answers(nothing)).count("**not run**") == len(wanted)
     assert "(" not in " ".join(markdown.answers(nothing)).replace("(s)", "")
     assert markdown.tally({}) == (
