@@ -36,7 +36,7 @@ photos: env  ## add the weights of EfficientNet-Lite, for features of your own p
 repro: env  ## rebuild every figure, table and verdict (dvc repro)
 	python -m dvc repro
 
-evening: env  ## what verdicts rest on: hours, stage by stage, goes on where it stopped
+evening: env  ## the larger scale, for verdicts over several draws: hours, goes on where it stopped
 	python -m fgsynth evening
 	for target in $$(python -m fgsynth evening --left); do \
 	  python -m dvc repro --single-item "reports/evening/dvc.yaml:$$target" || exit 1; done

@@ -65,19 +65,14 @@ def tally(pieces: Mapping[str, list[Piece]]) -> str:
 
 
 def answers(found: Found) -> list[str]:
-    """A sentence per question: each benchmark's answer, in points, and the scales they are from."""
-    lines = []
-    for one in README:
-        pieces = [found.piece(comparison) for comparison in one.asked]
-        scales = dict.fromkeys(p.scale for p in pieces if p.scale and p.estimate)
-        told = "; ".join(map(_answer, one.asked, pieces))
-        lines.append(f"{one.text}{' (' + ', '.join(map(str, scales)) + ')' if scales else ''}: {told}.")
-    return lines
+    """A sentence per question: each benchmark's answer in points, its scale, what the interval is over."""
+    return [f"{one.text}: {'; '.join(_answer(of, found.piece(of)) for of in one.asked)}." for one in README]
 
 
 def _answer(asked: Comparison, piece: Piece) -> str:
-    shown = f" {piece.interval}" if piece.estimate else ""
-    return f"{TITLES[asked.benchmark]} {metric(asked)} **{WORDS[piece.outcome]}**{shown}"
+    over = piece.over.removesuffix(" and images")
+    shown = f" {piece.interval} ({piece.scale}, {over})" if piece.estimate else ""
+    return f"{title(piece)} {metric(asked)} **{WORDS[piece.outcome]}**{shown}"
 
 
 def metric(asked: Comparison) -> str:
@@ -190,7 +185,7 @@ def standing(verdicts: pd.DataFrame, column: str) -> str:
 def tables(book: pd.DataFrame, rows: pd.DataFrame) -> str:
     """What was run of FG tables 1 to 3, printed beside ours, as Markdown; "-" where nothing is printed.
 
-    Without the points of sweeps, which have figures.
+    Without the points of sweeps, which have figures. Cells of another scale than the heading's name it.
     """
     lines: list[str] = []
     for name, (benchmark, columns) in SHOWN.items():
@@ -200,12 +195,14 @@ def tables(book: pd.DataFrame, rows: pd.DataFrame) -> str:
         if mine.empty:
             continue
         printed = book[book["table"] == name].set_index(["method", "column"])
-        whose = ("printed", f"ours ({', '.join(mine['scale'].unique())})")
+        scale = str(mine["scale"].iloc[0])
+        whose = ("printed", f"ours ({scale})")
         titles = [f"{column.replace('_', ' ')}, {who}" for column in columns for who in whose]
         lines += ["", f"| {benchmark} | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(titles)]
         for method, of_method in mine.groupby("method", sort=False):
             cells = [c for column in columns for c in _cells(printed, of_method, str(method), column)]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
+            other = of_method["scale"].iloc[0]
+            lines.append(f"| {method}{f' ({other})' if other != scale else ''} | {' | '.join(cells)} |")
     return "\n".join(lines).strip()
 
 

@@ -179,7 +179,9 @@ class Piece:
         if self.estimate is None:
             return NOT_RUN
         e, digits = self.estimate, _digits(self.estimate)
-        return f"{e.mean:+.{digits}f} [{e.low:+.{digits}f}, {e.high:+.{digits}f}]"
+        if abs(self.printed or inf) < 1 and self.asked.what.split(":")[0].replace(" ", "_") not in ACCURACIES:
+            digits = max(digits, 3)
+        return f"{e.mean:+z.{digits}f} [{e.low:+z.{digits}f}, {e.high:+z.{digits}f}]"
 
     def __str__(self) -> str:
         return f"{self.asked.what}: {self.interval}"

@@ -26,6 +26,8 @@ from fgsynth.utils import paths
 
 PLACES = ("per_shard", "workers", "root", "lists", "splits", "seed", "dtype")
 """Settings of machines and folders, which are no departure from a paper."""
+REPEATED = ("mini_world", "worlds", "changes", "fill_to")
+"""Blocks of a stage that repeat what is a difference of the three tables' own stages."""
 RUN_SCALES = [scale for scale in SCALES if scale != "smoke"]
 MAP = ("few", "overall", "few, rare", "balanced")
 
@@ -136,18 +138,23 @@ class Site:
         """A table, with the sets that print and ours are of."""
         table, mine = self.found.printed.tables[name], self.book[self.book["table"] == name]
         printed_on = markdown.TITLES[table.benchmark]
-        ours_on = {markdown.called(printed_on, scale): scale for scale in mine["scale"].dropna().unique()}
+        scales = sorted(mine["scale"].dropna().unique(), key=SCALES.index)
+        ours_on: dict[str, list[str]] = {}
+        for scale in scales:
+            ours_on.setdefault(markdown.called(printed_on, scale), []).append(scale)
         columns = list(mine["column"].unique())
         lines = []
         for row, cells in mine.groupby("row", sort=False):
             found = cells.astype(object).fillna("").to_dict("records")
             by_column = {c["column"]: {**c, "shown": _rounded(c)} for c in found}
             made = next((c for c in by_column.values() if c["page"]), next(iter(by_column.values())))
-            lines.append({"row": row, "cells": [by_column.get(c) for c in columns], "made": made})
+            called = str(cells["method"].iloc[0])
+            told = {"row": row, "method": "" if called == row else called, "made": made}
+            lines.append({**told, "cells": [by_column.get(c) for c in columns]})
         ranked = self.order[self.order["table"] == name].set_index("column").to_dict("index")
         order = [ranked.get(c) for c in columns]
         return {"name": name, "title": table.title, "columns": columns, "lines": lines, "order": order,
-                "printed_on": printed_on, "ours_on": ours_on}  # fmt: skip
+                "printed_on": printed_on, "ours_on": ours_on, "scale": next(iter(scales), None)}  # fmt: skip
 
     def gallery(self) -> dict[str, Any]:
         """The sheet of images of notebook 03, with a line per image."""
@@ -215,9 +222,11 @@ class Site:
         }
 
     def _seeds(self) -> dict[str, int]:
-        """Seeds by the page of a run."""
-        return {one.page: paths.read_csv(one.folder / "results.csv")["seed"].nunique()
-                for one in self.ran if (one.folder / "results.csv").is_file()}  # fmt: skip
+        """Seeds by the page of a run: the most that a number of it has."""
+        tables = {one.page: one.folder / "results.csv" for one in self.ran}
+        keys = ["benchmark", "method", "metric"]
+        return {page: int(paths.read_csv(path).groupby(keys)["seed"].nunique().max())
+                for page, path in tables.items() if path.is_file()}  # fmt: skip
 
     def _smallest(self) -> list[dict[Hashable, Any]]:
         """Half-widths of the intervals of pieces: a smaller effect would not be told from none."""
@@ -249,11 +258,12 @@ def departures(params: Path) -> list[tuple[str, str, dict[str, str]]]:
     """Settings of the papers' tables that differ from scale paper: key, stages, value by scale."""
     read = load(params)
     rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for stage in ("imagenet_lt", "places_lt", "nicopp"):
+    for stage in ("ablations", "imagenet_lt", "places_lt", "nicopp", "baselines"):
         by_scale = [_flat(read.at(scale).overrides(stage)) for scale in RUN_SCALES]
         for key in dict.fromkeys(key for values in by_scale for key in values):
             told = tuple(json.dumps(v[key]) if key in v else "" for v in by_scale)
-            if len(set(told)) > 1 and key.rpartition(".")[2] not in PLACES:
+            ours = key.rpartition(".")[2] in PLACES or key.split(".")[0] in REPEATED
+            if len(set(told)) > 1 and not ours:
                 rows.setdefault((key, told), []).append(stage)
     return [
         (key, ", ".join(of), dict(zip(RUN_SCALES, told, strict=True))) for (key, told), of in rows.items()

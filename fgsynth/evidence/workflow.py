@@ -57,7 +57,7 @@ def drawn(found: Sequence[Stage]) -> dict[str, Any]:
     apart = "reports/evening/"
     mine = [stage for stage in found if not any(path.startswith(apart) for path in stage.makes)]
     names = [stage.name for stage in mine if stage.name != "clean"]
-    pairs = [(a, b) for a, b in edges(found) if a in names and b in names]
+    pairs = [(a, b) for a, b in edges(mine) if a in names and b in names]
     depth = dict.fromkeys(names, 0)
     for _ in names:
         for a, b in pairs:
