@@ -65,13 +65,12 @@ def tally(pieces: Mapping[str, list[Piece]]) -> str:
 
 
 def answers(found: Found) -> list[str]:
-    """A sentence per question: each benchmark's answer in points, its scale, what the interval is over."""
+    """A sentence per question: each benchmark's answer in points, and its scale."""
     return [f"{one.text}: {'; '.join(_answer(of, found.piece(of)) for of in one.asked)}." for one in README]
 
 
 def _answer(asked: Comparison, piece: Piece) -> str:
-    over = piece.over.removesuffix(" and images")
-    shown = f" {piece.interval} ({piece.scale}, {over})" if piece.estimate else ""
+    shown = f" {piece.interval} ({piece.scale})" if piece.estimate else ""
     return f"{title(piece)} {metric(asked)} **{WORDS[piece.outcome]}**{shown}"
 
 

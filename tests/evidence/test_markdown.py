@@ -81,7 +81,7 @@ def test_every_answer_is_what_the_results_give(root):
     shown = f"{difference.mean():+.1f} [{difference.mean() - half:+.1f}, {difference.mean() + half:+.1f}]"
     _, told, _ = re.split("<!--/?answers-->", (root / "README.md").read_text())
     lines = told.strip().splitlines()
-    assert lines[1].endswith(f": the plane minority **yes** {shown} ({scale}, {len(difference)} seeds).")
+    assert lines[1].endswith(f": the plane minority **yes** {shown} ({scale}).")
     assert len(lines) == len(README) == 5
     assert [line[2:].split(": ")[0] for line in lines] == [one.text for one in README]
 
