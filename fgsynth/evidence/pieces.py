@@ -32,6 +32,11 @@ ACCURACIES = frozenset(
 """Metrics in percent that have a floor and a ceiling."""
 
 
+def of_accuracy(difference: str) -> bool:
+    """Whether a difference in words, as "few: A - B", is one of accuracies."""
+    return difference.split(":")[0].replace(" ", "_") in ACCURACIES
+
+
 class Margins(Frozen):
     """data/paper/margins.yaml: what counts as equal, and where an accuracy can be told apart."""
 
@@ -179,7 +184,8 @@ class Piece:
         if self.estimate is None:
             return NOT_RUN
         e, digits = self.estimate, _digits(self.estimate)
-        if abs(self.printed or inf) < 1 and self.asked.what.split(":")[0].replace(" ", "_") not in ACCURACIES:
+        small = self.printed is not None and abs(self.printed) < 1
+        if small and not of_accuracy(self.asked.what):
             digits = max(digits, 3)
         return f"{e.mean:+z.{digits}f} [{e.low:+z.{digits}f}, {e.high:+z.{digits}f}]"
 

@@ -17,7 +17,7 @@ from fgsynth.evidence import markdown, page, workflow
 from fgsynth.evidence.ledger import COUNT, SCALES
 from fgsynth.evidence.markdown import Line
 from fgsynth.evidence.notebooks import PAGES, Executed, render
-from fgsynth.evidence.pieces import ACCURACIES, CONTRADICTS, SUPPORTS, UNDECIDED, Comparison, Found, Piece
+from fgsynth.evidence.pieces import CONTRADICTS, SUPPORTS, UNDECIDED, Comparison, Found, Piece, of_accuracy
 from fgsynth.evidence.provenance import Origins
 from fgsynth.evidence.questions import TOPICS
 from fgsynth.evidence.rules import BEST
@@ -236,9 +236,7 @@ class Site:
         half = (seen["high"] - seen["low"]).astype(float) / 2
         keys = ["benchmark", "metric", "scale", "over"]
         seen = seen.assign(half=half, metric=seen["difference"].str.split(":").str[0])
-        seen = seen[seen["metric"].str.replace(" ", "_").isin(ACCURACIES)].drop_duplicates(
-            ["benchmark", "difference"]
-        )
+        seen = seen[seen["difference"].map(of_accuracy)].drop_duplicates(["benchmark", "difference"])
         found = seen.groupby(keys, sort=False)["half"].agg(["size", "min", "median", "max"])
         return found.reset_index().to_dict("records")
 

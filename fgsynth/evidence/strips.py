@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 from fgsynth.evidence.markdown import Line
-from fgsynth.evidence.pieces import ACCURACIES
+from fgsynth.evidence.pieces import of_accuracy
 
 
 def strip(line: Line, end: float) -> dict[str, Any]:
@@ -49,5 +49,4 @@ def _is_number(value: object) -> bool:
 
 def _unit(difference: str) -> str:
     """What lines must share to be on one axis: points of accuracy, or the same quantity."""
-    metric = difference.split(":")[0]
-    return "points" if metric.replace(" ", "_") in ACCURACIES else metric
+    return "points" if of_accuracy(difference) else difference.split(":")[0]

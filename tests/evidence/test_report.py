@@ -173,7 +173,7 @@ def test_the_pages_show_every_claim_number_and_outcome(built):
 def test_the_first_page_answers_all_questions_and_names_what_is_compared(built):
     text = read_text(built / "site/index.html")
     answered = [one for of in TOPICS.values() for one in of]
-    assert len(answered) > len(README)
+    assert {one.text for one in answered} > {one.text for one in README}
     for question, asked, _ in answered:
         (answer,) = re.findall(f"<li><strong>{re.escape(question)}</strong>(.*?)</li>", text)
         for one in asked:
