@@ -10,7 +10,7 @@ from imports import closure, modules_used, outside
 from fgsynth.config import params
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.pipeline import notebook
-from fgsynth.pipeline.runner import DRAW, INJECTED
+from fgsynth.pipeline.runner import INJECTED, PARTS
 
 
 @pytest.fixture(params=NOTEBOOKS.items(), ids=NOTEBOOKS.get)
@@ -25,7 +25,9 @@ def code(nb):
 
 def test_the_parameters_cell_is_exactly_the_stages_model(nb):
     stage, content, path = nb
-    declared = {name: value for name, value in notebook.parameters(content, path).items() if name != DRAW}
+    declared = {
+        name: value for name, value in notebook.parameters(content, path).items() if name not in PARTS
+    }
     assert list(declared) == [*INJECTED, *params.Stages.model_fields[stage].annotation.model_fields]
     assert declared["scale"] == "smoke"
     assert declared["reports"].startswith("scratch/")

@@ -7,7 +7,7 @@ prints it stands in data/paper/tables.yaml. A method at another setting is a `va
 import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fgsynth.utils.errors import UserError
 
@@ -133,10 +133,22 @@ def parse(name: str) -> tuple[str, str | None, float]:
     return (found[1], found[2], float(found[3])) if found else (name, None, float("nan"))
 
 
-def stage_and_draw(target: str) -> tuple[str, int | None]:
-    """The stage and the draw of a target: ("imagenet_lt", 2) of "imagenet_lt_2", None of a stage itself."""
-    stage, _, draw = target.rpartition("_")
-    return (stage, int(draw)) if draw.isdecimal() else (target, None)
+BENCHMARKS = ("imagenet_lt", "places_lt", "nicopp")
+_TARGET = re.compile(rf"(.*?)(?:_({'|'.join(BENCHMARKS)}))?(?:_([0-9]+))?", re.DOTALL)
+
+
+class Target(NamedTuple):
+    """What of a stage is run: all of it, or one of its benchmarks alone, or a further draw."""
+
+    stage: str
+    benchmark: str | None
+    draw: int | None
+
+
+def target(name: str) -> Target:
+    """Stage, benchmark and draw of a name like "baselines_nicopp_2"; None for what it does not say."""
+    stage, benchmark, draw = _TARGET.fullmatch(name).groups()  # type: ignore[union-attr]
+    return Target(stage, benchmark, None if draw is None else int(draw))
 
 
 def check(names: Iterable[str], source: str) -> None:

@@ -16,13 +16,14 @@ from fgsynth.config.names import (
     TEXT,
     UNGUIDED,
     UNGUIDED_LOOP,
-    stage_and_draw,
+    Target,
+    target,
     variant,
 )
 from fgsynth.config.schema import Sampling, validated
 from fgsynth.cost import estimate
 from fgsynth.data.registry import WORLDS
-from fgsynth.experiments.baselines import METHODS, TWICE
+from fgsynth.experiments.baselines import METHODS, SHARED, TWICE
 from fgsynth.generate import methods
 from fgsynth.generate.plan import Method
 from fgsynth.miniworld.render import SIDE
@@ -43,14 +44,15 @@ def listed(root: Path) -> str:
     counted again; second stages, learned words, the features of notebook 02 and the map's denoisers are not
     counted.
     """
-    runs = {target: _run(root, target) for target in targets(root)}
-    stages = dict.fromkeys(stage_and_draw(target)[0] for target in runs)
-    totals = {stage: total for stage in stages if (total := _total(root, stage))}
+    runs = {name: _run(root, name) for name in targets(root)}
+    # Draws are equally large.
+    kinds = {name: target(name)._replace(draw=None) for name in runs}
+    totals = {kind: _total(root, kind) for kind in dict.fromkeys(kinds.values())}
     lines, hours = [("target", "images", "updates", "hours", "took", "commit")], 0.0
-    for target, ran in runs.items():
-        total = totals.get(stage_and_draw(target)[0])
+    for name, ran in runs.items():
+        total = totals[kinds[name]]
         estimated = (f"{total[0]:,}", f"{total[1]:,}", f"{total[2]:.1f}") if total else ("-",) * 3
-        lines.append((target, *estimated, *(ran or ("-", "-"))))
+        lines.append((name, *estimated, *(ran or ("-", "-"))))
         hours += total[2] if total and not ran else 0.0
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
@@ -61,12 +63,12 @@ def listed(root: Path) -> str:
 
 def planned(root: Path, stage: str) -> str:
     """What a stage, or a draw of it, is estimated to take, in a sentence."""
-    images, updates, hours = _total(root, stage) or (0, 0, 0.0)
+    images, updates, hours = _total(root, target(stage)) or (0, 0, 0.0)
     return f"{stage}: {images:,} images, {updates:,} updates, {hours:.1f} hours by one process here"
 
 
-def _total(root: Path, stage: str) -> tuple[int, int, float] | None:
-    parts = [estimate.total(part, SECONDS) for part in _parts(root, stage)]
+def _total(root: Path, of: Target) -> tuple[int, int, float] | None:
+    parts = [estimate.total(part, SECONDS) for part in _parts(root, of.stage, of.benchmark)]
     if not parts:
         return None
     images, updates, took = zip(*parts, strict=True)
@@ -91,8 +93,8 @@ def _map(root: Path) -> Iterator[estimate.Stage]:
         yield estimate.Stage(MAP, empty, SIDE, sampling, Recipe.of(s.training), sets, trained, kept)
 
 
-def _parts(root: Path, stage: str) -> Iterator[estimate.Stage]:
-    """What a stage makes and trains, by benchmark."""
+def _parts(root: Path, stage: str, benchmark: str | None = None) -> Iterator[estimate.Stage]:
+    """What a stage makes and trains, by benchmark, or on one alone."""
     if stage == MAP:
         yield from _map(root)
         return
@@ -113,7 +115,7 @@ def _parts(root: Path, stage: str) -> Iterator[estimate.Stage]:
         steps = {FG_ENTROPY: (rows[FG_ENTROPY], 3.0)}
         yield estimate.part(stage, "imagenet_lt", block, steps, {True: 3 * seeds, False: 0})
     if stage in ("baselines", "beyond"):
-        for name in block["worlds"]:
+        for name in [benchmark] if benchmark else block["worlds"]:
             each = block | {"world": block["worlds"][name]}
             each["sampling"] = block["sampling"] | {"fill_to": block["fill_to"][name]}
             each["training"] = block["training"] | block["changes"][name]
@@ -135,11 +137,10 @@ def _rows(
         return made, {True: seeds * (len(asked) + 2 * loops), False: 1}
     made = {one: (known[one], 1.0) for one in (UNGUIDED, FG_ENTROPY)}
     times = {FILL_UP: TWICE if name == "imagenet_lt" else 1.0, variant(FILL_UP, "amount", 1): 1.0}
-    rows = (block["methods"] or METHODS)[name]
+    rows = (*SHARED[name], *(block["methods"] or METHODS)[name])
     made |= {one: (known[TEXT], times[one]) for one in rows if one in times}
     tries = seeds + (block["draws"] - 1 if name == "nicopp" else 0)
-    # Beside them ERM, and balanced softmax in table 1.
-    real = sum(one not in made for one in rows) + (2 if name == "imagenet_lt" else 1)
+    real = sum(one not in made for one in rows)
     return made, {True: tries * len(made), False: tries * real + 1}
 
 

@@ -107,4 +107,4 @@ def _read(
 def _read_file(path: Path, checked: Callable[[pd.DataFrame, str], None]) -> pd.DataFrame:
     rows = read_csv(path, "run its stage again")
     checked(rows, str(path))
-    return rows.assign(draw=names.stage_and_draw(path.parent.name)[1] or 0)
+    return rows.assign(draw=names.target(path.parent.name).draw or 0)

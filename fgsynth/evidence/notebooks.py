@@ -14,7 +14,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from fgsynth.config.names import stage_and_draw
+from fgsynth.config import names
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evidence import RUN, formulas, page
 from fgsynth.evidence.ledger import SCALES
@@ -37,7 +37,7 @@ class Executed:
     @property
     def stage(self) -> str:
         """The stage."""
-        return stage_and_draw(self.target)[0]
+        return names.target(self.target).stage
 
     @property
     def folder(self) -> Path:
@@ -61,10 +61,10 @@ class Executed:
 
     @property
     def name(self) -> str:
-        """Number, stage, draw and scale, in words."""
-        draw = stage_and_draw(self.target)[1]
-        told = f", draw {draw}" if draw is not None else ""
-        return f"{NOTEBOOKS[self.stage][:2]} {self.stage}{told} ({self.scale})"
+        """Number, stage, benchmark, draw and scale, in words."""
+        stage, benchmark, draw = names.target(self.target)
+        told = f" on {benchmark}" * bool(benchmark) + f", draw {draw}" * (draw is not None)
+        return f"{NOTEBOOKS[stage][:2]} {stage}{told} ({self.scale})"
 
     @cached_property
     def run(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def executed(reports: Path) -> list[Executed]:
     found = [
         Executed(reports, path.parts[-3], path.parts[-2])
         for path in sorted(reports.glob("*/*/*.ipynb"))
-        if path.parts[-3] in SCALES and stage_and_draw(path.parts[-2])[0] in NOTEBOOKS
+        if path.parts[-3] in SCALES and names.target(path.parts[-2]).stage in NOTEBOOKS
     ]
     return sorted(found, key=lambda one: (SCALES.index(one.scale), NOTEBOOKS[one.stage], one.target))
 

@@ -10,9 +10,10 @@ from fgsynth.config import names
 from fgsynth.config.schema import Inversion
 from fgsynth.experiments import fill_up
 from fgsynth.experiments.experiment import Experiment
-from fgsynth.experiments.second_stages import normalised, refitted, retrained
+from fgsynth.experiments.second_stages import balanced_meta_softmax, normalised, refitted, retrained
 from fgsynth.experiments.study import Row
-from fgsynth.generate.synthetic_set import SyntheticSet
+from fgsynth.generate import methods as generate
+from fgsynth.train.objective import Objective
 from fgsynth.train.objectives.branches import CMO, ResLT
 from fgsynth.train.objectives.grouped import IRM, LISA, RWG, SUBG, GroupDRO
 from fgsynth.train.objectives.mixing import GLMC, Mixup, Remix
@@ -37,6 +38,19 @@ METHODS: dict[str, tuple[str, ...]] = {
     "nicopp": (names.MIXUP, names.GROUP_DRO, names.IRM, names.LISA, names.RWG, names.SUBG, names.DFR),
 }  # fmt: skip
 """The rows that others proposed by benchmark, and those that a reader would miss in its table."""
+SHARED: dict[str, tuple[str, ...]] = {
+    "imagenet_lt": (names.ERM, names.BALANCED_SOFTMAX, names.UNGUIDED, names.FG_ENTROPY),
+    "places_lt": (names.ERM, names.UNGUIDED, names.FG_ENTROPY),
+    "nicopp": (names.ERM, names.UNGUIDED, names.FG_ENTROPY),
+}
+"""The rows of the tables' own notebooks that those of `METHODS` are held against."""
+OBJECTIVES: dict[str, Objective] = {
+    names.REMIX: Remix(), names.CMO: CMO(), names.GLMC: GLMC(), names.RESLT: ResLT(),
+    names.LOGIT_ADJUSTMENT: LogitAdjustment(), names.LDAM: LDAM(), names.CLASS_BALANCED: ClassBalanced(),
+    names.FOCAL: Focal(), names.MIXUP: Mixup(), names.GROUP_DRO: GroupDRO(), names.IRM: IRM(),
+    names.LISA: LISA(), names.RWG: RWG(), names.SUBG: SUBG(),
+}  # fmt: skip
+"""The objectives of rows that are nothing but one."""
 
 
 @dataclass(frozen=True)
@@ -54,86 +68,64 @@ class Options:
     sentences: tuple[str, ...] = VLLTR.sentences
 
 
-def imagenet_lt(
-    exp: Experiment,
-    options: Options,
-    guided: SyntheticSet,
-    unguided: SyntheticSet,
-    methods: Sequence[str] | None = None,
+def rows(
+    exp: Experiment, benchmark: str, options: Options, methods: Sequence[str] | None = None
 ) -> dict[str, Row]:
-    """Rows of FG table 1 by name, and what a reader would miss.
+    """Rows of FG table 1, 2 or 3 by name: `SHARED`, then those of others, and what a reader would miss.
 
-    guided, unguided: the sets of LDM-FG (Entropy) and of its sampler alone. methods: the rows that are
-    wanted; None: all. ERM, Balanced Softmax, Decouple-cRT and FG's rows are notebook 04's. Makes Fill-Up's
-    images where they are not there yet. Raises UserError for a row that there is not.
+    methods: the rows of others that are wanted; None: all of `METHODS`. Makes the synthetic images that are
+    not there yet. On Places-LT FG has its second stage. On NICO++ the epoch of the best average validation
+    accuracy is kept, learning rate and batch size are for `study.searched` to choose, and DFR fits the last
+    layer to the images by which epochs are chosen too. Raises UserError for a row that there is not.
     """
-    erm = replace(exp.recipe, balanced=0.0)
-
-    def visual_text(made: SyntheticSet | None = None) -> Row:
-        return Row(with_text(exp, options), made)
-
-    rows: Rows = {
-        names.LWS: lambda: Row(erm, second=retrained(exp, options.second_epochs, rescale.lws)),
-        names.REMIX: lambda: Row(replace(erm, objective=Remix())),
-        names.CMO: lambda: Row(replace(erm, objective=CMO())),
-        names.GLMC: lambda: Row(replace(erm, objective=GLMC())),
-        names.VL_LTR: visual_text,
-        names.FILL_UP: lambda: filled_up(exp, options, TWICE),
-        names.variant(names.FILL_UP, "amount", 1): lambda: filled_up(exp, options, 1.0),
-        names.FG_VL_LTR: lambda: visual_text(guided),
-        names.UNGUIDED_VL_LTR: lambda: visual_text(unguided),
-    }
-    return _wanted("imagenet_lt", rows | _unprinted(exp), methods)
-
-
-def places_lt(exp: Experiment, options: Options, methods: Sequence[str] | None = None) -> dict[str, Row]:
-    """Rows of FG table 2 by name, and what a reader would miss; as `imagenet_lt`.
-
-    Fill-Up has as many images as FG here, as printed.
-    """
-    erm = replace(exp.recipe, balanced=0.0)
-    epochs = options.second_epochs
-    rows: Rows = {
-        names.LWS: lambda: Row(erm, second=retrained(exp, epochs, rescale.lws)),
-        names.RESLT: lambda: Row(replace(erm, objective=ResLT())),
-        names.MISLAS: lambda: Row(
-            replace(erm, objective=Mixup()), second=retrained(exp, epochs, rescale.mislas)
-        ),
-        names.FILL_UP: lambda: filled_up(exp, options, 1.0),
-    }
-    return _wanted("places_lt", rows | _unprinted(exp), methods)
-
-
-def nicopp(exp: Experiment, methods: Sequence[str] | None = None) -> dict[str, Row]:
-    """Rows of FG table 3 by name, and what a reader would miss; as `imagenet_lt`.
-
-    The epoch of the best average validation accuracy is kept; learning rate and batch size are for
-    `study.searched` to choose. DFR fits the last layer to the images by which epochs are chosen too.
-    """
-    erm = replace(exp.recipe, balanced=0.0, select="best_average_val")
-    objectives = {
-        names.MIXUP: Mixup(),
-        names.GROUP_DRO: GroupDRO(),
-        names.IRM: IRM(),
-        names.LISA: LISA(),
-        names.RWG: RWG(),
-        names.SUBG: SUBG(),
-    }
-    rows: Rows = {name: partial(Row, replace(erm, objective=one)) for name, one in objectives.items()}
-    return _wanted("nicopp", {**rows, names.DFR: lambda: Row(erm, second=refitted(exp))}, methods)
-
-
-Rows = dict[str, Callable[[], Row]]
-"""Rows by name, not built yet: some make images."""
-
-
-def _wanted(benchmark: str, rows: Rows, methods: Sequence[str] | None) -> dict[str, Row]:
     known = METHODS[benchmark]
     if unknown := [name for name in methods or () if name not in known]:
         raise UserError(
             f"methods.{benchmark}: baselines has no row '{unknown[0]}': choose of {', '.join(known)}."
         )
-    return {name: rows[name]() for name in (known if methods is None else methods)}
+    if benchmark == "nicopp":
+        exp = replace(exp, recipe=replace(exp.recipe, select="best_average_val"))
+    built = _builders(exp, options, benchmark)
+    return {name: built[name]() for name in (*SHARED[benchmark], *(known if methods is None else methods))}
+
+
+def _builders(exp: Experiment, options: Options, benchmark: str) -> dict[str, Callable[[], Row]]:
+    """Every row by name, not built yet: some make images."""
+    erm, epochs = replace(exp.recipe, balanced=0.0), options.second_epochs
+    known = generate.methods(exp.sampling)
+
+    def filled(name: str) -> Row:
+        second = balanced_meta_softmax(exp, epochs) if benchmark == "places_lt" else None
+        return Row(exp.recipe, exp.synthetic(known[name]), second)
+
+    def visual_text(name: str) -> Row:
+        return Row(with_text(exp, options), exp.synthetic(known[name]))
+
+    whole = TWICE if benchmark == "imagenet_lt" else 1.0
+    return {
+        names.ERM: lambda: Row(erm),
+        names.BALANCED_SOFTMAX: lambda: Row(exp.recipe),
+        **{name: partial(filled, name) for name in (names.UNGUIDED, names.FG_ENTROPY)},
+        **{name: partial(Row, replace(erm, objective=one)) for name, one in OBJECTIVES.items()},
+        names.VL_LTR: lambda: Row(with_text(exp, options)),
+        names.FG_VL_LTR: lambda: visual_text(names.FG_ENTROPY),
+        names.UNGUIDED_VL_LTR: lambda: visual_text(names.UNGUIDED),
+        names.FILL_UP: lambda: filled_up(exp, options, whole),
+        names.variant(names.FILL_UP, "amount", 1): lambda: filled_up(exp, options, 1.0),
+        names.LWS: lambda: Row(erm, second=retrained(exp, epochs, rescale.lws)),
+        names.MISLAS: lambda: Row(
+            replace(erm, objective=Mixup()), second=retrained(exp, epochs, rescale.mislas)
+        ),
+        names.TAU_NORMALISED: lambda: Row(erm, second=normalised(exp)),
+        names.DFR: lambda: Row(erm, second=refitted(exp)),
+    }
+
+
+def pairs(rows: Mapping[str, Row]) -> list[tuple[str, str]]:
+    """FG against every row of others, and its combination with VL-LTR against its own two references."""
+    theirs = [(names.FG_ENTROPY, name) for name in rows if name not in SHARED["imagenet_lt"]]
+    both = [(names.FG_VL_LTR, other) for other in (names.VL_LTR, names.UNGUIDED_VL_LTR)]
+    return theirs + [pair for pair in both if set(pair) <= set(rows)]
 
 
 def with_text(exp: Experiment, options: Options) -> Recipe:
@@ -150,28 +142,16 @@ def filled_up(exp: Experiment, options: Options, whole: float) -> Row:
     return Row(exp.recipe, made, retrained(exp, options.second_epochs, fill_up.fine_tuned))
 
 
-def costs(exp: Experiment, rows: Mapping[str, Row], seeds: Sequence[int]) -> pd.DataFrame:
-    """Tabulate each row's training: method, updates and images of a first stage, seconds (mean over seeds).
+def costs(exp: Experiment, benchmark: str, rows: Mapping[str, Row], seeds: Sequence[int]) -> pd.DataFrame:
+    """Tabulate the training of the rows of others: updates and images of a first stage, mean seconds.
 
     Seconds are of the machine that trained it, waiting for images included; of trainings kept in `work`.
     """
     table = []
-    for name, row in rows.items():
+    for name in (name for name in rows if name not in SHARED[benchmark]):
+        row = rows[name]
         r = row.recipe
         updates = r.epochs * r.updates(len(exp.real), row.synthetic is not None)
         took = [exp.trainings.train(r, seed, row.synthetic).history["seconds"].sum() for seed in seeds]
         table.append((name, updates, updates * r.batch, sum(took) / len(took)))
-    return pd.DataFrame(table, columns=["method", "updates", "images", "seconds"])
-
-
-def _unprinted(exp: Experiment) -> Rows:
-    """Long-tail methods that the tables lack."""
-    erm = replace(exp.recipe, balanced=0.0)
-    objectives = {
-        names.LOGIT_ADJUSTMENT: LogitAdjustment(),
-        names.LDAM: LDAM(),
-        names.CLASS_BALANCED: ClassBalanced(),
-        names.FOCAL: Focal(),
-    }
-    rows: Rows = {name: partial(Row, replace(erm, objective=one)) for name, one in objectives.items()}
-    return {**rows, names.TAU_NORMALISED: lambda: Row(erm, second=normalised(exp))}
+    return pd.DataFrame(table, columns=["method", "updates", "images", "seconds"]).assign(benchmark=benchmark)

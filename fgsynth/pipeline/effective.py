@@ -9,7 +9,7 @@ from fgsynth.config.blocks import Key, Resolver, read
 from fgsynth.config.params import Params, load
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.pipeline import notebook
-from fgsynth.pipeline.runner import DRAW, INJECTED
+from fgsynth.pipeline.runner import INJECTED, PARTS
 
 SCALELESS = ("pretrain", "feedback_map", "variance")
 DEFAULT = "(default)"
@@ -46,7 +46,7 @@ def _values(params: Params, place: Key, root: Path) -> tuple[dict[str, Any], str
         return given, DEFAULT
     path = root / "notebooks" / f"{NOTEBOOKS[stage]}.ipynb"
     cell = notebook.parameters(notebook.clean(notebook.read(path)), path)
-    values = {name: value for name, value in cell.items() if name not in (*INJECTED, DRAW)}
+    values = {name: value for name, value in cell.items() if name not in (*INJECTED, *PARTS)}
     return values | given, f"notebooks/{path.name}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgsynth.config.names import stage_and_draw
+from fgsynth.config import names
 from fgsynth.config.params import load
 from fgsynth.data.sources import fingerprint
 from fgsynth.evidence import page
@@ -19,7 +19,6 @@ from fgsynth.train.run_folder import EPOCHS, NETWORK, RECIPE, finished
 from fgsynth.utils.errors import UserError
 from fgsynth.utils.paths import atomic, file_name, read_json, root
 
-STAGES = ("imagenet_lt", "places_lt", "nicopp")
 REAL = "real images alone"
 REPORTS = ("LICENSE", "reports/ledger.csv", "reports/order.csv", "reports/results.csv", "reports/pieces.csv")
 
@@ -44,10 +43,11 @@ def run(targets: Sequence[str], scale: str | None, folder: Path) -> str:
     if at.scale == "smoke":
         raise UserError("Scale 'smoke' lives in the notebooks' own cells: pack mini, evening or paper.")
     parts = []
-    for target in targets or STAGES:
-        stage, draw = stage_and_draw(target)
-        if stage not in STAGES:
-            raise UserError(f"'{target}' makes no synthetic sets to pack: choose of {', '.join(STAGES)}.")
+    for target in targets or names.BENCHMARKS:
+        stage, benchmark, draw = names.target(target)
+        if benchmark or stage not in names.BENCHMARKS:
+            choice = ", ".join(names.BENCHMARKS)
+            raise UserError(f"'{target}' makes no synthetic sets to pack: choose of {choice}.")
         parts += [*_parts(target, draw or 0, at.scale, at.overrides(stage))]
     lines = [part.line for part in parts]
     sheet = page.render("datasheet.md", scale=at.scale, lines=lines)
@@ -64,7 +64,7 @@ def run(targets: Sequence[str], scale: str | None, folder: Path) -> str:
 
 def _parts(target: str, draw: int, scale: str, block: Mapping[str, Any]) -> Iterator[Part]:
     """The sets of a stage's notebook and the classifiers trained on them or on real images alone."""
-    stage, _ = stage_and_draw(target)
+    stage = names.target(target).stage
     world, sampling, training, work = (block[key] for key in ("world", "sampling", "training", "work"))
     exp = steps.load(stage, scale, world, sampling, training, work, draw)
     real = {grouped: fingerprint(exp.real, grouped) for grouped in (False, True)}

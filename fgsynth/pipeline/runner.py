@@ -17,7 +17,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from fgsynth.config.names import stage_and_draw
+from fgsynth.config import names
 from fgsynth.config.params import check_stage, load
 from fgsynth.config.stages import NOTEBOOKS
 from fgsynth.evidence import RUN
@@ -28,8 +28,8 @@ from fgsynth.utils.progress import QUIET
 
 INJECTED = ("scale", "reports", "runs")
 """Parameters every notebook declares and the pipeline fills in."""
-DRAW = "draw"
-"""As these, in the notebooks that can be run on further draws of their benchmarks."""
+PARTS = ("benchmarks", "draw")
+"""As these, in the notebooks that can be run on one of their benchmarks alone, on further draws of them."""
 STAGING = ".staging"
 SOURCES = ("fgsynth", "notebooks", "params.yaml", "requirements.lock", "data")
 """What a stage's numbers follow from; what git ignores in them is none of it."""
@@ -52,29 +52,33 @@ def merged_parameters(
             "or add it to the notebook's parameters cell."
         )
     values = {**declared, **overrides}
-    check_stage(stage, {k: v for k, v in values.items() if k not in (*INJECTED, DRAW)}, f"{path}, parameters")
+    check_stage(
+        stage, {k: v for k, v in values.items() if k not in (*INJECTED, *PARTS)}, f"{path}, parameters"
+    )
     return values
 
 
 def run(target: str, scale: str | None = None) -> None:
     """Run the notebook of a stage, at the scale of params.yaml or another, and publish what it made.
 
-    target: a stage, or one of its draws, as `imagenet_lt_2`, which is published under that name. Raises
+    target: a stage, or a part of one as `names.target` reads it, which is published under that name. Raises
     UserError with one sentence for anything wrong; the traceback of a notebook that raises is in the copy
     the sentence names. What was published by an earlier run stays until the new run is complete.
     """
     root = paths.root()
     params = load(root / "params.yaml").at(scale)
-    stage, draw = stage_and_draw(target)
+    stage, benchmark, draw = names.target(target)
     overrides = params.overrides(stage)
     name = NOTEBOOKS[stage]
     source = root / "notebooks" / f"{name}.ipynb"
     cleaned = nb.clean(nb.read(source))
     values = merged_parameters(stage, nb.parameters(cleaned, source), overrides, source)
-    if draw is not None:
-        if DRAW not in values:
-            raise UserError(f"{source} has no parameter '{DRAW}': run '{stage}' itself.")
-        values[DRAW] = draw
+    for part, value in zip(PARTS, (benchmark and [benchmark], draw), strict=True):
+        if value is None:
+            continue
+        if part not in values:
+            raise UserError(f"{source} has no parameter '{part}': run '{stage}' itself.")
+        values[part] = value
     for folder in ("reports", "data"):
         _require_writable(root / folder)
     staging = root / STAGING / target

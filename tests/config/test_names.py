@@ -36,3 +36,20 @@ def test_an_unknown_name_is_told_with_its_source_and_the_nearest(name):
         UserError, match=r"^here: there is no method '.*'; the nearest name is 'LDM-FG \(Entropy\)'"
     ):
         check([FG_ENTROPY, name], "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("imagenet_lt", ("imagenet_lt", None, None)),
+        ("nicopp_2", ("nicopp", None, 2)),
+        ("baselines", ("baselines", None, None)),
+        ("baselines_imagenet_lt_0", ("baselines", "imagenet_lt", 0)),
+        ("baselines_nicopp", ("baselines", "nicopp", None)),
+        ("toy_2d", ("toy_2d", None, None)),
+        ("feedback_map_1", ("feedback_map", None, 1)),
+        ("", ("", None, None)),
+    ],
+)
+def test_a_target_is_a_stage_one_of_its_benchmarks_and_a_draw(name, target):
+    assert names.target(name) == target

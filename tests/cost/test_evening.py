@@ -17,13 +17,14 @@ def stages(root):
 
 def test_a_target_is_a_stage_or_a_draw_of_one(stages):
     for target, of in stages["foreach"].items():
-        stage, draw = evening.stage_and_draw(target)
+        stage, benchmark, draw = names.target(target)
         assert of == {"stage": stage, "notebook": NOTEBOOKS[stage]}
         assert (draw is None) == (stage in ("toy_2d", "latent_probe", "own_features", "ablations"))
+        assert (benchmark is None) == (stage != "baselines")
 
 
-def parts(root, stage):
-    return [(p.name, sorted(p.sets), dict(p.trainings)) for p in evening._parts(root, stage)]
+def parts(root, stage, benchmark=None):
+    return [(p.name, sorted(p.sets), dict(p.trainings)) for p in evening._parts(root, stage, benchmark)]
 
 
 def test_what_a_stage_makes_and_trains_is_counted_from_its_parameters(root):
@@ -39,7 +40,8 @@ def test_what_a_stage_makes_and_trains_is_counted_from_its_parameters(root):
     assert (len(table[1]), table[2][True], steps[2]) == (6, 6 * 3, {True: 9, False: 0})
     for stage in ("baselines", "beyond"):
         assert [name for name, *_ in parts(root, stage)] == [stage] * len(p.overrides(stage)["worlds"])
-    first, _, groups = parts(root, "baselines")
+    first, second, groups = parts(root, "baselines")
+    assert parts(root, "baselines", "places_lt") == [second]
     assert first[1] == sorted(["Fill-Up", "Fill-Up, amount 1", names.FG_ENTROPY, names.UNGUIDED])
     # Fourteen rows, two of them with images of their own, beside FG, its sampler, ERM and balanced softmax.
     assert first[2] == {True: 3 * (2 + 2), False: 3 * (12 + 2) + 1}
@@ -62,19 +64,19 @@ def test_a_draw_of_the_map_is_counted_from_its_arms(root):
 
 def test_what_was_run_is_told_from_what_is_left(root, tmp_path, monkeypatch):
     known = {"nicopp": 2.0}
-    monkeypatch.setattr(evening, "_parts", lambda _, stage: [stage] if stage in WORLDS else [])
+    monkeypatch.setattr(evening, "_parts", lambda _, stage, __: [stage] if stage in WORLDS else [])
     monkeypatch.setattr(estimate, "total", lambda stage, *_: (1000, 20, known.get(stage, 0.5)))
     listing = tmp_path / evening.STAGES
     listing.parent.mkdir(parents=True)
     listing.write_text((root / evening.STAGES).read_text())
     before = evening.listed(tmp_path).splitlines()
-    assert before[-1] == "19 of 19 are to be run; those estimated take 9.0 hours."
+    assert before[-1] == "21 of 21 are to be run; those estimated take 9.0 hours."
     assert before[1].split() == ["toy_2d", "-", "-", "-", "-", "-"]
     ran = tmp_path / "reports" / "evening" / "nicopp_1" / "run.json"
     ran.parent.mkdir()
     ran.write_text(json.dumps({"seconds": 5400, "commit": "0123456789abcdef"}))
     after = evening.listed(tmp_path).splitlines()
-    assert after[-1] == "18 of 19 are to be run; those estimated take 7.0 hours."
+    assert after[-1] == "20 of 21 are to be run; those estimated take 7.0 hours."
     assert set(evening.targets(tmp_path).values()) - set(evening.left(tmp_path)) == {"evening@nicopp_1"}
     assert "map@feedback_map_0" in evening.left(tmp_path)
     (line,) = (line.split() for line in after if "nicopp_1" in line)

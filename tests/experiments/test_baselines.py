@@ -57,11 +57,10 @@ def grouped(unclip, work):
 
 @pytest.fixture(scope="module")
 def tables_of_rows(long_tailed, scenes, grouped):
-    guided, unguided = (long_tailed.synthetic(Method(dropout=p)) for p in (0.5, 0.25))
     return {
-        "table1_imagenet_lt": baselines.imagenet_lt(long_tailed, OPTIONS, guided, unguided),
-        "table2_places_lt": baselines.places_lt(scenes, OPTIONS),
-        "table3_nicopp": baselines.nicopp(grouped),
+        "table1_imagenet_lt": baselines.rows(long_tailed, "imagenet_lt", OPTIONS),
+        "table2_places_lt": baselines.rows(scenes, "places_lt", OPTIONS),
+        "table3_nicopp": baselines.rows(grouped, "nicopp", OPTIONS),
     }
 
 
@@ -71,18 +70,47 @@ def test_rows_are_those_that_the_tables_print_and_those_that_no_table_prints(tab
         name: set(printed_numbers(root / "data/paper", name, described[name])["method"]) for name in described
     }
     for name, table in tables_of_rows.items():
-        assert set(table) & printed[name] == set(described[name].others)
-        assert not (set(table) - printed[name]) & set().union(*printed.values())
+        shared = baselines.SHARED[described[name].benchmark]
+        assert tuple(table)[: len(shared)] == shared
+        theirs = set(table) - set(shared)
+        assert theirs & printed[name] == set(described[name].others)
+        assert not (theirs - printed[name]) & set().union(*printed.values())
 
 
 def test_only_the_rows_that_are_wanted_are_built_and_no_other_can_be(scenes, monkeypatch):
     def built(*_):
         raise AssertionError("not wanted")
 
-    monkeypatch.setattr(baselines, "filled_up", built)
-    assert list(baselines.places_lt(scenes, OPTIONS, ["MiSLAS", "ResLT"])) == ["MiSLAS", "ResLT"]
+    for one in ("filled_up", "with_text", "normalised", "refitted"):
+        monkeypatch.setattr(baselines, one, built)
+    found = baselines.rows(scenes, "places_lt", OPTIONS, ["MiSLAS", "ResLT"])
+    assert tuple(found) == (*baselines.SHARED["places_lt"], "MiSLAS", "ResLT")
     with pytest.raises(UserError, match=r"methods\.places_lt: .* no row 'Remix': choose of Dec"):
-        baselines.places_lt(scenes, OPTIONS, ["Remix"])
+        baselines.rows(scenes, "places_lt", OPTIONS, ["Remix"])
+
+
+def test_fg_is_held_against_every_row_of_others_and_its_combination_against_its_references(tables_of_rows):
+    pairs = baselines.pairs(tables_of_rows["table1_imagenet_lt"])
+    assert [other for method, other in pairs if method == "LDM-FG (Entropy)"] == list(
+        baselines.METHODS["imagenet_lt"]
+    )
+    assert pairs[-2:] == [
+        ("LDM-FG (Entropy) + VL-LTR", "VL-LTR"),
+        ("LDM-FG (Entropy) + VL-LTR", "LDM (txt, img, dropout) + VL-LTR"),
+    ]
+    assert len(pairs) == len(baselines.METHODS["imagenet_lt"]) + 2
+    some = {name: tables_of_rows["table3_nicopp"][name] for name in ("ERM", "LDM-FG (Entropy)", "DFR")}
+    assert baselines.pairs(some) == [("LDM-FG (Entropy)", "DFR")]
+
+
+def test_fg_has_its_own_stages_and_selection_on_each_benchmark(tables_of_rows):
+    first, second, third = tables_of_rows.values()
+    for name in ("LDM (txt, img, dropout)", "LDM-FG (Entropy)"):
+        assert first[name].second is None
+        assert second[name].second is not None
+        assert {first[name].recipe.select, second[name].recipe.select} == {"last"}
+    assert {row.recipe.select for row in third.values()} == {"best_average_val"}
+    assert first["LDM-FG (Entropy)"].synthetic.digest != first["LDM (txt, img, dropout)"].synthetic.digest
 
 
 def test_every_row_has_the_same_budget_of_updates_and_images(tables_of_rows, long_tailed):
@@ -151,9 +179,11 @@ def test_group_methods_take_synthetic_images_too(tables_of_rows, grouped):
     assert study.scores(grouped, {"LISA": row}, [0], "test")["LISA"].n_synthetic == len(made.index)
 
 
-def test_costs_are_of_every_row(tables_of_rows, grouped):
-    chosen = {name: tables_of_rows["table3_nicopp"][name] for name in ("RWG", "DFR")}
-    costs = baselines.costs(grouped, {**chosen, "wide": Row(replace(grouped.recipe, batch=16))}, [0, 1])
+def test_costs_are_of_every_row_of_others(tables_of_rows, grouped):
+    chosen = {name: tables_of_rows["table3_nicopp"][name] for name in ("ERM", "RWG", "DFR")}
+    rows = {**chosen, "wide": Row(replace(grouped.recipe, batch=16))}
+    costs = baselines.costs(grouped, "nicopp", rows, [0, 1])
+    assert set(costs["benchmark"]) == {"nicopp"}
     assert costs[["method", "updates", "images"]].to_numpy().tolist() == [
         ["RWG", 2, 16], ["DFR", 2, 16], ["wide", 2, 32],
     ]  # fmt: skip

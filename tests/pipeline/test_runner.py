@@ -137,6 +137,25 @@ def test_injected_parameters_reach_the_notebook(small):
     assert (small / "reports/smoke/latent_probe/results.csv").read_text().count("\nsmoke,") == 5
 
 
+def test_a_part_of_a_stage_is_run_and_published_under_its_own_name(small):
+    told = "out.run_file('part.txt').write_text(f'{benchmarks} {draw}')"
+    put(small, f'{PARAMETERS}\nbenchmarks = ["imagenet_lt", "nicopp"]\ndraw = 0', WRITES, told)
+    for target, part in {"_nicopp_2": "['nicopp'] 2", "_1": "['imagenet_lt', 'nicopp'] 1"}.items():
+        runner.run(f"latent_probe{target}")
+        made = small / f"data/runs/smoke/latent_probe{target}/part.txt"
+        assert made.read_text() == part
+        assert (small / f"reports/smoke/latent_probe{target}/results.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("target", "part"), [("latent_probe_2", "draw"), ("latent_probe_nicopp", "benchmarks")]
+)
+def test_a_stage_without_such_parts_says_so(small, target, part):
+    with pytest.raises(UserError, match=f"has no parameter '{part}': run 'latent_probe' itself"):
+        runner.run(target)
+    assert not (small / "reports/smoke" / target).exists()
+
+
 def test_a_notebook_that_raises_keeps_the_earlier_results(small, capsys):
     runner.run("latent_probe")
     before = published(small)
