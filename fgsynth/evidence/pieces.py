@@ -53,12 +53,12 @@ def read_margins(folder: Path) -> Margins:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference with the ends of its 95 % interval; kind: how these were found, over how many draws."""
+    """A difference with the ends of its 95 % interval, of n draws or seeds; kind: how these were found."""
 
     mean: float
     low: float
     high: float
-    draws: int
+    n: int
     kind: str
 
 
@@ -162,7 +162,7 @@ class Piece:
         if self.estimate is None:
             return ""
         drawn = "draws" if self.estimate.kind == BY_DRAW else "seeds"
-        return f"{self.estimate.draws} {drawn}" + (" and images" if self.estimate.kind == STORED else "")
+        return f"{self.estimate.n} {drawn}" + (" and images" if self.estimate.kind == STORED else "")
 
     @property
     def predicted(self) -> str:

@@ -26,7 +26,7 @@ SUPPORTED, REPRODUCED, CONTRADICTED, MIXED = "supported", "reproduced", "contrad
 UNTESTED, NO_CONTROL = "cannot be tested here", "no control"
 CLAIMS = ["id", "paper", "claim", "quantity", "printed", "where"]
 PIECES = [
-    *("claim", "role", "difference", "test", "benchmark", "scale", "outcome", "mean", "low", "high", "draws"),
+    *("claim", "role", "difference", "test", "benchmark", "scale", "outcome", "mean", "low", "high", "n"),
     *("interval", "margin", "printed", "size", "smaller", "stage", "notebook"),
 ]
 
@@ -90,7 +90,7 @@ def pieces_table(found: Found, pieces: dict[str, list[Piece]]) -> pd.DataFrame:
                 "stage": stage, "notebook": NOTEBOOKS[stage],
             }  # fmt: skip
             if e is not None:
-                line |= {"mean": e.mean, "low": e.low, "high": e.high, "draws": e.draws, "interval": e.kind}
+                line |= {"mean": e.mean, "low": e.low, "high": e.high, "n": e.n, "interval": e.kind}
             lines.append(line)
     return pd.DataFrame(lines).reindex(columns=PIECES)
 

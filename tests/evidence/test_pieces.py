@@ -75,7 +75,7 @@ def found(root, rows, compared=NONE):
 def test_a_difference_is_paired_by_seed_and_sized_by_the_printed_table(root):
     rows = tidy("imagenet_lt", **{f"{FG_ENTROPY}:few": [50, 61, 72], f"{TEXT}:few": [45, 55, 65]})
     got = found(root, rows).piece(ASKED)
-    assert (got.estimate.mean, got.estimate.draws, got.scale) == (pytest.approx(6), 3, "mini")
+    assert (got.estimate.mean, got.estimate.n, got.scale) == (pytest.approx(6), 3, "mini")
     assert got.estimate.high - got.estimate.mean == pytest.approx(4.302653 / 3**0.5)
     assert got.printed == pytest.approx(59.1 - 50.3)
     assert (got.outcome, got.size) == ("supports", "excludes" if got.estimate.high < 8.8 else "holds")
@@ -119,7 +119,7 @@ def test_several_draws_are_what_an_interval_is_over(root):
                 mean=3, low=1, high=4, seeds=2, split="final")  # fmt: skip
     stored = pd.DataFrame([line, line]).assign(draw=[0, 1])
     got = found(root, pd.concat([first, second]), stored).piece(ASKED).estimate
-    assert (got.mean, got.draws, got.kind) == (pytest.approx(7.25), 2, "Student over draws")
+    assert (got.mean, got.n, got.kind) == (pytest.approx(7.25), 2, "Student over draws")
     assert got.high - got.mean == pytest.approx(12.706 * 3.5 / 2, rel=1e-3)
 
 

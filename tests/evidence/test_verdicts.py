@@ -182,7 +182,7 @@ def test_pieces_csv_has_a_line_per_piece_with_where_it_is_made(root):
     assert len(table) == sum(map(len, pieces.values()))
     assert list(table.columns) == verdicts.PIECES
     line = table[(table["claim"] == "C1") & (table["role"] == "printed")].iloc[0]
-    assert (line["stage"], line["notebook"], line["draws"]) == ("baselines", "09_baselines", 2)
+    assert (line["stage"], line["notebook"], line["n"]) == ("baselines", "09_baselines", 2)
     assert (line["mean"], line["printed"], line["outcome"]) == (
         pytest.approx(9.5),
         pytest.approx(4.5),
