@@ -28,7 +28,7 @@ from fgsynth.generate.plan import Method
 from fgsynth.generate.synthetic_set import StoredImages, SyntheticSet
 from fgsynth.models.networks import create
 from fgsynth.pipeline import notebook
-from fgsynth.pipeline.runner import INJECTED, PARTS
+from fgsynth.pipeline.runner import INJECTED
 from fgsynth.train.train import outputs, train
 from fgsynth.utils.errors import UserError
 
@@ -325,7 +325,7 @@ def test_the_notebook_runs_on_the_real_set(stage, sampling, tmp_path, monkeypatc
     check_stage(stage, given, "the test")
     path = root / "notebooks" / f"{NOTEBOOKS[stage]}.ipynb"
     declared = notebook.parameters(notebook.read(path), path)
-    assert set(declared) - {*PARTS} == {*given, *INJECTED}
+    assert set(declared) == {*given, *INJECTED, "draw"}
     names = {
         **given,
         "draw": 0,
